@@ -1,0 +1,135 @@
+import { isIPv4, isIPv6, SocketAddress } from 'node:net'
+import { EXIT, Failure } from './failure.ts'
+
+/** Fail2Ban's words for the two families. */
+export type Family = 'inet4' | 'inet6'
+
+/**
+ * An address or range that has been parsed and made canonical: host bits cleared, IPv6 compressed
+ * and in lower case, IPv4-mapped IPv6 turned into IPv4. Two equal addresses have equal `text`.
+ */
+export interface Address {
+  /** `192.0.2.1`, `198.51.100.0/24`, `2001:db8::1`; a single address has no prefix length. */
+  readonly text: string
+  readonly family: Family
+  /** Prefix length: 32 or 128 for a single address. */
+  readonly prefix: number
+  /** The bits as a number (IPv4) or a bigint (IPv6), for comparing. */
+  readonly bits: number | bigint
+}
+
+/** The shortest prefix that may be banned, per family. */
+export interface MinPrefix {
+  ipv4: number
+  ipv6: number
+}
+
+const SINGLE = { inet4: 32, inet6: 128 } as const
+
+/**
+ * Reads one IPv4 or IPv6 address or CIDR range.
+ *
+ * @throws Failure 65 for anything else: a zone (`fe80::1%eth0`), a port, a name, a leading zero
+ */
+export function parseAddress(input: string): Address {
+  const slash = input.indexOf('/')
+  const host = slash < 0 ? input : input.slice(0, slash)
+  const length = slash < 0 ? '' : input.slice(slash + 1)
+  if (slash >= 0 && !/^(0|[1-9]\d{0,2})$/.test(length)) throw unreadable(input)
+  if (isIPv4(host)) return ipv4(ipv4Bits(host), slash < 0 ? 32 : Number(length), input)
+  // node:net accepts a zone index; it names an interface of one machine and means nothing elsewhere.
+  if (!isIPv6(host) || host.includes('%')) throw unreadable(input)
+  return ipv6(ipv6Bits(host), slash < 0 ? 128 : Number(length), input)
+}
+
+/** True if the two have at least one address in common. */
+export function overlaps(a: Address, b: Address): boolean {
+  if (a.family !== b.family) return false
+  const shared = Math.min(a.prefix, b.prefix)
+  if (shared === 0) return true
+  if (typeof a.bits === 'number' && typeof b.bits === 'number') {
+    return (a.bits ^ b.bits) >>> (32 - shared) === 0
+  }
+  return (BigInt(a.bits) ^ BigInt(b.bits)) >> BigInt(128 - shared) === 0n
+}
+
+/** True for one address, false for a range. */
+export function isSingle(address: Address): boolean {
+  return address.prefix === SINGLE[address.family]
+}
+
+/** Sorts IPv4 before IPv6, each in numeric order, a wider range before what it contains. */
+export function compareAddresses(a: Address, b: Address): number {
+  if (a.family !== b.family) return a.family === 'inet4' ? -1 : 1
+  if (a.bits !== b.bits) return a.bits < b.bits ? -1 : 1
+  return a.prefix - b.prefix
+}
+
+/**
+ * Refuses what must never be banned. An unban needs no such check.
+ *
+ * @throws Failure 65 for a range wider than allowed and for any overlap with the never-ban list
+ */
+export function checkBannable(address: Address, never: readonly Address[], min: MinPrefix): void {
+  const floor = address.family === 'inet4' ? min.ipv4 : min.ipv6
+  if (address.prefix < floor) {
+    throw new Failure(EXIT.input, `range is wider than min_prefix /${floor}`)
+  }
+  const hit = never.find((entry) => overlaps(entry, address))
+  if (hit) throw new Failure(EXIT.input, `overlaps "${hit.text}", which is in never_ban`)
+}
+
+function unreadable(input: string): Failure {
+  return new Failure(EXIT.input, `Cannot read address ${JSON.stringify(input.slice(0, 80))}`)
+}
+
+function ipv4Bits(host: string): number {
+  const [a = 0, b = 0, c = 0, d = 0] = host.split('.').map(Number)
+  return ((a << 24) | (b << 16) | (c << 8) | d) >>> 0
+}
+
+function ipv4(bits: number, prefix: number, input: string): Address {
+  if (prefix > 32) throw unreadable(input)
+  const net = prefix === 0 ? 0 : (bits & (-1 << (32 - prefix))) >>> 0
+  const host = `${net >>> 24}.${(net >>> 16) & 255}.${(net >>> 8) & 255}.${net & 255}`
+  return {
+    text: prefix === 32 ? host : `${host}/${prefix}`,
+    family: 'inet4',
+    prefix,
+    bits: net,
+  }
+}
+
+/** Bits of a valid IPv6 text; the last 32 may be written as an IPv4 address. */
+function ipv6Bits(host: string): bigint {
+  const text = host.replace(/[\d.]+\.\d+$/, (tail) => {
+    const bits = ipv4Bits(tail)
+    return `${(bits >>> 16).toString(16)}:${(bits & 0xffff).toString(16)}`
+  })
+  const [head = '', tail] = text.split('::')
+  const left = head ? head.split(':') : []
+  const right = tail ? tail.split(':') : []
+  const zeros = Array<string>(8 - left.length - right.length).fill('0')
+  return [...left, ...zeros, ...right].reduce(
+    (sum, group) => (sum << 16n) | BigInt(`0x${group}`),
+    0n,
+  )
+}
+
+function ipv6(bits: bigint, prefix: number, input: string): Address {
+  if (prefix > 128) throw unreadable(input)
+  if (bits >> 32n === 0xffffn) {
+    if (prefix < 96) throw unreadable(input)
+    return ipv4(Number(bits & 0xffffffffn), prefix - 96, input)
+  }
+  const shift = BigInt(128 - prefix)
+  const net = (bits >> shift) << shift
+  const groups = net.toString(16).padStart(32, '0').match(/.{4}/g) ?? []
+  const host = new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address
+  return {
+    text: prefix === 128 ? host : `${host}/${prefix}`,
+    family: 'inet6',
+    prefix,
+    bits: net,
+  }
+}

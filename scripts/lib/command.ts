@@ -1,0 +1,94 @@
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+import manifest from '../../package.json' with { type: 'json' }
+import { codeOf, EXIT, EXIT_TABLE, Failure, messageOf } from './failure.ts'
+
+export type Options = NonNullable<ParseArgsConfig['options']>
+export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
+
+export interface Command {
+  /** What messages begin with. */
+  name: string
+  /** Everything that `--help` prints, but for the common options and the exit codes. */
+  help: string
+  options: Options
+  run(positionals: string[], values: Values): Promise<void>
+}
+
+const COMMON: Options = {
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+  verbose: { type: 'boolean', short: 'v' },
+}
+
+const COMMON_HELP = `  -v, --verbose     say what is done, and the stack of a bug
+  -h, --help        this text
+      --version     the version`
+
+/**
+ * Runs a script: reads its arguments, prints help, and is the one place where errors end. Success
+ * is silent; a failure is one line on standard error (a configuration has one per problem).
+ */
+export async function main(command: Command): Promise<void> {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+  })
+  const options = { ...command.options, ...COMMON }
+  let verbose = false
+  try {
+    const { positionals, values } = read(process.argv.slice(2), options)
+    verbose = values.verbose === true
+    if (values.help)
+      process.stdout.write(`${command.help.trim()}\n${COMMON_HELP}\n\n${EXIT_TABLE}\n`)
+    else if (values.version) process.stdout.write(`${manifest.version}\n`)
+    else await command.run(positionals, values)
+  } catch (error) {
+    process.exitCode = codeOf(error)
+    for (const line of linesOf(error, verbose)) process.stderr.write(`${command.name}: ${line}\n`)
+  }
+}
+
+/** @throws Failure 64, with a hint where to read on */
+export function usageFailure(message: string): Failure {
+  return new Failure(EXIT.usage, `${message}: see --help`)
+}
+
+/** The value of a text option. */
+export function textOption(values: Values, name: string): string | undefined {
+  const value = values[name]
+  return typeof value === 'string' ? value : undefined
+}
+
+function read(argv: string[], options: Options) {
+  try {
+    return parseArgs({ args: joinValues(argv, options), options, allowPositionals: true })
+  } catch (error) {
+    throw usageFailure(messageOf(error).split(/[.:] /)[0] ?? 'Cannot read the options')
+  }
+}
+
+/** `--bantime -1` becomes `--bantime=-1`: a value may begin with a dash, and is never an option. */
+function joinValues(argv: string[], options: Options): string[] {
+  const joined: string[] = []
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i] ?? ''
+    const next = argv[i + 1]
+    if (word === '--') return [...joined, ...argv.slice(i)]
+    const takesValue = word.startsWith('--') && options[word.slice(2)]?.type === 'string'
+    if (takesValue && next !== undefined) {
+      joined.push(`${word}=${next}`)
+      i++
+    } else {
+      joined.push(word)
+    }
+  }
+  return joined
+}
+
+function linesOf(error: unknown, verbose: boolean): string[] {
+  if (error instanceof Failure) {
+    const lines = error.message.split('\n')
+    return error.code === EXIT.config ? lines : [lines.join(' ')]
+  }
+  const stack = verbose && error instanceof Error ? error.stack : undefined
+  return [stack ?? `Bug, please report it: ${messageOf(error)} (--verbose shows where)`]
+}

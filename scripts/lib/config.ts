@@ -1,0 +1,141 @@
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import * as v from 'valibot'
+import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
+import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
+import { type Config, schema } from './settings/schema.ts'
+
+/** The keys whose value is a secret; each may be given as `<key>_file` instead. */
+const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
+
+const PLACES = ['/etc/fail2ban-perimeter/config.yaml', './config.yaml']
+
+export interface Loaded {
+  config: Config
+  path: string
+  /** What the operator should know but what stops nothing: secrets that others can read. */
+  warnings: string[]
+}
+
+/** Which file is read: `--config`, else the environment, else the first of the usual places. */
+export function configPath(given?: string): string {
+  const named = given ?? process.env.FAIL2BAN_PERIMETER_CONFIG
+  const path = named ?? PLACES.find((place) => existsSync(place))
+  if (path) return path
+  throw new Failure(
+    EXIT.config,
+    `Cannot find a configuration: ${PLACES.join(' and ')} do not exist`,
+  )
+}
+
+/**
+ * Reads and checks the configuration. All problems are reported together, a line each, with file,
+ * line and column.
+ *
+ * @param section whose secrets are read from their files; the others' may be unreadable for us
+ * @throws Failure 78
+ */
+export function loadConfig(given?: string, section?: keyof Config): Loaded {
+  const path = configPath(given)
+  const { value, warnings } = readYaml(path, schema, section)
+  return { config: value, path, warnings }
+}
+
+/** Reads a YAML file against a schema; see `loadConfig`. @throws Failure 78 */
+export function readYaml<S extends v.GenericSchema>(
+  path: string,
+  shape: S,
+  section?: string,
+): { value: v.InferOutput<S>; warnings: string[] } {
+  let source: string
+  try {
+    source = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new Failure(EXIT.config, ioFailure(`read "${path}"`, error).message)
+  }
+  const lines = new LineCounter()
+  const document = parseDocument(source, { lineCounter: lines })
+  const problems: { offset: number; message: string }[] = []
+  const warnings: string[] = []
+  const report = (offset: number, message: string): void => {
+    problems.push({ offset, message })
+  }
+  for (const error of document.errors) report(error.pos[0], firstLine(error.message))
+  if (problems.length === 0) {
+    for (const { node, key, file } of secretFiles(document.contents, section)) {
+      try {
+        if (node.has(key)) report(file.at, `give "${key}" or "${key}_file", not both`)
+        if (statSync(file.path).mode & 0o077) warnings.push(`"${file.path}" can be read by others`)
+        node.set(key, readFileSync(file.path, 'utf8').replace(/\r?\n$/, ''))
+      } catch (error) {
+        report(file.at, ioFailure(`read "${file.path}"`, error).message)
+      }
+    }
+    const result = v.safeParse(shape, document.toJS() ?? {})
+    if (result.success && problems.length === 0) return { value: result.output, warnings }
+    for (const issue of result.issues ?? []) {
+      report(offsetOf(document.contents, issue), explain(issue))
+    }
+  }
+  const sorted = problems.sort((a, b) => a.offset - b.offset)
+  const text = sorted.map(({ offset, message }) => {
+    const { line, col } = lines.linePos(offset)
+    return `${path}:${line}:${col}: ${message}`
+  })
+  throw new Failure(EXIT.config, text.join('\n'))
+}
+
+/** Every `<secret>_file` below the section, with the map that it stands in. */
+function secretFiles(root: unknown, section?: string) {
+  const found: { node: YamlMap; key: string; file: { path: string; at: number } }[] = []
+  const top = section && isMap(root) ? root.get(section, true) : undefined
+  if (!isMap(top) && !isSeq(top)) return found
+  visit(top as Node, {
+    Map(_, node) {
+      for (const pair of node.items as Pair<YamlScalar, YamlScalar>[]) {
+        const key = SECRETS.find((name) => pair.key.value === `${name}_file`)
+        const path = pair.value?.value
+        if (!key || typeof path !== 'string') continue
+        found.push({ node, key, file: { path, at: pair.value?.range?.[0] ?? 0 } })
+      }
+    },
+  })
+  return found
+}
+
+type YamlMap = { has(key: string): boolean; set(key: string, value: string): void }
+type YamlScalar = { value: unknown; range?: [number, number, number] | null }
+
+/** Where in the file an issue is: its key if that is the trouble, else its value. */
+function offsetOf(root: unknown, issue: v.BaseIssue<unknown>): number {
+  let node = root
+  let offset = 0
+  for (const item of issue.path ?? []) {
+    const pair = isMap(node)
+      ? node.items.find((p) => (p.key as YamlScalar).value === item.key)
+      : undefined
+    const next = pair ? pair.value : isSeq(node) ? node.items[item.key as number] : undefined
+    const at = issue.type === 'strict_object' || !next ? (pair?.key ?? next) : next
+    const range = (at as YamlScalar | undefined)?.range
+    if (range) offset = range[0]
+    node = next
+  }
+  return offset
+}
+
+function explain(issue: v.BaseIssue<unknown>): string {
+  const where = (issue.path ?? []).map((item) => String(item.key)).join('.')
+  if (issue.type === 'strict_object' && issue.expected === 'never') return `unknown key "${where}"`
+  if (issue.received === 'undefined') return `missing key "${where}"`
+  const text = issue.message.startsWith('Invalid ')
+    ? `must be ${issue.expected}, not ${issue.received}`
+    : issue.message
+  return `"${where}": ${text}`
+}
+
+function firstLine(message: string): string {
+  return (
+    messageOf(message)
+      .split('\n')[0]
+      ?.replace(/ at line \d+, column \d+:?$/, '') ?? message
+  )
+}

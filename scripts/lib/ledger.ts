@@ -1,0 +1,339 @@
+import {
+  closeSync,
+  fdatasyncSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
+import { dirname } from 'node:path'
+import { ioFailure } from './failure.ts'
+import { alive } from './lease.ts'
+
+/** What a line says about one address. */
+export interface Row {
+  jail: string
+  owner: string
+  /** Epoch seconds; 0 = never. A moment that has passed, such as RELEASED, means: not held. */
+  expires: number
+}
+
+/** A row together with its address. */
+export interface Line extends Row {
+  address: string
+}
+
+/** What a set of leases must go through to become another. */
+export interface Difference {
+  changes: Line[]
+  added: number
+  extended: number
+  removed: number
+  unchanged: number
+}
+
+/** The end that is written for a lease that was given back: long past, whatever the clock does. */
+export const RELEASED = 1
+
+/**
+ * Whoever must remember leases remembers them here: a text file of the lines that `list` prints and
+ * `sync` reads, with remarks (`#`), readable and repairable by hand.
+ *
+ * A change is appended; the last line about an (address, jail, owner) wins. Looking up one address
+ * searches the bytes (3.5 ms in 100,000 leases), which is what keeps a ban at constant cost; only
+ * questions about everything parse the file. The caller holds a lock around read and write.
+ * A line is acknowledged when `commit` returns: it is on the disk then. Killed before that, the
+ * ledger holds the old state: an unfinished last line is cut off by the next reader.
+ */
+export class Ledger {
+  readonly path: string
+  #bytes: Buffer = Buffer.alloc(0)
+  #stamp = ''
+  /** All rows by address, once somebody asked about everything. */
+  #all: Map<string, Row[]> | undefined
+  /** Rows of the addresses that were looked up or changed since the last read. */
+  #seen = new Map<string, Row[]>()
+  #pending: string[] = []
+  #undo: string[] = []
+
+  constructor(path: string) {
+    this.path = path
+    this.refresh()
+  }
+
+  /** False if there is no such file, so that "lost" can be told from "empty". */
+  get exists(): boolean {
+    return this.#stamp !== ''
+  }
+
+  /** Bytes in the file as last read or written. */
+  get size(): number {
+    return this.#bytes.length
+  }
+
+  /** Reads the file again if somebody else changed it. Call it after taking the lock. */
+  refresh(): void {
+    const stamp = stampOf(this.path)
+    if (stamp === this.#stamp) return
+    this.#all = undefined
+    this.#seen.clear()
+    this.#bytes = stamp === '' ? Buffer.alloc(0) : readWhole(this.path)
+    this.#stamp = stampOf(this.path)
+  }
+
+  /** Every row about an address, also ended ones; change them with `put` only. */
+  held(address: string): readonly Row[] {
+    let rows = this.#all?.get(address) ?? this.#seen.get(address)
+    if (!rows) {
+      rows = this.#all ? [] : this.#search(address)
+      if (!this.#all) this.#seen.set(address, rows)
+    }
+    return rows
+  }
+
+  /** Every line in force at a moment. Parses the file once (0.1 s for 100,000 leases). */
+  *living(at: number): Generator<Line> {
+    for (const [address, rows] of this.#parse()) {
+      for (const row of rows) if (alive(row.expires, at)) yield { address, ...row }
+    }
+  }
+
+  /** Every line that has ended, given-back ones included. */
+  *ended(at: number): Generator<Line> {
+    for (const [address, rows] of this.#parse()) {
+      for (const row of rows) if (!alive(row.expires, at)) yield { address, ...row }
+    }
+  }
+
+  /** The remarks in order, without line ends. */
+  remarks(): string[] {
+    const found: string[] = []
+    for (let at = 0; at >= 0; ) {
+      if (this.#bytes[at] === 35) found.push(this.#lineAt(at))
+      at = this.#bytes.indexOf('\n#', at)
+      if (at >= 0) at += 1
+    }
+    return [...found, ...this.#pending.filter((line) => line.startsWith('#'))]
+  }
+
+  /** Notes a change; `commit` writes it. */
+  put(line: Line): void {
+    const rows = this.held(line.address) as Row[]
+    const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
+    this.#undo.push(text({ ...line, expires: known?.expires ?? RELEASED }))
+    this.#pending.push(text(line))
+    if (known) known.expires = line.expires
+    else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
+    if (this.#all && !known) this.#all.set(line.address, rows)
+  }
+
+  /** Notes a remark; `commit` writes it. */
+  remark(line: string): void {
+    this.#pending.push(`# ${line}`)
+  }
+
+  /** What turns the leases of an owner (in one jail, or in all) into exactly the wanted ones. */
+  difference(owner: string, jail: string | undefined, wanted: Line[], at: number): Difference {
+    const result: Difference = { changes: [], added: 0, extended: 0, removed: 0, unchanged: 0 }
+    const keep = new Set(wanted.map((line) => `${line.address} ${line.jail}`))
+    for (const line of this.living(at)) {
+      if (line.owner !== owner || (jail !== undefined && line.jail !== jail)) continue
+      if (keep.has(`${line.address} ${line.jail}`)) continue
+      result.changes.push({ ...line, expires: RELEASED })
+      result.removed++
+    }
+    for (const line of wanted) {
+      const known = this.held(line.address).find((r) => r.jail === line.jail && r.owner === owner)
+      if (known?.expires === line.expires) {
+        result.unchanged++
+        continue
+      }
+      result.changes.push({ ...line, owner })
+      if (known && alive(known.expires, at)) result.extended++
+      else result.added++
+    }
+    return result
+  }
+
+  /**
+   * Appends what was noted and forces it to the disk.
+   *
+   * @throws Failure 75 if it cannot be written; the file is then as it was
+   */
+  commit(): void {
+    if (this.#pending.length === 0) return
+    const lines = Buffer.from(`${this.#pending.join('\n')}\n`)
+    appendDurably(this.path, lines)
+    this.#pending = []
+    this.#bytes = Buffer.concat([this.#bytes, lines])
+    this.#stamp = stampOf(this.path)
+  }
+
+  /** Forgets what was noted and not committed. */
+  discard(): void {
+    this.#pending = []
+    this.#undo = []
+    this.#stamp = 'stale'
+    this.refresh()
+  }
+
+  /** Takes back what was committed since the last `settle`, because it could not take effect. */
+  revert(): void {
+    this.#pending = this.#undo.reverse()
+    this.commit()
+    this.discard()
+  }
+
+  /** Says that what was committed has taken effect and will not be reverted. */
+  settle(): void {
+    this.#undo = []
+  }
+
+  /**
+   * Rewrites the file without what has ended: beside it, then renamed over it.
+   *
+   * @param remarks which remarks to keep
+   */
+  compact(at: number, remarks: string[] = this.remarks()): void {
+    const lines = [...remarks, ...this.#unreadable(), ...Array.from(this.living(at), text)]
+    replaceDurably(this.path, Buffer.from(lines.map((line) => `${line}\n`).join('')))
+    this.#stamp = 'stale'
+    this.refresh()
+  }
+
+  #search(address: string): Row[] {
+    const rows: Row[] = []
+    const needle = Buffer.from(`\n${address} `)
+    const first = this.#bytes.subarray(0, needle.length - 1).equals(needle.subarray(1)) ? 0 : -1
+    for (let at = first < 0 ? this.#bytes.indexOf(needle) + 1 : 0; first === 0 || at > 0; ) {
+      const line = parse(this.#lineAt(at))
+      if (line) setRow(rows, line)
+      const next = this.#bytes.indexOf(needle, at)
+      if (next < 0) break
+      at = next + 1
+    }
+    return rows
+  }
+
+  #parse(): Map<string, Row[]> {
+    if (this.#all) return this.#all
+    const all = new Map<string, Row[]>()
+    for (const raw of [...this.#bytes.toString('latin1').split('\n'), ...this.#pending]) {
+      const line = parse(raw)
+      if (!line) continue
+      const rows = all.get(line.address)
+      if (rows) setRow(rows, line)
+      else all.set(line.address, [{ jail: line.jail, owner: line.owner, expires: line.expires }])
+    }
+    this.#all = all
+    return all
+  }
+
+  /** Lines that are neither remark nor lease: kept for the person who wrote them. */
+  #unreadable(): string[] {
+    const lines = this.#bytes.toString('utf8').split('\n')
+    return lines.filter((line) => line !== '' && !line.startsWith('#') && !parse(line))
+  }
+
+  #lineAt(start: number): string {
+    const end = this.#bytes.indexOf(10, start)
+    return this.#bytes.toString('utf8', start, end < 0 ? this.#bytes.length : end)
+  }
+}
+
+/**
+ * Appends to a file and forces it to the disk.
+ *
+ * @throws Failure 75 if it cannot be written; what had been written of it is taken back
+ */
+export function appendDurably(path: string, bytes: Buffer): void {
+  let fd: number | undefined
+  try {
+    fd = openSync(path, 'a', 0o600)
+    const before = fstatSync(fd).size
+    try {
+      for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+      fdatasyncSync(fd)
+    } catch (error) {
+      ftruncateSync(fd, before)
+      throw error
+    }
+  } catch (error) {
+    throw ioFailure(`write "${path}"`, error)
+  } finally {
+    if (fd !== undefined) closeSync(fd)
+  }
+}
+
+/**
+ * Replaces a file so that a reader sees the old or the new one and a power cut leaves one of them.
+ *
+ * @throws Failure 75 if it cannot be written; the old file is then untouched
+ */
+export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o600): void {
+  const beside = `${path}.new`
+  try {
+    const fd = openSync(beside, 'w', mode)
+    try {
+      const all = Buffer.from(bytes)
+      for (let done = 0; done < all.length; ) done += writeSync(fd, all, done)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+    renameSync(beside, path)
+    const directory = openSync(dirname(path), 'r')
+    fsyncSync(directory)
+    closeSync(directory)
+  } catch (error) {
+    try {
+      unlinkSync(beside)
+    } catch {}
+    throw ioFailure(`write "${path}"`, error)
+  }
+}
+
+function text(line: Line): string {
+  return `${line.address} ${line.jail} ${line.expires} ${line.owner}`
+}
+
+function parse(raw: string): Line | undefined {
+  if (raw === '' || raw.startsWith('#')) return undefined
+  const [address, jail, expires, owner, ...rest] = raw.split(' ')
+  if (!address || !jail || !expires || !owner || rest.length > 0) return undefined
+  const moment = Number(expires)
+  return Number.isSafeInteger(moment) && moment >= 0
+    ? { address, jail, expires: moment, owner }
+    : undefined
+}
+
+function setRow(rows: Row[], line: Line): void {
+  const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
+  if (known) known.expires = line.expires
+  else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
+}
+
+/** Reads a file and cuts off an unfinished last line: nobody was ever told that it is kept. */
+function readWhole(path: string): Buffer {
+  try {
+    const bytes = readFileSync(path)
+    const end = bytes.lastIndexOf(10) + 1
+    if (end === bytes.length) return bytes
+    const fd = openSync(path, 'r+')
+    ftruncateSync(fd, end)
+    closeSync(fd)
+    return bytes.subarray(0, end)
+  } catch (error) {
+    throw ioFailure(`read "${path}"`, error)
+  }
+}
+
+function stampOf(path: string): string {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
+  return stat ? `${stat.ino} ${stat.size} ${stat.mtimeNs}` : ''
+}

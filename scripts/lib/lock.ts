@@ -1,0 +1,27 @@
+import { closeSync, openSync } from 'node:fs'
+import { EXIT, Failure, ioFailure } from './failure.ts'
+import { run } from './run.ts'
+
+/**
+ * Takes an exclusive kernel lock on a file and returns the function that releases it.
+ *
+ * Node has no flock(2). `flock FD` locks the open file description that it shares with us, so the
+ * lock stays ours after it has ended, and the kernel releases it the moment we die, however we die.
+ *
+ * @param seconds how long to wait for whoever holds it
+ * @throws Failure 75 if the file cannot be opened or the lock is not free in time
+ */
+export async function lock(path: string, seconds = 15): Promise<() => void> {
+  let fd: number
+  try {
+    fd = openSync(path, 'a', 0o600)
+  } catch (error) {
+    throw ioFailure(`open "${path}"`, error)
+  }
+  const { code } = await run('flock', ['-w', String(seconds), '3'], { fds: [fd] })
+  if (code === 0) return () => closeSync(fd)
+  closeSync(fd)
+  const why =
+    code === 127 ? 'flock is missing (install util-linux)' : 'somebody else is busy with it'
+  throw new Failure(EXIT.temporary, `Cannot lock "${path}": ${why}`)
+}

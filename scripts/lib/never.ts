@@ -1,0 +1,80 @@
+import { readFileSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import { type Address, parseAddress } from './address.ts'
+
+/** What nobody may ever ban: unspecified, loopback, link-local, multicast, broadcast. */
+const ALWAYS = [
+  '0.0.0.0/8',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '224.0.0.0/4',
+  '255.255.255.255',
+  '::',
+  '::1',
+  'fe80::/10',
+  'ff00::/8',
+]
+
+/**
+ * The never-ban list in force on this machine: what nobody may ban, this machine's own addresses,
+ * its default gateways and resolvers, and what was configured. Private ranges are not in it by
+ * themselves, since people protect internal networks too.
+ *
+ * @param configured addresses and ranges from `never_ban` and of the configured targets
+ */
+export function neverBan(configured: Iterable<string | Address>): Address[] {
+  const list = new Map<string, Address>()
+  const add = (entry: string | Address): void => {
+    const address = typeof entry === 'string' ? parseAddress(entry) : entry
+    list.set(address.text, address)
+  }
+  for (const entry of ALWAYS) add(entry)
+  for (const entry of configured) add(entry)
+  for (const entry of [...ownAddresses(), ...gateways(), ...resolvers()]) {
+    try {
+      add(entry)
+    } catch {
+      // What the system calls an address and we cannot read (a zone, say) cannot be banned either.
+    }
+  }
+  return [...list.values()]
+}
+
+function ownAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((list) => list?.map((i) => i.address) ?? [])
+}
+
+/** Default routes as the kernel shows them: IPv4 as little-endian hex, IPv6 as 32 hex digits. */
+function gateways(): string[] {
+  const found: string[] = []
+  for (const line of readLines('/proc/net/route')) {
+    const [, destination, gateway] = line.split('\t')
+    if (destination !== '00000000' || !gateway || gateway === '00000000') continue
+    found.push(
+      (gateway.match(/../g) ?? [])
+        .reverse()
+        .map((h) => Number.parseInt(h, 16))
+        .join('.'),
+    )
+  }
+  for (const line of readLines('/proc/net/ipv6_route')) {
+    const [destination, length, , , gateway = ''] = line.split(/\s+/)
+    if (!/^0{32}$/.test(destination ?? '') || length !== '00' || /^0*$/.test(gateway)) continue
+    found.push((gateway.match(/.{4}/g) ?? []).join(':'))
+  }
+  return found
+}
+
+function resolvers(): string[] {
+  return readLines('/etc/resolv.conf').flatMap(
+    (line) => /^nameserver\s+(\S+)/.exec(line)?.[1] ?? [],
+  )
+}
+
+function readLines(path: string): string[] {
+  try {
+    return readFileSync(path, 'utf8').split('\n')
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,50 @@
+import * as v from 'valibot'
+import { parseAddress } from '../address.ts'
+import { messageOf } from '../failure.ts'
+import { checkOwner } from '../lease.ts'
+
+/** Turns one of our checking functions into a schema: what it throws becomes the message. */
+export function checkedText(check: (text: string) => unknown) {
+  return v.pipe(
+    v.string('must be text: put it in quotes'),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return
+      try {
+        check(dataset.value)
+      } catch (error) {
+        addIssue({ message: messageOf(error) })
+      }
+    }),
+  )
+}
+
+export const addressText = checkedText(parseAddress)
+export const ownerName = checkedText(checkOwner)
+export const path = v.pipe(v.string(), v.startsWith('/', 'must be an absolute path'))
+
+/** A whole number in a range, both ends included. */
+export function integer(min: number, max: number) {
+  const range = `must be a whole number from ${min} to ${max}`
+  return v.pipe(v.number(range), v.integer(range), v.minValue(min, range), v.maxValue(max, range))
+}
+
+const UNITS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86400 }
+
+/** A duration such as `500ms`, `45s`, `15m`, `2h`, `1d`; becomes seconds. */
+export const duration = v.pipe(
+  v.string(),
+  v.regex(/^\d{1,9}(ms|[smhd])$/, 'must be a duration such as 45s, 15m, 2h or 1d'),
+  v.transform((text) => {
+    const [, count = '0', unit = 's'] = /^(\d+)(\D+)$/.exec(text) ?? []
+    return Number(count) * (UNITS[unit] ?? 1)
+  }),
+)
+
+/** Shortest prefix that may be banned; what the two families have as default. */
+export const minPrefix = v.optional(
+  v.strictObject({
+    ipv4: v.optional(integer(1, 32), 24),
+    ipv6: v.optional(integer(1, 128), 48),
+  }),
+  {},
+)

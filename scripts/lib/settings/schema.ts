@@ -1,0 +1,20 @@
+import { hostname } from 'node:os'
+import * as v from 'valibot'
+import { addressText, minPrefix, ownerName, path } from './common.ts'
+import { fail2ban } from './fail2ban.ts'
+import { firewalls } from './firewalls.ts'
+
+/**
+ * The whole of `config.yaml`: one section per sibling, unknown keys refused.
+ * `npm run schema` writes it to `dist/config.schema.json` for editors.
+ */
+export const schema = v.strictObject({
+  owner: v.optional(ownerName, () => hostname().split('.')[0] ?? 'localhost'),
+  never_ban: v.optional(v.array(addressText), []),
+  min_prefix: minPrefix,
+  state_dir: v.optional(path, '/var/lib/fail2ban-perimeter'),
+  fail2ban: v.optional(fail2ban, {}),
+  firewalls: v.optional(firewalls, []),
+})
+
+export type Config = v.InferOutput<typeof schema>

@@ -1,0 +1,365 @@
+import { readFileSync } from 'node:fs'
+import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
+import { main, type Options, textOption, usageFailure, type Values } from './command.ts'
+import { type Loaded, loadConfig } from './config.ts'
+import { codeOf, EXIT, Failure, messageOf } from './failure.ts'
+import {
+  alive,
+  checkJail,
+  expiry,
+  formatLease,
+  type Lease,
+  later,
+  NO_JAIL,
+  now,
+  parseLease,
+  quote,
+} from './lease.ts'
+import { neverBan } from './never.ts'
+import type { Config } from './settings/schema.ts'
+
+/** What every verb of every sibling is told. */
+export interface Call {
+  config: Config
+  /** The server whose Fail2Ban asks. */
+  owner: string
+  /** `--name`; undefined if it was not given. */
+  jail: string | undefined
+  /** `--port` and `--protocol` as given; undefined means: keep what the target has. */
+  ports: string | undefined
+  protocol: string | undefined
+  dryRun: boolean
+  verbose: boolean
+  /** Fires when the verb must be over. */
+  signal: AbortSignal
+  /** Prints a line on standard output: what `--dry-run` would do, for instance. */
+  show(line: string): void
+  /** Prints a line on standard error, with `--verbose` only. */
+  say(line: string): void
+  /** Shows how far long work is, on a terminal only. */
+  progress(done: number, total: number): void
+}
+
+/** Counts of leases, as `sync` prints them. `extended` counts every changed end. */
+export interface Synced {
+  added: number
+  extended: number
+  removed: number
+  unchanged: number
+  refused?: number
+}
+
+/**
+ * One thing that can block: the contract of all siblings. Every verb is idempotent: "already
+ * banned" and "was not banned" are success. A verb throws a Failure whose message completes the
+ * sentence `Cannot <verb> ... on "<name>":`.
+ */
+export interface Target {
+  /** What messages call it. */
+  name: string
+  /** Prepares the target for a jail. */
+  start(call: Call): Promise<void>
+  /** Ends what `start` began. Leases stay: they end by themselves, or with `flush`. */
+  stop(call: Call): Promise<void>
+  /** Fails (75) if the target is not as `start` left it. */
+  check(call: Call): Promise<void>
+  /** Releases all leases of this owner, or those of `call.jail`. */
+  flush(call: Call): Promise<void>
+  /** After this, the address is blocked until `lease.expires` at least. */
+  ban(call: Call, lease: Lease): Promise<void>
+  /** After this, this owner's jail no longer holds the address. */
+  unban(call: Call, address: Address, jail: string): Promise<void>
+  /** This owner's leases (those of `call.jail`, if given) as the target has them. */
+  list(call: Call): Promise<Lease[]>
+  /** After this, this owner's leases (in `call.jail`, if given) are exactly these. */
+  sync(call: Call, leases: Lease[]): Promise<Synced>
+}
+
+export interface Sibling {
+  /** Begins every message and names the configuration section. */
+  name: string
+  /** The command, for `--help`. */
+  command: string
+  /** Two or three lines for `--help`: what it blocks on, and an example. */
+  about: string
+  /** The section whose secrets are needed. */
+  section: keyof Config
+  /** The targets in the configuration. @throws Failure 78 if there is none */
+  targets(loaded: Loaded): Target[]
+}
+
+const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync'] as const
+type Verb = (typeof VERBS)[number]
+
+const OPTIONS: Options = {
+  ip: { type: 'string' },
+  name: { type: 'string' },
+  port: { type: 'string' },
+  protocol: { type: 'string' },
+  bantime: { type: 'string' },
+  time: { type: 'string' },
+  config: { type: 'string' },
+  configfile: { type: 'string' },
+  'dry-run': { type: 'boolean' },
+  json: { type: 'boolean' },
+  'allow-empty': { type: 'boolean' },
+}
+
+/** Whole seconds that a verb may take. Fail2Ban kills an action after 60 and runs it twice. */
+const DEADLINE: Record<Verb, number> = {
+  start: 20,
+  stop: 20,
+  check: 20,
+  ban: 20,
+  unban: 20,
+  list: 600,
+  flush: 600,
+  sync: 600,
+}
+
+/** Runs a sibling script: the same verbs, options, messages and exit codes for all. */
+export async function runSibling(sibling: Sibling): Promise<void> {
+  await main({
+    name: sibling.name,
+    help: helpOf(sibling),
+    options: OPTIONS,
+    run: (positionals, values) => runVerb(sibling, readVerb(positionals), values),
+  })
+}
+
+/** Options that are read the same everywhere: when a ban began and how long it lasts. */
+export function readExpiry(values: Values): number {
+  const bantime = textOption(values, 'bantime') ?? '-1'
+  const time = textOption(values, 'time')
+  if (!/^(-1|\d{1,10})$/.test(bantime)) {
+    throw new Failure(EXIT.input, `Cannot read ban time ${quote(bantime)}: seconds, or -1 for ever`)
+  }
+  if (time !== undefined && !/^\d{1,12}(\.\d{1,9})?$/.test(time)) {
+    throw new Failure(EXIT.input, `Cannot read time ${quote(time)}: epoch seconds`)
+  }
+  return expiry(time === undefined ? now() : Number(time), Number(bantime))
+}
+
+/**
+ * Does something on all targets side by side. One that fails never keeps the others from being
+ * served; the failing ones share one message and the worst code counts.
+ *
+ * @param action completes "Cannot"
+ */
+export async function onEach<T>(
+  targets: readonly Target[],
+  action: string,
+  work: (target: Target) => Promise<T>,
+): Promise<T[]> {
+  const results = await Promise.allSettled(targets.map(work))
+  const failed = results.flatMap((result, i) =>
+    result.status === 'rejected' ? [{ error: result.reason, name: targets[i]?.name ?? '' }] : [],
+  )
+  const bug = failed.find(({ error }) => !(error instanceof Failure))
+  if (bug) throw bug.error
+  if (failed.length > 0) {
+    const parts = failed.map(({ error, name }) => `on ${quote(name)}: ${messageOf(error)}`)
+    const worst = Math.max(...failed.map(({ error }) => codeOf(error))) as Failure['code']
+    throw new Failure(worst, `Cannot ${action} ${parts.join('; ')}`)
+  }
+  return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+}
+
+/** What a Call is made of, whichever script it is for. */
+export function makeCall(loaded: Loaded, values: Values, seconds: number): Call {
+  const verbose = values.verbose === true
+  const name = textOption(values, 'name')
+  return {
+    config: loaded.config,
+    owner: loaded.config.owner,
+    jail: name === undefined ? undefined : checkJail(name),
+    ports: textOption(values, 'port'),
+    protocol: textOption(values, 'protocol'),
+    dryRun: values['dry-run'] === true,
+    verbose,
+    signal: AbortSignal.timeout(seconds * 1000),
+    show: (line) => void process.stdout.write(`${line}\n`),
+    say: (line) => void (verbose && process.stderr.write(`${line}\n`)),
+    progress: showProgress,
+  }
+}
+
+/** The sentence for a failed ban, and the check that comes before it. @throws Failure 65 */
+export function checkBan(address: Address, config: Config): void {
+  try {
+    checkBannable(address, neverBan(config.never_ban), config.min_prefix)
+  } catch (error) {
+    throw new Failure(codeOf(error), `Cannot ban "${address.text}": ${messageOf(error)}`)
+  }
+}
+
+function readVerb(positionals: string[]): Verb {
+  const [word, ...rest] = positionals
+  if (word === undefined) throw usageFailure('No verb given')
+  const verb = VERBS.find((known) => known === word)
+  if (!verb) throw usageFailure(`Unknown verb ${quote(word)}`)
+  if (rest.length > 0) throw usageFailure(`One word too many ${quote(rest[0] ?? '')}`)
+  return verb
+}
+
+async function runVerb(sibling: Sibling, verb: Verb, values: Values): Promise<void> {
+  const ip = textOption(values, 'ip')
+  const single = verb === 'ban' || verb === 'unban'
+  if (single && ip === undefined) throw usageFailure(`Missing option --ip for ${verb}`)
+  const address = ip === undefined ? undefined : parseAddress(ip)
+  const expires = readExpiry(values)
+  const given = textOption(values, 'config') ?? textOption(values, 'configfile')
+  const loaded = loadConfig(given, sibling.section)
+  const call = makeCall(loaded, values, DEADLINE[verb])
+  const targets = sibling.targets(loaded)
+  if (verb !== 'ban' && verb !== 'unban' && verb !== 'list' && verb !== 'flush') {
+    warn(sibling, loaded)
+  }
+  if (address && single) await runSingle(targets, call, verb, address, expires)
+  else if (verb === 'list') await runList(targets, call, values)
+  else if (verb === 'sync') await runSync(targets, call, values)
+  else if (!single) await onEach(targets, verb, (target) => target[verb](call))
+}
+
+async function runSingle(
+  targets: Target[],
+  call: Call,
+  verb: 'ban' | 'unban',
+  address: Address,
+  expires: number,
+): Promise<void> {
+  const jail = call.jail ?? NO_JAIL
+  const action = `${verb} "${address.text}"`
+  if (verb === 'unban') {
+    await onEach(targets, action, (target) => target.unban(call, address, jail))
+    return
+  }
+  checkBan(address, call.config)
+  if (!alive(expires, now())) return call.say(`the ban of ${address.text} is already over`)
+  const lease = { address, jail, expires, owner: call.owner }
+  await onEach(targets, action, (target) => target.ban(call, lease))
+}
+
+async function runList(targets: Target[], call: Call, values: Values): Promise<void> {
+  const lists = await onEach(targets, 'list', (target) => target.list(call))
+  const leases = longest(lists.flat()).sort(
+    (a, b) => compareAddresses(a.address, b.address) || (a.jail < b.jail ? -1 : 1),
+  )
+  const line = (l: Lease): string =>
+    values.json === true ? JSON.stringify({ ...l, address: l.address.text }) : formatLease(l)
+  if (leases.length > 0) call.show(leases.map(line).join('\n'))
+}
+
+async function runSync(targets: Target[], call: Call, values: Values): Promise<void> {
+  const { leases, refused } = readLeases(readFileSync(0, 'utf8'), call, values)
+  await onEach(targets, 'sync', async (target) => {
+    const counts = await target.sync(call, leases)
+    const name = targets.length > 1 ? `${target.name}: ` : ''
+    call.show(name + describe({ ...counts, refused: refused + (counts.refused ?? 0) }))
+  })
+}
+
+/** `added N, extended N, removed N, unchanged N`, and how many were refused if some were. */
+export function describe(counts: Synced): string {
+  const { added, extended, removed, unchanged, refused } = counts
+  const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
+  return refused ? `${text}, refused ${refused}` : text
+}
+
+/**
+ * Reads the input of `sync`. One malformed line refuses it all; what is in `never_ban` is skipped
+ * and counted; what is already over is left out.
+ *
+ * @throws Failure 65
+ */
+export function readLeases(
+  input: string,
+  call: Pick<Call, 'config' | 'owner' | 'jail'>,
+  values: Values,
+): { leases: Lease[]; refused: number } {
+  const never = neverBan(call.config.never_ban)
+  const lines = input.split('\n').map((line) => line.trim())
+  if (values['allow-empty'] !== true && lines.every((line) => line === '')) {
+    throw new Failure(
+      EXIT.input,
+      'Cannot sync: standard input is empty, and that would free everybody (--allow-empty)',
+    )
+  }
+  const leases: Lease[] = []
+  let refused = 0
+  for (const [i, line] of lines.entries()) {
+    if (line === '' || line.startsWith('#')) continue
+    let lease: Lease
+    try {
+      lease = parseLease(line, call.owner)
+    } catch (error) {
+      throw new Failure(EXIT.input, `Cannot sync: line ${i + 1}: ${messageOf(error)}`)
+    }
+    if (call.jail !== undefined && lease.jail !== call.jail) continue
+    if (isRefused(lease.address, never, call.config)) refused++
+    else if (alive(lease.expires, now())) leases.push(lease)
+  }
+  return { leases: longest(leases), refused }
+}
+
+function isRefused(address: Address, never: Address[], config: Config): boolean {
+  try {
+    checkBannable(address, never, config.min_prefix)
+    return false
+  } catch {
+    return true
+  }
+}
+
+/** One lease for each (address, jail): the one that ends last. */
+function longest(leases: Lease[]): Lease[] {
+  const kept = new Map<string, Lease>()
+  for (const lease of leases) {
+    const key = `${lease.address.text} ${lease.jail}`
+    const known = kept.get(key)
+    kept.set(key, known ? { ...known, expires: later(known.expires, lease.expires) } : lease)
+  }
+  return [...kept.values()]
+}
+
+function warn(sibling: Sibling, loaded: Loaded): void {
+  for (const warning of loaded.warnings) {
+    process.stderr.write(`${sibling.name}: warning: ${warning}\n`)
+  }
+}
+
+function showProgress(done: number, total: number): void {
+  if (!process.stderr.isTTY) return
+  const end = done >= total ? '\n' : ''
+  process.stderr.write(
+    `\r${done} of ${total} (${Math.floor((100 * done) / Math.max(total, 1))} %)${end}`,
+  )
+}
+
+function helpOf(sibling: Sibling): string {
+  return `Usage: ${sibling.command} <verb> [options]
+
+${sibling.about.trim()}
+
+Verbs (all may be repeated without harm)
+  start             prepare the target; Fail2Ban's actionstart
+  stop              end what start began; bans stay until their time is over
+  check             is the target as start left it, with every ban in force?
+  flush             release all bans of this server, or those of --name
+  ban               block --ip for --bantime seconds
+  unban             release --ip in the jail --name
+  list              print this server's bans: <address> <jail> <expires> <owner>
+  sync              read such lines on standard input and make the target equal to them
+
+Options
+  --ip ADDR         IPv4 or IPv6 address or CIDR range (ban, unban)
+  --name JAIL       Fail2Ban's jail; default "-"
+  --port PORTS      ssh | 22,80 | 1000:2000 | all
+  --protocol PROTO  tcp | udp | icmp | all, or a list
+  --bantime SECONDS how long; -1 or left out: until unbanned
+  --time EPOCH      when the ban began; default now
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
+  --allow-empty     let sync release everything
+  --dry-run         show what would be done, change nothing
+  --json            list: one object a line`
+}
