@@ -39,7 +39,7 @@ export function parseCommand(line: string): Request {
 export function parseLine(line: string): Request & { count?: number } {
   const [word = '', ...rest] = split(line)
   if (word === 'sync') return parseSync(rest)
-  if (!['ban', 'unban', 'flush', 'list'].includes(word)) {
+  if (!['ban', 'unban', 'flush', 'list', 'check'].includes(word)) {
     throw new Failure(EXIT.usage, `Unknown operation ${quote(word)}`)
   }
   return parseWords(word, rest)

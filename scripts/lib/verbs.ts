@@ -328,12 +328,14 @@ function warn(sibling: Sibling, loaded: Loaded): void {
   }
 }
 
+/** The moment of the first report of progress: what is over in a second needs none. */
+let began = 0
+
 function showProgress(done: number, total: number): void {
-  if (!process.stderr.isTTY) return
-  const end = done >= total ? '\n' : ''
-  process.stderr.write(
-    `\r${done} of ${total} (${Math.floor((100 * done) / Math.max(total, 1))} %)${end}`,
-  )
+  began ||= Date.now()
+  if (!process.stderr.isTTY || Date.now() - began < 1000) return
+  const percent = Math.floor((100 * done) / Math.max(total, 1))
+  process.stderr.write(`\r${percent} %${done >= total ? '\n' : ''}`)
 }
 
 function helpOf(sibling: Sibling): string {
