@@ -5,6 +5,7 @@
 //
 // Exit codes: f2b-firewall --help
 import { firewallTargets } from './lib/firewalls.ts'
+import { loadFirewalls } from './lib/settled.ts'
 import { runSibling } from './lib/verbs.ts'
 
 await runSibling({
@@ -15,6 +16,6 @@ connection each. A firewall that fails never keeps the others from being served.
 
   f2b-firewall ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp --bantime 600
   f2b-firewall list | f2b-dummy sync`,
-  section: 'firewalls',
+  load: loadFirewalls,
   targets: firewallTargets,
 })

@@ -4,7 +4,7 @@ import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
 import { unionOfServices } from '../../scripts/lib/ports.ts'
 import type { Chain, Contents, Entry } from './backend.ts'
-import { type FirewallConfig, neverHere } from './config.ts'
+import type { FirewallConfig } from './config.ts'
 import {
   chainRemark,
   createLedger,
@@ -15,6 +15,7 @@ import {
   widthsRemark,
   writeRegister,
 } from './generation.ts'
+import { neverHere } from './never.ts'
 import type { Paths } from './paths.ts'
 import { KEEP, type Request } from './request.ts'
 import { Usage } from './usage.ts'

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { now } from '../../scripts/lib/lease.ts'
 import { replaceDurably } from '../../scripts/lib/ledger.ts'
 
@@ -86,6 +85,7 @@ export function createLedger(path: string, lost = false): void {
 
 /** The remark for a generation that begins now. */
 export function generationRemark(lost: boolean): string {
+  const { randomBytes } = process.getBuiltinModule('node:crypto')
   return `generation ${randomBytes(4).toString('hex')} ${now()}${lost ? ' lost' : ''}`
 }
 

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { checkJail, quote } from '../../scripts/lib/lease.ts'
 
@@ -23,6 +22,8 @@ export function jailOf(chain: string): string {
 export function chainName(jail: string): string {
   const name = PREFIX + jail
   if (name.length <= LONGEST && /^[A-Za-z0-9_.-]+$/.test(jail)) return name
+  // Loaded when a name needs it: most do not, and it costs 3 ms.
+  const { createHash } = process.getBuiltinModule('node:crypto')
   const hash = createHash('sha256').update(jail).digest('hex').slice(0, 12)
   return `f2b-${jail.replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 11)}-${hash}`
 }

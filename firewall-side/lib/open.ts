@@ -1,8 +1,9 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { settled } from '../../scripts/lib/settled.ts'
 import type { Backend } from './backend.ts'
 import type { Caller } from './books.ts'
-import { type FirewallConfig, loadFirewallConfig } from './config.ts'
+import type { FirewallConfig } from './config.ts'
 import { ipset } from './ipset.ts'
 import { iptables } from './iptables.ts'
 import { nftables } from './nftables.ts'
@@ -26,9 +27,11 @@ export async function openPerimeter(
   if (process.getuid?.() !== 0)
     throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
   const paths = pathsOf(program)
-  const config = loadFirewallConfig(paths)
   mkdirSync(paths.run, { recursive: true, mode: 0o755 })
   mkdirSync(paths.state, { recursive: true, mode: 0o755 })
+  const config = await settled(paths.config, 'firewall', async () => {
+    return (await import('./config.ts')).readFirewallConfig(paths.config)
+  })
   const backend = await chooseBackend(config, `${paths.run}/firewall.backend`)
   return { perimeter: new Perimeter(config, paths, backend, caller), config }
 }

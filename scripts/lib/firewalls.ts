@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
-import type { Loaded } from './config.ts'
 import { EXIT, type ExitCode, Failure } from './failure.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
 import { formatLease, type Lease, parseLease } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
+import type { Loaded } from './settled.ts'
 import { closeConnection, openConnection, ssh } from './ssh.ts'
 import type { Call, Synced, Target } from './verbs.ts'
 

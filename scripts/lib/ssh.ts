@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
@@ -144,8 +143,15 @@ function socketOf(firewall: Firewall): string {
   if (uid !== process.getuid?.() || mode & 0o022) {
     throw new Failure(EXIT.config, `Cannot use "${directory}": others can write it`)
   }
-  const key = createHash('sha256').update(common(firewall).join(' ')).digest('hex').slice(0, 16)
-  return join(directory, key)
+  const { host, user = '', port = '', identity_file = '', known_hosts = '' } = firewall
+  const name = [user, host, port, identity_file, known_hosts].join(',').replace(/[^\w.,:-]/g, '%')
+  return join(directory, name.length > 40 || name.includes('%') ? hash(firewall) : name)
+}
+
+/** A short name for a long one; other ways of connecting must not share it. */
+function hash(firewall: Firewall): string {
+  const { createHash } = process.getBuiltinModule('node:crypto')
+  return createHash('sha256').update(common(firewall).join(' ')).digest('hex').slice(0, 40)
 }
 
 function noAnswer(): Failure {
