@@ -4,8 +4,7 @@
 //   banip fail2ban-sshd 192.0.2.1 22 tcp
 import { runWord } from './lib/word.ts'
 
-await runWord(
-  import.meta.url,
+void runWord(
   'banip',
   `Usage: banip <chain> <address> <ports> <protocol> [expires]
 

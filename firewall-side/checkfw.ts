@@ -4,8 +4,7 @@
 //   checkfw
 import { runWord } from './lib/word.ts'
 
-await runWord(
-  import.meta.url,
+void runWord(
   'checkfw',
   `Usage: checkfw
 

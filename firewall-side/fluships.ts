@@ -4,8 +4,7 @@
 //   fluships fail2ban-sshd --owner web1
 import { runWord } from './lib/word.ts'
 
-await runWord(
-  import.meta.url,
+void runWord(
   'fluships',
   `Usage: fluships [chain]
 

@@ -4,8 +4,7 @@
 //   listips fail2ban-sshd --owner web1
 import { runWord } from './lib/word.ts'
 
-await runWord(
-  import.meta.url,
+void runWord(
   'listips',
   `Usage: listips [chain]
 

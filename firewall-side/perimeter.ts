@@ -18,7 +18,7 @@ import { answerText, Reader } from './lib/session.ts'
 /** What `firewall` means as a request: a session of operations, one a line. */
 const SESSION = 'firewall'
 
-await main({
+void main({
   name: 'firewall',
   help: `Usage: perimeter   (standard input: "owner <name> <peer>", a request, and its data)
 
@@ -29,7 +29,7 @@ fluships and checkfw beside this program.`,
     const input = readChunks()
     const { caller, request, rest } = await readHead(input)
     const single = request === SESSION ? undefined : parseCommand(request)
-    const { perimeter, config } = await openPerimeter(import.meta.url, caller)
+    const { perimeter, config } = await openPerimeter(caller)
     if (single) await runSingle(perimeter, single)
     else await runSession(perimeter, new Reader(config.max_leases), rest, input)
   },

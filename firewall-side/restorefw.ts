@@ -6,7 +6,7 @@ import { main } from '../scripts/lib/command.ts'
 import { openPerimeter } from './lib/open.ts'
 import { LOCAL_OWNER } from './lib/word.ts'
 
-await main({
+void main({
   name: 'restorefw',
   help: `Usage: restorefw [--remove]
 
@@ -17,7 +17,7 @@ Options
   --remove          remove everything of ours from the kernel instead; the ledger stays`,
   options: { remove: { type: 'boolean' } },
   async run(_, values) {
-    const { perimeter } = await openPerimeter(import.meta.url, {
+    const { perimeter } = await openPerimeter({
       owner: LOCAL_OWNER,
       peer: undefined,
     })

@@ -6,7 +6,7 @@ import { main } from '../scripts/lib/command.ts'
 import { openPerimeter } from './lib/open.ts'
 import { LOCAL_OWNER } from './lib/word.ts'
 
-await main({
+void main({
   name: 'sweepips',
   help: `Usage: sweepips
 
@@ -15,7 +15,7 @@ longer than the kernel can count, restores what a foreign "flush ruleset" took, 
 ledger. A timer runs it every minute.`,
   options: {},
   async run() {
-    const { perimeter } = await openPerimeter(import.meta.url, {
+    const { perimeter } = await openPerimeter({
       owner: LOCAL_OWNER,
       peer: undefined,
     })

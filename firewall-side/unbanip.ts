@@ -4,8 +4,7 @@
 //   unbanip fail2ban-sshd 192.0.2.1
 import { runWord } from './lib/word.ts'
 
-await runWord(
-  import.meta.url,
+void runWord(
   'unbanip',
   `Usage: unbanip <chain> <address>
 

@@ -6,7 +6,7 @@
 // Exit codes: banip --help
 import { runBanip } from './lib/words.ts'
 
-await runBanip(`Usage: banip <chain> <ip> <ports> <protocol> [options]
+void runBanip(`Usage: banip <chain> <ip> <ports> <protocol> [options]
 
 Blocks an address on every firewall in the configuration. It stays blocked until unbanip, or until
 its time is over if --bantime is given. Repeat it as often as you like.

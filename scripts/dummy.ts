@@ -46,7 +46,7 @@ const dummy = {
   },
 } satisfies Target
 
-await runSibling({
+void runSibling({
   name: 'dummy',
   command: 'f2b-dummy',
   about: `Shows what a target would be told and changes nothing.

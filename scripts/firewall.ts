@@ -8,7 +8,7 @@ import { firewallTargets } from './lib/firewalls.ts'
 import { loadFirewalls } from './lib/settled.ts'
 import { runSibling } from './lib/verbs.ts'
 
-await runSibling({
+void runSibling({
   name: 'firewall',
   command: 'f2b-firewall',
   about: `Blocks on every Linux firewall in section "firewalls" of the configuration, over one shared SSH

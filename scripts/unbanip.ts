@@ -6,7 +6,7 @@
 // Exit codes: unbanip --help
 import { runUnbanip } from './lib/words.ts'
 
-await runUnbanip(`Usage: unbanip <chain> <ip> [options]
+void runUnbanip(`Usage: unbanip <chain> <ip> [options]
 
 Releases an address that this server has banned, on every firewall in the configuration. It stays
 blocked where another server or jail still bans it; that it was not banned is no error.

@@ -38,6 +38,8 @@ export interface Change {
   /** The whole never-ban list, if it is another one. */
   never?: Address[]
   enter: Entry[]
+  /** Entries that the kernel has with another end. */
+  extend: Entry[]
   leave: { address: Address; jail: string }[]
   /** Jails whose entries are replaced as a whole. */
   load: Map<string, Entry[]>

@@ -47,6 +47,8 @@ export class Books {
   readonly loads = new Set<string>()
   /** Jails with a range of a length that their chain did not look for. */
   readonly fresh = new Set<string>()
+  /** The latest ends before they were changed, by address and jail. */
+  readonly #before = new Map<string, number | undefined>()
   /** One line for the journal for each thing done. */
   readonly log: string[] = []
 
@@ -194,14 +196,11 @@ export class Books {
     return { chains: this.chains(), entries: [...entries.values()], never: this.never }
   }
 
-  /** The latest end of any owner's lease, or undefined if nobody holds it. */
-  latest(address: string, jail: string): number | undefined {
-    let latest: number | undefined
-    for (const row of this.#ledger.held(address)) {
-      if (row.jail !== jail || !alive(row.expires, this.at)) continue
-      latest = latest === undefined ? row.expires : later(latest, row.expires)
-    }
-    return latest
+  /** The latest end of any owner's lease before and after, undefined where nobody holds it. */
+  ends(address: string, jail: string): { before: number | undefined; now: number | undefined } {
+    const end = this.#latest(address, jail)
+    const key = `${address} ${jail}`
+    return { before: this.#before.has(key) ? this.#before.get(key) : end, now: end }
   }
 
   /** Puts everything on the disk. @throws Failure 75 */
@@ -227,6 +226,7 @@ export class Books {
     this.touched.clear()
     this.loads.clear()
     this.fresh.clear()
+    this.#before.clear()
   }
 
   /** Rewrites the ledger without what has ended, if that is more than so many lines. */
@@ -251,7 +251,18 @@ export class Books {
     return row && alive(row.expires, this.at) ? row : undefined
   }
 
+  #latest(address: string, jail: string): number | undefined {
+    let latest: number | undefined
+    for (const row of this.#ledger.held(address)) {
+      if (row.jail !== jail || !alive(row.expires, this.at)) continue
+      latest = latest === undefined ? row.expires : later(latest, row.expires)
+    }
+    return latest
+  }
+
   #put(line: Line): void {
+    const key = `${line.address} ${line.jail}`
+    if (!this.#before.has(key)) this.#before.set(key, this.#latest(line.address, line.jail))
     const was = this.#own(line.address, line.jail) !== undefined
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)

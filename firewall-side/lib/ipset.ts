@@ -148,8 +148,10 @@ function replaced(set: string, elements: string[]): string[] {
   ]
 }
 
-function entryLines({ enter, leave }: Change): string[] {
-  const add = enter.map((e) => `add ${setName(chainName(e.jail), e.address.family)} ${element(e)}`)
+function entryLines({ enter, extend, leave }: Change): string[] {
+  const add = [...enter, ...extend].map(
+    (e) => `add ${setName(chainName(e.jail), e.address.family)} ${element(e)}`,
+  )
   const del = leave.map(
     (e) => `del ${setName(chainName(e.jail), e.address.family)} ${e.address.text}`,
   )

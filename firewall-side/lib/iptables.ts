@@ -135,7 +135,7 @@ function wantedSources(
     wanted.set(jail, new Set(texts(addresses, family)))
   }
   for (const { jail, address } of change.leave) of(jail).delete(address.text)
-  for (const { jail, address } of change.enter) {
+  for (const { jail, address } of [...change.enter, ...change.extend]) {
     if (address.family === family) of(jail).add(address.text)
   }
   return wanted

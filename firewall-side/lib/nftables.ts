@@ -49,7 +49,16 @@ export function nftables(config: FirewallConfig): Backend {
 
     async rebuild({ chains, entries, never }) {
       const fresh = chains.map((chain) => chain.jail)
-      const change = { chains, fresh, drop: [], never, enter: [], leave: [], load: new Map() }
+      const change = {
+        chains,
+        fresh,
+        drop: [],
+        never,
+        enter: [],
+        extend: [],
+        leave: [],
+        load: new Map(),
+      }
       const lines = changeLines(change, hooks, verdict)
       await commit([`add table ${TABLE}`, `delete table ${TABLE}`, ...lines, ...adding(entries)])
     },
@@ -84,9 +93,10 @@ function changeLines(change: Change, hooks: string[], verdict: string): string[]
   if (change.never) lines.push(...neverElements(change.never))
   for (const [jail, entries] of change.load)
     lines.push(...flushSets(jail, entries), ...adding(entries))
-  // An element that is there keeps its old timeout when it is added again (kernels before 6.12), and
-  // deleting one that is not there fails: added, deleted and added it is right in every case.
-  lines.push(...adding(change.enter), ...deleting(change.enter), ...adding(change.enter))
+  lines.push(...adding(change.enter))
+  // An element that is there may keep its old timeout when it is added again, depending on the
+  // kernel, and deleting one that is not there fails: add, delete, add is right in every case.
+  lines.push(...adding(change.extend), ...deleting(change.extend), ...adding(change.extend))
   lines.push(...adding(change.leave, 60), ...deleting(change.leave))
   return lines
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { settled } from '../../scripts/lib/settled.ts'
 import type { Backend } from './backend.ts'
@@ -17,16 +17,14 @@ type Name = keyof typeof BACKENDS
 /**
  * Opens this firewall's perimeter for a caller.
  *
- * @param program `import.meta.url` of the script, which tells where everything is
  * @throws Failure 77 unless root, 78 for a bad configuration or a backend that does not work here
  */
 export async function openPerimeter(
-  program: string,
   caller: Caller,
 ): Promise<{ perimeter: Perimeter; config: FirewallConfig }> {
   if (process.getuid?.() !== 0)
     throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
-  const paths = pathsOf(program)
+  const paths = pathsOf(realpathSync(process.argv[1] ?? ''))
   mkdirSync(paths.run, { recursive: true, mode: 0o755 })
   mkdirSync(paths.state, { recursive: true, mode: 0o755 })
   const config = await settled(paths.config, 'firewall', async () => {

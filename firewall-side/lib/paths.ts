@@ -1,5 +1,3 @@
-import { fileURLToPath } from 'node:url'
-
 const INSTALLED = '/usr/local/lib/fail2ban-perimeter/'
 
 /** Where the firewall side keeps its things; below DIR if it was installed with `--prefix DIR`. */
@@ -11,11 +9,10 @@ export interface Paths {
   run: string
 }
 
-/** @param program URL of the running program; its place tells the prefix */
+/** @param program path of the running program; its place tells the prefix */
 export function pathsOf(program: string): Paths {
-  const file = fileURLToPath(program)
-  const at = file.indexOf(INSTALLED)
-  const root = at < 0 ? '' : file.slice(0, at)
+  const at = program.indexOf(INSTALLED)
+  const root = at < 0 ? '' : program.slice(0, at)
   return {
     config: `${root}/etc/fail2ban-perimeter/firewall.yaml`,
     keys: `${root}/etc/fail2ban-perimeter/ssh/.ssh/authorized_keys`,

@@ -201,6 +201,7 @@ export class Perimeter {
       drop: [...this.#before.values()].filter((chain) => !after.has(chain.jail)),
       fresh: [...after.keys()].filter((jail) => !this.#before.has(jail) || fresh.has(jail)),
       enter: [],
+      extend: [],
       leave: [],
       load: new Map(),
     }
@@ -219,9 +220,11 @@ export class Perimeter {
   }
 
   #addEntry(change: Change, jail: string, address: Address): void {
-    const expires = this.#books.latest(address.text, jail)
+    const { before, now: expires } = this.#books.ends(address.text, jail)
     if (expires === undefined) change.leave.push({ address, jail })
-    else change.enter.push({ address, jail, expires })
+    else if (before === undefined || before === expires)
+      change.enter.push({ address, jail, expires })
+    else change.extend.push({ address, jail, expires })
   }
 
   /** A kernel that counts to 24 days is told again every day how long a longer lease still runs. */

@@ -10,7 +10,7 @@ export const LOCAL_OWNER = 'firewall'
  * Runs one of the chain scripts by hand, as root on the firewall: the same words that come over SSH,
  * with the owner `firewall` unless `--owner` names another.
  */
-export async function runWord(program: string, word: string, help: string): Promise<void> {
+export async function runWord(word: string, help: string): Promise<void> {
   await main({
     name: word,
     help: `${help.trim()}
@@ -21,7 +21,7 @@ Options
     run: async (positionals, values) => {
       const request = parseCommand([word, ...positionals].join(' '))
       const owner = typeof values.owner === 'string' ? values.owner : LOCAL_OWNER
-      const { perimeter } = await openPerimeter(program, { owner, peer: undefined })
+      const { perimeter } = await openPerimeter({ owner, peer: undefined })
       const [answer] = await perimeter.perform([request])
       if (!answer) return
       if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
