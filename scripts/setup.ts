@@ -5,7 +5,8 @@
 //   f2b-setup firewall --owner web1 --key-file web1.pub
 //
 // Exit codes: f2b-setup --help
-import { fileURLToPath } from 'node:url'
+import { realpathSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { main, type Options, usageFailure, type Values } from './lib/command.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
@@ -56,7 +57,7 @@ const CHOICES: Record<string, string[]> = {
   systemd: ['auto', 'yes', 'no'],
 }
 
-await main({
+void main({
   name: 'setup',
   help: `Usage: f2b-setup server   --owner NAME --firewall HOST [options]
        f2b-setup firewall --owner NAME --key-file FILE [options]
@@ -115,7 +116,7 @@ async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
   }
   // What is public must be readable whatever the caller's umask is; secrets name their own mode.
   process.umask(0o022)
-  const place = placeOf(fileURLToPath(new URL('..', import.meta.url)), values)
+  const place = placeOf(dirname(dirname(realpathSync(process.argv[1] ?? ''))), values)
   // Machines are set up in parallel, and each adds a line to the same file.
   const release = place.dryRun ? () => {} : await lock('/run/fail2ban-perimeter-setup.lock', 60)
   try {

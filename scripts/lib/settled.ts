@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import manifest from '../../package.json' with { type: 'json' }
 import { EXIT, Failure } from './failure.ts'
 import type { Config } from './settings/schema.ts'
 
@@ -69,7 +70,8 @@ export async function settled<T>(path: string, name: string, make: () => Promise
 
 function stampOf(path: string): string {
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
-  return `${path} ${stat?.ino} ${stat?.size} ${stat?.mtimeNs} ${stat?.ctimeNs}`
+  // A new version may know more keys, whose defaults an old result does not have.
+  return `${manifest.version} ${path} ${stat?.ino} ${stat?.size} ${stat?.mtimeNs} ${stat?.ctimeNs}`
 }
 
 function read<T>(cache: string): { stamp: string; value: T } | undefined {

@@ -75,17 +75,11 @@ async function readWish(place: Place, values: Values): Promise<Wish> {
 function programs(place: Place): Item[] {
   const first = shebang(process.execPath)
   const built = PROGRAMS.map((name) => {
-    const text = fromPackage(place, `dist/firewall-side/${name}.mjs`).replace(/^#!.*\n/, '')
+    const text = fromPackage(place, `dist/firewall-side/${name}.cjs`).replace(/^#!.*\n/, '')
     return file(place.at(`${LIB}/${name}`), `${first}\n${text}`, 0o755)
   })
   const gate = fromPackage(place, 'firewall-side/gate.sh')
-  return [
-    folder(place.at(LIB)),
-    // Their names end in nothing, as commands should: this is what makes them modules to Node.
-    file(place.at(`${LIB}/package.json`), '{ "type": "module" }\n', 0o644),
-    ...built,
-    file(place.at(`${LIB}/gate`), gate, 0o755),
-  ]
+  return [folder(place.at(LIB)), ...built, file(place.at(`${LIB}/gate`), gate, 0o755)]
 }
 
 /** What the programs read and write: settings and ledger. Both are left by `--uninstall`. */
