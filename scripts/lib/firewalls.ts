@@ -60,7 +60,7 @@ function firewallTarget(firewall: Firewall): Target {
     },
 
     async ban(call, { address, jail, expires }) {
-      const { ports = KEEP, protocol = KEEP } = call
+      const { ports, protocol } = namingOf(call, jail)
       await ask(
         firewall,
         call,
@@ -93,8 +93,8 @@ async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Sy
   const jails = byJail(leases)
   const known = call.jail ? [call.jail] : (await list(firewall, call)).map((lease) => lease.jail)
   for (const jail of known) if (!jails.has(jail)) jails.set(jail, [])
-  const { ports = KEEP, protocol = KEEP } = call
   const input = [...jails].map(([jail, list]) => {
+    const { ports, protocol } = namingOf(call, jail)
     const lines = list.map((lease) => `${lease.address.text} ${lease.expires}\n`)
     return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines.join('')}`
   })
@@ -184,6 +184,12 @@ async function send(
   const asRoot = process.getuid?.() === 0
   const [file, args] = asRoot ? [PERIMETER, []] : ['sudo', ['-n', PERIMETER]]
   return await run(file, args, { ...options, input, signal: call.signal })
+}
+
+/** Ports and protocol for a jail as words of the wire. Jails may name them with blanks. */
+function namingOf(call: Call, jail: string): { ports: string; protocol: string } {
+  const { ports = KEEP, protocol = KEEP } = call.namings?.get(jail) ?? call
+  return { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
 }
 
 /** The firewall's own codes and sentence; anything else was not our program that answered. */
