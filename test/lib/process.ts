@@ -1,16 +1,20 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { Readable, Writable } from 'node:stream'
-import { $ } from 'zx'
+import type { Writable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 const STANDARD = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const NODE = dirname(process.execPath)
 const PATH = STANDARD.split(':').includes(NODE) ? STANDARD : `${STANDARD}:${NODE}`
 
+/** How long output may follow the end of a command, in milliseconds. */
+const GRACE = 200
+
 /** All that a command on a machine finds in its environment, whatever the host's is. */
-const CLEAN_ENV: Env = { PATH, LANG: 'C.UTF-8', HOME: '/root' }
+const CLEAN_ENV = { PATH, LANG: 'C.UTF-8', HOME: '/root' }
 
 /** Variables on top of the clean ones; `undefined` takes one away. */
 type Env = Record<string, string | undefined>
@@ -38,8 +42,8 @@ export interface Background {
   stderr(): string
   /** Sends a signal to the process and its descendants, unless they left its session. */
   kill(signal?: NodeJS.Signals): Promise<void>
-  /** The exit code; -1 if a signal or the end of the machine ended it. */
-  exited: Promise<number>
+  /** Waits for the exit code; -1 if a signal or the end of the machine ended it. */
+  ended(): Promise<number>
 }
 
 export interface SpawnOptions {
@@ -58,9 +62,24 @@ export async function execIn(
   const { input = '', timeout = 60_000, env = {}, user } = options
   const limit = ['timeout', '-k', '1', String(timeout / 1000)]
   const command = [...enter(pid), ...withEnv(env), ...limit, ...asUser(user), ...argv]
-  const run = $({ input, quiet: true, nothrow: true, cwd: '/' })
-  const { exitCode, stdout, stderr } = await run`${command}`
-  return { code: exitCode ?? -1, stdout, stderr }
+  const [program = '', ...args] = command
+  const child = spawn(program, args, { cwd: '/', env: CLEAN_ENV, detached: true })
+  const output = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name].setEncoding('utf8').on('data', (text: string) => {
+      output[name] += text
+    })
+  }
+  child.stdin.on('error', () => {}) // Not every command reads what it is given.
+  child.stdin.end(input)
+  const closed = once(child, 'close')
+  const [code] = (await once(child, 'exit')) as [number | null]
+  // zx would wait for the end of both streams. A shared SSH connection holds those of a client that
+  // was killed for as long as the other side hangs, and that is just what some tests look at.
+  await Promise.race([closed, sleep(GRACE, undefined, { ref: false })])
+  child.stdout.destroy()
+  child.stderr.destroy()
+  return { code: code ?? -1, ...output }
 }
 
 /** Starts a command in the namespaces of a machine; it is running when this returns. */
@@ -69,28 +88,17 @@ export async function spawnIn(
   argv: readonly string[],
   options: SpawnOptions = {},
 ): Promise<Background> {
-  const { env = {}, user, onLine = () => {} } = options
-  // nsenter passes no signals on, so the process tells its number in there on a fourth stream.
-  const told = ['setsid', 'sh', '-c', 'echo $$ >&3; exec "$@" 3>&-', 'sh']
-  const [command = '', ...args] = [...enter(pid), ...withEnv(env), ...told, ...asUser(user), ...argv]
-  const child = spawn(command, args, { cwd: '/', detached: true, stdio: Array(4).fill('pipe') })
-  const [stdin, stdout, stderr, number] = child.stdio as [Writable, Readable, Readable, Readable]
-  let complaints = ''
-  stdin.on('error', () => {})
-  createInterface({ input: stdout }).on('line', onLine)
-  stderr.setEncoding('utf8').on('data', (text: string) => {
-    complaints += text
-  })
-  const exited = once(child, 'close').then(([code]) => (code as number | null) ?? -1)
-  const inner = Number(await firstLine(number))
-  if (!inner) throw new Error(`Cannot start ${argv.join(' ')}: ${complaints}`)
-  release(child, stdin, stdout, stderr)
+  const { env = {}, user, onLine } = options
+  // nsenter passes no signals on, so the process tells first what its number is in there.
+  const telling = ['setsid', 'sh', '-c', 'echo $$; exec "$@"', 'sh']
+  const command = [...enter(pid), ...withEnv(env), ...telling, ...asUser(user), ...argv]
+  const { child, first, stderr, ended } = await launch(command, {}, onLine)
   return {
-    stdin,
-    stderr: () => complaints,
-    exited,
+    stdin: child.stdin,
+    stderr,
+    ended,
     async kill(signal = 'SIGTERM') {
-      await execIn(pid, ['sh', '-c', `kill -s ${signal.slice(3)} -- -${inner}`])
+      await execIn(pid, ['sh', '-c', `kill -s ${signal.slice(3)} -- -${first}`])
     },
   }
 }
@@ -102,35 +110,57 @@ export async function spawnIn(
  * @throws Error with what it wrote to standard error, if it ends before that
  */
 export async function spawnHolder(argv: readonly string[], env: Env = {}) {
-  const [command = '', ...args] = argv
-  const stdio = ['pipe', 'pipe', 'pipe'] as const
-  // Detached, so that Ctrl-C on a terminal reaches it only as the end of its input.
-  const child = spawn(command, args, {
-    cwd: '/',
-    detached: true,
-    env: { ...CLEAN_ENV, ...env },
-    stdio: [...stdio],
-  })
-  const [stdin, stdout, stderr] = child.stdio as [Writable, Readable, Readable]
-  let complaints = ''
-  stderr.setEncoding('utf8').on('data', (text: string) => {
-    complaints += text
-  })
-  const exited = once(child, 'exit')
-  if ((await firstLine(stdout)) !== 'ready' || !child.pid) {
-    await exited
-    throw new Error(`Cannot start ${argv.join(' ')}: ${complaints}`)
-  }
-  release(child, stdin, stdout, stderr)
+  const { child, ended } = await launch(argv, env)
   return {
-    pid: child.pid,
+    pid: child.pid ?? 0,
     /** Ends it, and returns when it and all that it held are gone. */
     async end(): Promise<void> {
-      child.ref()
-      stdin.end()
-      await exited
+      child.stdin.end()
+      await ended()
     },
   }
+}
+
+/** Starts a process that does not keep this one alive, and waits for its first line. */
+async function launch(
+  argv: readonly string[],
+  env: Env,
+  onLine: (line: string) => void = () => {},
+) {
+  const [command = '', ...args] = argv
+  // Detached, so that Ctrl-C on a terminal reaches it only as the end of its input.
+  const options = { cwd: '/', detached: true, env: { ...CLEAN_ENV, ...env } }
+  const child = spawn(command, args, { ...options, stdio: ['pipe', 'pipe', 'pipe'] })
+  const exited = once(child, 'exit').then(([code]) => (code as number | null) ?? -1)
+  const closed = once(child, 'close')
+  let complaints = ''
+  child.stdin.on('error', () => {}) // Whoever writes to a dead process learns it from `ended`.
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaints += text
+  })
+  const first = await new Promise<string>((resolve) => {
+    let seen = false
+    createInterface({ input: child.stdout })
+      .on('line', (line) => {
+        if (seen) onLine(line)
+        else resolve(line)
+        seen = true
+      })
+      .on('close', () => resolve(''))
+  })
+  if (!first) {
+    await closed
+    throw new Error(`Cannot start ${argv.join(' ')}: ${complaints}`)
+  }
+  child.unref()
+  for (const stream of [child.stdin, child.stdout, child.stderr]) {
+    if (stream instanceof Socket) stream.unref()
+  }
+  const ended = () => {
+    child.ref() // Who waits for it stays, too.
+    return exited
+  }
+  return { child, first, stderr: () => complaints, ended }
 }
 
 /** The command line prefix that puts a program into a machine's namespaces. */
@@ -147,14 +177,4 @@ function withEnv(env: Env): string[] {
 
 function asUser(user: string | undefined): string[] {
   return user ? ['runuser', '-u', user, '--'] : []
-}
-
-async function firstLine(stream: Readable): Promise<string> {
-  for await (const line of createInterface({ input: stream })) return line
-  return ''
-}
-
-/** Lets this process end although the child is alive: the child ends then, too. */
-function release(...handles: object[]): void {
-  for (const handle of handles) (handle as { unref?: () => void }).unref?.()
 }
