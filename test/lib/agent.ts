@@ -49,7 +49,7 @@ const probes = new Map<number, () => Promise<ProbeResult>>()
 
 /** One TCP handshake, really made; the connection is dropped at once. */
 function tryTcp({ source, to, port, timeoutMs = 300 }: Target): Promise<Outcome> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const from = source ? { localAddress: source } : {}
     const socket = connect({ host: to, port, ...from, timeout: timeoutMs })
     const end = (outcome: Outcome): void => {
@@ -58,16 +58,19 @@ function tryTcp({ source, to, port, timeoutMs = 300 }: Target): Promise<Outcome>
     }
     socket.on('connect', () => end('reached'))
     socket.on('timeout', () => end('silent'))
-    socket.on('error', (error) => end(outcomeOf(error)))
+    socket.on('error', (error) => {
+      const outcome = outcomeOf(error)
+      if (outcome) end(outcome)
+      else reject(error)
+    })
   })
 }
 
-/** @throws what is wrong with the test itself, such as a source address that is not ours */
-function outcomeOf(error: NodeJS.ErrnoException): Outcome {
+/** Nothing for what is wrong with the test itself, such as a source address that is not ours. */
+function outcomeOf(error: NodeJS.ErrnoException): Outcome | undefined {
   const refusals = ['ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH', 'EACCES']
   if (refusals.includes(error.code ?? '')) return 'refused'
-  if (error.code === 'ETIMEDOUT') return 'silent'
-  throw error
+  return error.code === 'ETIMEDOUT' ? 'silent' : undefined
 }
 
 function udpFrom(target: Target): Promise<UdpSocket> {
@@ -143,7 +146,10 @@ async function startProbe({ number, kind, target, everyMs }: ProbeRequest) {
   const { timeoutMs = 300 } = target
   if (kind === 'tcp') {
     probe(number, everyMs, timeoutMs, (_, arrived) => {
-      tryTcp(target).then((outcome) => outcome === 'reached' && arrived())
+      tryTcp(target).then(
+        (outcome) => outcome === 'reached' && arrived(),
+        () => {},
+      )
     })
     return
   }

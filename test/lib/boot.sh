@@ -71,9 +71,4 @@ echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter
 ip link set lo up
 
-/usr/bin/python3 -ISE -c "$LAB_SYSLOG" </dev/null >/dev/null 2>&1 &
-while [ ! -S /dev/log ]; do sleep 0.005; done
-# Ignored, and kept ignored by exec: the kernel then buries orphans without a wait().
-trap '' CHLD
-echo ready
-exec cat >/dev/null 2>&1
+exec /usr/bin/python3 -ISE "${0%/*}/init.py" /var/log/lab-syslog

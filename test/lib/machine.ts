@@ -11,19 +11,8 @@ import {
   spawnIn,
 } from './process.ts'
 
+/** Where init.py writes what comes to /dev/log. */
 const SYSLOG_FILE = '/var/log/lab-syslog'
-
-/** What stands behind /dev/log: one line a message, without the priority. */
-const SYSLOG = `
-import os, re, socket
-log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-log.bind('/dev/log')
-os.chmod('/dev/log', 0o666)
-with open('${SYSLOG_FILE}', 'ab', 0) as file:
-    while True:
-        text = log.recv(65536).rstrip(b'\\0\\n').replace(b'\\n', b'#012')
-        file.write(re.sub(rb'^<\\d+>', b'', text) + b'\\n')
-`
 
 /**
  * A computer as far as a test can tell: its own processes, network, host name, and its own disk
@@ -119,7 +108,7 @@ function startNamespaces(name: string, { pid, keep }: Ground) {
   const script = fileURLToPath(new URL('boot.sh', import.meta.url))
   const disks = ['nsenter', '-t', `${pid}`, '-m']
   const unshare = ['unshare', '-m', '-n', '-p', '-u', '--fork', '--kill-child', '--mount-proc']
-  return spawnHolder([...disks, ...unshare, 'sh', script, name, ...keep], { LAB_SYSLOG: SYSLOG })
+  return spawnHolder([...disks, ...unshare, 'sh', script, name, ...keep])
 }
 
 function succeed(name: string, argv: readonly string[], { code, stdout, stderr }: Output): string {
@@ -148,8 +137,15 @@ async function readJournal(machine: Machine): Promise<string[]> {
 function signalAll(pid: number, program: string, signal: NodeJS.Signals): number {
   const home = readlinkSync(`/proc/${pid}/ns/pid_for_children`)
   const found = readdirSync('/proc').filter((id) => /^\d+$/.test(id) && belongs(id, home, program))
-  for (const id of found) process.kill(Number(id), signal)
-  return found.length
+  return found.filter((id) => killed(Number(id), signal)).length
+}
+
+function killed(id: number, signal: NodeJS.Signals): boolean {
+  try {
+    return process.kill(id, signal)
+  } catch {
+    return false // It ended meanwhile.
+  }
 }
 
 function belongs(id: string, home: string, program: string): boolean {

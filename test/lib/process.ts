@@ -92,7 +92,7 @@ export async function spawnIn(
   // nsenter passes no signals on, so the process tells first what its number is in there.
   const telling = ['setsid', 'sh', '-c', 'echo $$; exec "$@"', 'sh']
   const command = [...enter(pid), ...withEnv(env), ...telling, ...asUser(user), ...argv]
-  const { child, first, stderr, ended } = await launch(command, {}, onLine)
+  const { child, first, stderr, ended } = await launch(command, onLine)
   return {
     stdin: child.stdin,
     stderr,
@@ -109,8 +109,8 @@ export async function spawnIn(
  * @returns once it has printed `ready`
  * @throws Error with what it wrote to standard error, if it ends before that
  */
-export async function spawnHolder(argv: readonly string[], env: Env = {}) {
-  const { child, ended } = await launch(argv, env)
+export async function spawnHolder(argv: readonly string[]) {
+  const { child, ended } = await launch(argv)
   return {
     pid: child.pid ?? 0,
     /** Ends it, and returns when it and all that it held are gone. */
@@ -122,14 +122,10 @@ export async function spawnHolder(argv: readonly string[], env: Env = {}) {
 }
 
 /** Starts a process that does not keep this one alive, and waits for its first line. */
-async function launch(
-  argv: readonly string[],
-  env: Env,
-  onLine: (line: string) => void = () => {},
-) {
+async function launch(argv: readonly string[], onLine: (line: string) => void = () => {}) {
   const [command = '', ...args] = argv
   // Detached, so that Ctrl-C on a terminal reaches it only as the end of its input.
-  const options = { cwd: '/', detached: true, env: { ...CLEAN_ENV, ...env } }
+  const options = { cwd: '/', detached: true, env: CLEAN_ENV }
   const child = spawn(command, args, { ...options, stdio: ['pipe', 'pipe', 'pipe'] })
   const exited = once(child, 'exit').then(([code]) => (code as number | null) ?? -1)
   const closed = once(child, 'close')

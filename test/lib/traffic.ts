@@ -22,6 +22,8 @@ export interface Probe {
 
 interface Agent {
   ask(request: Request): Promise<unknown>
+  /** What it wrote to standard error: why it died. */
+  stderr(): string
 }
 
 /** By machine, with the boot that it belongs to. */
@@ -73,7 +75,8 @@ async function ask(machine: Machine, request: Request, patience = 0): Promise<un
   // Agents do not keep this process alive; a timer does, and ends what a dead machine leaves open.
   const deadline = new AbortController()
   const limit = sleep(patience + 5000, undefined, { signal: deadline.signal }).then(() => {
-    throw new Error(`No answer from the agent on "${machine.name}" to ${JSON.stringify(request)}`)
+    const what = `${JSON.stringify(request)}: ${agent.stderr()}`
+    throw new Error(`No answer from the agent on "${machine.name}" to ${what}`)
   })
   try {
     return await Promise.race([agent.ask(request), limit])
@@ -93,9 +96,10 @@ async function startAgent(machine: Machine): Promise<Agent> {
     waiting.delete(reply.id)
   }
   const command = [process.execPath, '--input-type=module', '-e', code]
-  const { stdin } = await machine.spawn(command, { onLine })
+  const { stdin, stderr } = await machine.spawn(command, { onLine })
   let asked = 0
   return {
+    stderr,
     async ask(request) {
       const id = ++asked
       const reply = await new Promise<Reply>((resolve) => {
