@@ -100,7 +100,12 @@ export async function boot(name: string, ground: Ground): Promise<Machine> {
       await machine.powerOn(options)
     },
   }
-  await machine.powerOn()
+  try {
+    await machine.powerOn()
+  } catch (error) {
+    await machine.powerOff()
+    throw error
+  }
   return machine
 }
 

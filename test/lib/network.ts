@@ -37,6 +37,14 @@ export function createNetwork(pid: number): Network {
   const cuts = new Set<string>()
   let cables: Cable[] = []
   let ports = 0
+  let last: Promise<unknown> = Promise.resolve()
+
+  /** One after another: machines start at once, and the first makes the bridge that all need. */
+  function ip(commands: readonly string[]): Promise<void> {
+    const next = last.then(() => batch(pid, commands))
+    last = next.catch(() => {})
+    return next
+  }
 
   /** The segment's bridge, with the commands that make it when it is new. */
   function bridgeOf(segment: string): { bridge: string; commands: string[] } {
@@ -60,24 +68,18 @@ export function createNetwork(pid: number): Network {
 
   async function patch(machine: Machine, segment: string, master: string): Promise<void> {
     const cable = cables.find((one) => one.machine === machine && one.segment === segment)
-    if (cable) await ip(pid, [`link set ${cable.port} ${master}`])
+    if (cable) await ip([`link set ${cable.port} ${master}`])
   }
 
   return {
     async connect(machine, plan) {
-      await ip(
-        pid,
-        Object.keys(plan.nics).flatMap((segment) => plugIn(machine, segment)),
-      )
+      await ip(Object.keys(plan.nics).flatMap((segment) => plugIn(machine, segment)))
       await configure(machine, plan)
     },
     async disconnect(machine) {
       const own = cables.filter((cable) => cable.machine === machine)
       cables = cables.filter((cable) => cable.machine !== machine)
-      await ip(
-        pid,
-        own.map(({ port }) => `link delete ${port}`),
-      )
+      await ip(own.map(({ port }) => `link delete ${port}`))
     },
     async cut(machine, segment) {
       cuts.add(keyOf(machine, segment))
@@ -118,7 +120,7 @@ function addAddress(address: string, device: string): string {
   return `addr add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`
 }
 
-async function ip(pid: number, commands: readonly string[]): Promise<void> {
+async function batch(pid: number, commands: readonly string[]): Promise<void> {
   if (commands.length === 0) return
   const input = `${commands.join('\n')}\n`
   await $({ input, quiet: true, cwd: '/' })`nsenter -t ${pid} -n ip -batch -`

@@ -1,4 +1,4 @@
-import { existsSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { $ } from 'zx'
 
 /** A program that shows that a Debian package is there, and the package. */
@@ -20,8 +20,6 @@ const PACKAGES: Record<string, string> = {
 
 const FOLDERS = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin']
 
-const POLICY = '/usr/sbin/policy-rc.d'
-
 /**
  * The Debian packages that a lab needs and that are not installed here.
  *
@@ -35,6 +33,17 @@ export function missingPackages(more: Record<string, string> = {}): string[] {
   return missing.map(([, name]) => name)
 }
 
+/** The trap cleans up even when the test process is gone. Arguments: the packages. */
+const INSTALL = `
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  printf '#!/bin/sh\\nexit 101\\n' >$policy
+  chmod 755 $policy
+fi
+apt-get -qq update >/dev/null
+apt-get -qq install -y --no-install-recommends "$@" >/dev/null`
+
 /**
  * Installs packages on this host, without starting their services: nobody asked for a Fail2Ban or
  * an SSH server on the machine that runs the tests.
@@ -42,13 +51,5 @@ export function missingPackages(more: Record<string, string> = {}): string[] {
 export async function installPackages(names: readonly string[] = missingPackages()): Promise<void> {
   if (names.length === 0) return
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-  const apt = $({ env, quiet: true })
-  const owned = !existsSync(POLICY)
-  if (owned) writeFileSync(POLICY, '#!/bin/sh\nexit 101\n', { mode: 0o755 })
-  try {
-    await apt`apt-get update`
-    await apt`apt-get install -y --no-install-recommends ${names}`
-  } finally {
-    if (owned) rmSync(POLICY)
-  }
+  await $({ env, quiet: true })`sh -euc ${INSTALL} sh ${names}`
 }

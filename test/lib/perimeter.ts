@@ -22,7 +22,10 @@ export interface Perimeter extends Lab {
   attacker: Machine
   firewall: Machine
   server: Machine
-  /** Sends the packets between attackers and servers through another firewall, both ways. */
+  /**
+   * Sends the packets between attackers and servers through another firewall, both ways. A machine
+   * that reboots goes back to the first.
+   */
   routeVia(firewall: Machine): Promise<void>
 }
 
