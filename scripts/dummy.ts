@@ -6,7 +6,7 @@
 //
 // Exit codes: f2b-dummy --help
 import { formatLease } from './lib/lease.ts'
-import { runSibling, type Target } from './lib/verbs.ts'
+import { loadSection, runSibling, type Target } from './lib/verbs.ts'
 
 const dummy = {
   name: 'dummy',
@@ -46,12 +46,12 @@ const dummy = {
   },
 } satisfies Target
 
-await runSibling({
+void runSibling({
   name: 'dummy',
   command: 'f2b-dummy',
   about: `Shows what a target would be told and changes nothing.
 
   f2b-dummy ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp --bantime 600`,
-  section: 'owner',
+  load: loadSection('owner'),
   targets: () => [dummy],
 })

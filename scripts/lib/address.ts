@@ -1,4 +1,4 @@
-import { isIPv4, isIPv6, SocketAddress } from 'node:net'
+import { isIPv4, SocketAddress } from 'node:net'
 import { EXIT, Failure } from './failure.ts'
 
 /** Fail2Ban's words for the two families. */
@@ -37,9 +37,9 @@ export function parseAddress(input: string): Address {
   const length = slash < 0 ? '' : input.slice(slash + 1)
   if (slash >= 0 && !/^(0|[1-9]\d{0,2})$/.test(length)) throw unreadable(input)
   if (isIPv4(host)) return ipv4(ipv4Bits(host), slash < 0 ? 32 : Number(length), input)
-  // node:net accepts a zone index; it names an interface of one machine and means nothing elsewhere.
-  if (!isIPv6(host) || host.includes('%')) throw unreadable(input)
-  return ipv6(ipv6Bits(host), slash < 0 ? 128 : Number(length), input)
+  const canonical = ipv6Text(host)
+  if (canonical === undefined) throw unreadable(input)
+  return ipv6(ipv6Bits(canonical), slash < 0 ? 128 : Number(length), input)
 }
 
 /** True if the two have at least one address in common. */
@@ -100,6 +100,20 @@ function ipv4(bits: number, prefix: number, input: string): Address {
   }
 }
 
+/**
+ * The canonical form of an IPv6 address, or undefined if it is none. node:net accepts a zone index,
+ * which names an interface of one machine and means nothing elsewhere. Its `isIPv6` would do as
+ * well, but compiles a regular expression for 5 ms first (Node 20).
+ */
+function ipv6Text(host: string): string | undefined {
+  if (!/^[0-9a-f:.]{2,45}$/i.test(host)) return undefined
+  try {
+    return new SocketAddress({ address: host, family: 'ipv6' }).address
+  } catch {
+    return undefined
+  }
+}
+
 /** Bits of a valid IPv6 text; the last 32 may be written as an IPv4 address. */
 function ipv6Bits(host: string): bigint {
   const text = host.replace(/[\d.]+\.\d+$/, (tail) => {
@@ -125,7 +139,7 @@ function ipv6(bits: bigint, prefix: number, input: string): Address {
   const shift = BigInt(128 - prefix)
   const net = (bits >> shift) << shift
   const groups = net.toString(16).padStart(32, '0').match(/.{4}/g) ?? []
-  const host = new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address
+  const host = ipv6Text(groups.join(':')) ?? ''
   return {
     text: prefix === 128 ? host : `${host}/${prefix}`,
     family: 'inet6',

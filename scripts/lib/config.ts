@@ -1,31 +1,12 @@
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import * as v from 'valibot'
 import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
 import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
 import { type Config, schema } from './settings/schema.ts'
+import { configPath, type Loaded } from './settled.ts'
 
 /** The keys whose value is a secret; each may be given as `<key>_file` instead. */
 const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
-
-const PLACES = ['/etc/fail2ban-perimeter/config.yaml', './config.yaml']
-
-export interface Loaded {
-  config: Config
-  path: string
-  /** What the operator should know but what stops nothing: secrets that others can read. */
-  warnings: string[]
-}
-
-/** Which file is read: `--config`, else the environment, else the first of the usual places. */
-export function configPath(given?: string): string {
-  const named = given ?? process.env.FAIL2BAN_PERIMETER_CONFIG
-  const path = named ?? PLACES.find((place) => existsSync(place))
-  if (path) return path
-  throw new Failure(
-    EXIT.config,
-    `Cannot find a configuration: ${PLACES.join(' and ')} do not exist`,
-  )
-}
 
 /**
  * Reads and checks the configuration. All problems are reported together, a line each, with file,

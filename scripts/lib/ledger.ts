@@ -71,9 +71,9 @@ export class Ledger {
     return this.#stamp !== ''
   }
 
-  /** Bytes in the file as last read or written. */
-  get size(): number {
-    return this.#bytes.length
+  /** Tells this content of the file from any other. */
+  get stamp(): string {
+    return this.#stamp
   }
 
   /** Reads the file again if somebody else changed it. Call it after taking the lock. */
@@ -182,9 +182,11 @@ export class Ledger {
     this.refresh()
   }
 
-  /** Takes back what was committed since the last `settle`, because it could not take effect. */
+  /** Takes back everything since the last `settle`, because it could not take effect. */
   revert(): void {
-    this.#pending = this.#undo.reverse()
+    const undo = this.#pending.length === 0 ? this.#undo.reverse() : []
+    this.discard()
+    this.#pending = undo
     this.commit()
     this.discard()
   }

@@ -1,8 +1,8 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 
 /** What a program said and how it ended. */
 export interface Ended {
-  /** Exit status; 127 if the program is not there, 128 + n if signal n ended it. */
+  /** Exit status; 127 if the program is not there, 137 if it was killed. */
   code: number
   stdout: string
   stderr: string
@@ -10,7 +10,9 @@ export interface Ended {
 
 export interface RunOptions {
   /** Written to standard input; without it the program reads nothing. */
-  input?: string | Buffer
+  input?: string
+  /** Told how many characters of the input have been taken. */
+  progress?: (taken: number) => void
   /** Kills the program when it fires. */
   signal?: AbortSignal
   env?: NodeJS.ProcessEnv
@@ -18,37 +20,55 @@ export interface RunOptions {
   fds?: number[]
 }
 
+/** So much input is handed over at a time. */
+const SLICE = 65_536
+
 /**
  * Runs a program with its arguments as a list. No shell is involved, so no value can be parsed as
  * one; zx starts a shell for each command and costs 20 to 40 ms a process (measured), which a ban
  * cannot afford.
  */
 export function run(file: string, args: string[], options: RunOptions = {}): Promise<Ended> {
+  const { input, signal, fds = [] } = options
   return new Promise((resolve) => {
     const child = spawn(file, args, {
-      stdio: [
-        options.input === undefined ? 'ignore' : 'pipe',
-        'pipe',
-        'pipe',
-        ...(options.fds ?? []),
-      ],
+      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...fds],
       env: options.env ?? process.env,
-      ...(options.signal && { signal: options.signal, killSignal: 'SIGKILL' as const }),
+      ...(signal && { signal, killSignal: 'SIGKILL' as const }),
     })
-    let stdout = ''
-    let stderr = ''
-    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      stdout += text
-    })
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      stderr += text
-    })
+    const output = collect(child)
     child.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') resolve({ code: 127, stdout, stderr: `${file}: not found` })
+      if (error.code !== 'ENOENT') return // aborted: 'close' follows
+      resolve({ code: 127, stdout: '', stderr: `${file}: not found` })
     })
-    child.on('close', (code) => resolve({ code: code ?? 137, stdout, stderr }))
+    child.on('close', (code) => resolve({ code: code ?? 137, ...output }))
     // A program that ends without reading all of its input breaks the pipe; its exit status says why.
     child.stdin?.on('error', () => {})
-    if (options.input !== undefined) child.stdin?.end(options.input)
+    if (input !== undefined) feed(child, input, options.progress)
   })
+}
+
+function collect(child: ChildProcess): { stdout: string; stderr: string } {
+  const output = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]?.setEncoding('utf8').on('data', (text: string) => {
+      output[name] += text
+    })
+  }
+  return output
+}
+
+function feed(child: ChildProcess, input: string, progress?: (taken: number) => void): void {
+  const { stdin } = child
+  let at = 0
+  const next = (): void => {
+    if (!stdin) return
+    const slice = input.slice(at, at + SLICE)
+    at += slice.length
+    progress?.(at)
+    if (at >= input.length) stdin.end(slice)
+    else if (stdin.write(slice)) setImmediate(next)
+    else stdin.once('drain', next)
+  }
+  next()
 }

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
 import { main, type Options, textOption, usageFailure, type Values } from './command.ts'
-import { type Loaded, loadConfig } from './config.ts'
 import { codeOf, EXIT, Failure, messageOf } from './failure.ts'
 import {
   alive,
@@ -17,6 +16,7 @@ import {
 } from './lease.ts'
 import { neverBan } from './never.ts'
 import type { Config } from './settings/schema.ts'
+import type { Loaded } from './settled.ts'
 
 /** What every verb of every sibling is told. */
 export interface Call {
@@ -82,8 +82,8 @@ export interface Sibling {
   command: string
   /** Two or three lines for `--help`: what it blocks on, and an example. */
   about: string
-  /** The section whose secrets are needed. */
-  section: keyof Config
+  /** Reads the configuration. @param given `--config` @throws Failure 78 */
+  load(given?: string): Promise<Loaded>
   /** The targets in the configuration. @throws Failure 78 if there is none */
   targets(loaded: Loaded): Target[]
 }
@@ -115,6 +115,11 @@ const DEADLINE: Record<Verb, number> = {
   list: 600,
   flush: 600,
   sync: 600,
+}
+
+/** A `load` for siblings with a section of their own, whose secrets it reads. */
+export function loadSection(section: keyof Config): Sibling['load'] {
+  return async (given) => (await import('./config.ts')).loadConfig(given, section)
 }
 
 /** Runs a sibling script: the same verbs, options, messages and exit codes for all. */
@@ -209,7 +214,7 @@ async function runVerb(sibling: Sibling, verb: Verb, values: Values): Promise<vo
   const address = ip === undefined ? undefined : parseAddress(ip)
   const expires = readExpiry(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
-  const loaded = loadConfig(given, sibling.section)
+  const loaded = await sibling.load(given)
   const call = makeCall(loaded, values, DEADLINE[verb])
   const targets = sibling.targets(loaded)
   if (verb !== 'ban' && verb !== 'unban' && verb !== 'list' && verb !== 'flush') {
@@ -328,12 +333,14 @@ function warn(sibling: Sibling, loaded: Loaded): void {
   }
 }
 
+/** The moment of the first report of progress: what is over in a second needs none. */
+let began = 0
+
 function showProgress(done: number, total: number): void {
-  if (!process.stderr.isTTY) return
-  const end = done >= total ? '\n' : ''
-  process.stderr.write(
-    `\r${done} of ${total} (${Math.floor((100 * done) / Math.max(total, 1))} %)${end}`,
-  )
+  began ||= Date.now()
+  if (!process.stderr.isTTY || Date.now() - began < 1000) return
+  const percent = Math.floor((100 * done) / Math.max(total, 1))
+  process.stderr.write(`\r${percent} %${done >= total ? '\n' : ''}`)
 }
 
 function helpOf(sibling: Sibling): string {

@@ -1,0 +1,336 @@
+import { type Address, checkBannable, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
+import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
+import { unionOfServices } from '../../scripts/lib/ports.ts'
+import type { Chain, Contents, Entry } from './backend.ts'
+import type { FirewallConfig } from './config.ts'
+import {
+  chainRemark,
+  createLedger,
+  generationRemark,
+  type Naming,
+  type Register,
+  readRegister,
+  widthsRemark,
+  writeRegister,
+} from './generation.ts'
+import { neverHere } from './never.ts'
+import type { Paths } from './paths.ts'
+import { KEEP, type Request } from './request.ts'
+import { Usage } from './usage.ts'
+
+/** Who asks: the owner that the key stands for, and the address it came from. */
+export interface Caller {
+  owner: string
+  peer: string | undefined
+}
+
+/**
+ * Who holds what, until when, and on which ports: the ledger with its remarks, and the rules for
+ * changing it. Knows nothing of the kernel; what has changed is in `touched`, `loads` and `fresh`.
+ * Everything here happens under the firewall's lock, between `open` and `settle` or `revert`.
+ */
+export class Books {
+  readonly #config: FirewallConfig
+  readonly #paths: Paths
+  readonly #caller: Caller
+  readonly #ledger: Ledger
+  readonly usage: Usage
+  #register: Register = readRegister([])
+  /** The moment that everything is judged at, epoch seconds. */
+  at = 0
+  never: Address[] = []
+  /** Addresses per jail whose block may have to change. */
+  readonly touched = new Map<string, Map<string, Address>>()
+  /** Jails of which so much changed that loading them whole is cheaper. */
+  readonly loads = new Set<string>()
+  /** Jails with a range of a length that their chain did not look for. */
+  readonly fresh = new Set<string>()
+  /** The latest ends before they were changed, by address and jail. */
+  readonly #before = new Map<string, number | undefined>()
+  /** One line for the journal for each thing done. */
+  readonly log: string[] = []
+
+  constructor(config: FirewallConfig, paths: Paths, caller: Caller) {
+    this.#config = config
+    this.#paths = paths
+    this.#caller = caller
+    this.usage = new Usage(paths.run)
+    this.#ledger = new Ledger(paths.ledger)
+  }
+
+  /** Reads what others wrote since. A missing ledger was lost, since setup makes one. */
+  open(): void {
+    this.at = now()
+    this.#ledger.refresh()
+    if (!this.#ledger.exists) {
+      createLedger(this.#paths.ledger, true)
+      this.#ledger.refresh()
+    }
+    this.#register = readRegister(this.#ledger.remarks())
+    if (this.#register.generation === '') {
+      this.#ledger.remark(generationRemark(true))
+      this.#ledger.commit()
+      this.#register = readRegister(this.#ledger.remarks())
+    }
+    this.usage.load(this.#ledger, this.at)
+    const { owner, peer } = this.#caller
+    this.never = neverHere(this.#config, this.#paths, this.usage.peers(owner, peer))
+  }
+
+  get generation(): string {
+    return this.#register.generation
+  }
+
+  /** True while this owner has to send everything again, since the ledger was lost. */
+  get needsSync(): boolean {
+    return this.#register.lost && !this.#register.synced.has(this.#caller.owner)
+  }
+
+  ban({ address, jail, naming, expires }: Request & { verb: 'ban' }): void {
+    const { owner } = this.#caller
+    checkBannable(address, this.never, this.#config.min_prefix)
+    if (!alive(expires, this.at)) return
+    const own = this.#own(address.text, jail)
+    if (!own) this.#checkRoom(1)
+    const end = own ? later(own.expires, expires) : expires
+    this.#name(jail, naming)
+    if (own?.expires !== end) this.#put({ address: address.text, jail, owner, expires: end })
+    this.touch(jail, address)
+    this.log.push(`${owner} ban ${address.text} ${jail} until ${endText(end)}`)
+  }
+
+  unban({ address, jail }: Request & { verb: 'unban' }): void {
+    const { owner } = this.#caller
+    const own = this.#own(address.text, jail)
+    if (own) this.#put({ address: address.text, jail, owner, expires: RELEASED })
+    this.touch(jail, address)
+    this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
+  }
+
+  flush(jail: string | undefined): void {
+    const { owner } = this.#caller
+    const lines = [...this.#mine(jail)]
+    for (const line of lines) {
+      this.#put({ ...line, expires: RELEASED })
+      this.touch(line.jail, parseAddress(line.address))
+    }
+    for (const [name, owners] of [...this.#register.chains]) {
+      if ((jail === undefined || jail === name) && owners.has(owner)) this.#unname(name)
+    }
+    if (jail === undefined) this.#markSynced()
+    this.log.push(`${owner} flush ${jail ?? 'all jails'}: ${lines.length} leases`)
+  }
+
+  list(jail: string | undefined): string[] {
+    return Array.from(this.#mine(jail), (line) =>
+      formatLease({ ...line, address: parseAddress(line.address) }),
+    )
+  }
+
+  /** @returns what changed, in the words that `sync` prints */
+  sync({ jail, naming, leases }: Request & { verb: 'sync' }): string {
+    const { owner } = this.#caller
+    const wanted = new Map<string, Line>()
+    let refused = 0
+    for (const { address, expires } of leases) {
+      if (!alive(expires, this.at)) continue
+      if (this.#isRefused(address)) refused++
+      else keepLongest(wanted, { address: address.text, jail, owner, expires })
+    }
+    const difference = this.#ledger.difference(owner, jail, [...wanted.values()], this.at)
+    const { changes, added, extended, removed, unchanged } = difference
+    this.#checkRoom(added - removed)
+    if (wanted.size > 0) this.#name(jail, naming)
+    for (const line of changes) {
+      this.#put(line)
+      this.touch(jail, parseAddress(line.address))
+    }
+    if (changes.length > 1000 && changes.length > unchanged) this.loads.add(jail)
+    this.#markSynced()
+    const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
+    if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
+    return refused > 0 ? `${text}, refused ${refused}` : text
+  }
+
+  /** Says that an address of a jail may have another end now, or none. */
+  touch(jail: string, address: Address): void {
+    const addresses = this.touched.get(jail)
+    if (addresses) addresses.set(address.text, address)
+    else this.touched.set(jail, new Map([[address.text, address]]))
+    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+  }
+
+  /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
+  touchEnded(): void {
+    for (const { address, jail } of this.#ledger.ended(this.at)) {
+      if (this.#register.chains.has(jail)) this.touch(jail, parseAddress(address))
+    }
+  }
+
+  /** Touches every lease that ends after a moment. */
+  touchLong(moment: number): void {
+    for (const { address, jail, expires } of this.#ledger.living(this.at)) {
+      if (expires > moment) this.touch(jail, parseAddress(address))
+    }
+  }
+
+  chains(): Chain[] {
+    return [...this.#register.chains].map(([jail, owners]) => ({
+      jail,
+      services: unionOfServices(owners.values()),
+      widths: this.#register.widths.get(jail) ?? [],
+    }))
+  }
+
+  /** Everything that the kernel should hold. Walks the whole ledger. */
+  contents(at = this.at): Contents {
+    const entries = new Map<string, Entry>()
+    for (const { address, jail, expires } of this.#ledger.living(at)) {
+      const key = `${address} ${jail}`
+      const known = entries.get(key)
+      if (known) known.expires = later(known.expires, expires)
+      else entries.set(key, { address: parseAddress(address), jail, expires })
+    }
+    return { chains: this.chains(), entries: [...entries.values()], never: this.never }
+  }
+
+  /** The latest end of any owner's lease before and after, undefined where nobody holds it. */
+  ends(address: string, jail: string): { before: number | undefined; now: number | undefined } {
+    const end = this.#latest(address, jail)
+    const key = `${address} ${jail}`
+    return { before: this.#before.has(key) ? this.#before.get(key) : end, now: end }
+  }
+
+  /** Puts everything on the disk. @throws Failure 75 */
+  commit(): void {
+    this.#ledger.commit()
+  }
+
+  /** Says that the kernel has it too. */
+  settle(): void {
+    this.#ledger.settle()
+    this.usage.save(this.#ledger)
+    this.clear()
+  }
+
+  /** Takes everything back, because the kernel does not have it. */
+  revert(): void {
+    this.#ledger.revert()
+    this.usage.recount(this.#ledger, this.at)
+    this.clear()
+  }
+
+  clear(): void {
+    this.touched.clear()
+    this.loads.clear()
+    this.fresh.clear()
+    this.#before.clear()
+  }
+
+  /** Rewrites the ledger without what has ended, if that is more than so many lines. */
+  compact(more: number): void {
+    let ended = 0
+    for (const _ of this.#ledger.ended(this.at)) ended++
+    if (ended <= more) return
+    this.#ledger.compact(this.at, writeRegister(this.#register, this.#ledger.remarks()))
+    this.usage.save(this.#ledger)
+  }
+
+  *#mine(jail: string | undefined): Generator<Line> {
+    for (const line of this.#ledger.living(this.at)) {
+      if (line.owner === this.#caller.owner && (jail === undefined || line.jail === jail))
+        yield line
+    }
+  }
+
+  #own(address: string, jail: string): { expires: number } | undefined {
+    const rows = this.#ledger.held(address)
+    const row = rows.find((r) => r.jail === jail && r.owner === this.#caller.owner)
+    return row && alive(row.expires, this.at) ? row : undefined
+  }
+
+  #latest(address: string, jail: string): number | undefined {
+    let latest: number | undefined
+    for (const row of this.#ledger.held(address)) {
+      if (row.jail !== jail || !alive(row.expires, this.at)) continue
+      latest = latest === undefined ? row.expires : later(latest, row.expires)
+    }
+    return latest
+  }
+
+  #put(line: Line): void {
+    const key = `${line.address} ${line.jail}`
+    if (!this.#before.has(key)) this.#before.set(key, this.#latest(line.address, line.jail))
+    const was = this.#own(line.address, line.jail) !== undefined
+    const is = alive(line.expires, this.at)
+    if (was !== is) this.usage.add(line.owner, is ? 1 : -1)
+    this.#ledger.put(line)
+  }
+
+  /** Notes which ports the owner wants for a jail; `-` keeps what there is, else means all. */
+  #name(jail: string, { ports, protocol }: Naming): void {
+    const { owner } = this.#caller
+    const owners = this.#register.chains.get(jail) ?? new Map<string, Naming>()
+    const known = owners.get(owner)
+    const naming = {
+      ports: ports === KEEP ? (known?.ports ?? 'all') : ports,
+      protocol: protocol === KEEP ? (known?.protocol ?? 'all') : protocol,
+    }
+    if (known?.ports === naming.ports && known.protocol === naming.protocol) return
+    owners.set(owner, naming)
+    this.#register.chains.set(jail, owners)
+    this.#ledger.remark(chainRemark(jail, owner, naming))
+  }
+
+  #unname(jail: string): void {
+    const owners = this.#register.chains.get(jail)
+    owners?.delete(this.#caller.owner)
+    if (owners?.size === 0) this.#register.chains.delete(jail)
+    this.#ledger.remark(chainRemark(jail, this.#caller.owner))
+  }
+
+  #noteWidth(jail: string, width: string): void {
+    const known = this.#register.widths.get(jail) ?? []
+    if (known.includes(width)) return
+    const widths = [...known, width]
+    this.#register.widths.set(jail, widths)
+    this.#ledger.remark(widthsRemark(jail, widths))
+    this.fresh.add(jail)
+  }
+
+  #markSynced(): void {
+    if (!this.needsSync) return
+    this.#register.synced.add(this.#caller.owner)
+    this.#ledger.remark(`synced ${this.#caller.owner}`)
+  }
+
+  #checkRoom(more: number): void {
+    const { owner } = this.#caller
+    const max = this.#config.max_leases
+    if (more <= 0 || this.usage.leases(owner) + more <= max) return
+    // The count includes leases that have ended by themselves; count exactly before refusing.
+    this.usage.recount(this.#ledger, this.at)
+    if (this.usage.leases(owner) + more <= max) return
+    throw new Failure(EXIT.refused, `max_leases ${max} reached: no room for more of "${owner}"`)
+  }
+
+  #isRefused(address: Address): boolean {
+    try {
+      checkBannable(address, this.never, this.#config.min_prefix)
+      return false
+    } catch {
+      return true
+    }
+  }
+}
+
+function keepLongest(lines: Map<string, Line>, line: Line): void {
+  const known = lines.get(line.address)
+  lines.set(line.address, known ? { ...known, expires: later(known.expires, line.expires) } : line)
+}
+
+function endText(expires: number): string {
+  return expires === 0 ? 'unbanned' : `${new Date(expires * 1000).toISOString().slice(0, 19)}Z`
+}

@@ -1,0 +1,181 @@
+import type { Family } from '../../scripts/lib/address.ts'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { run } from '../../scripts/lib/run.ts'
+import { type Backend, type Chain, type Change, type Entry, secondsLeft, tool } from './backend.ts'
+import type { FirewallConfig } from './config.ts'
+import { chainName } from './names.ts'
+import * as netfilter from './netfilter.ts'
+
+/** ipset counts milliseconds in 32 bits. */
+const LONGEST = 2_147_483
+
+/** The default of 65536 makes every ban after it fail ("Hash is full"). */
+const OPTIONS = 'timeout 0 maxelem 4194304'
+
+const TYPES = { inet4: 'hash:net family inet', inet6: 'hash:net family inet6' } as const
+
+/**
+ * The document's iptables chains with a set behind each. `hash:net` holds single addresses and
+ * ranges side by side, overlapping or not, and a change costs the same at any size.
+ */
+export function ipset(config: FirewallConfig): Backend {
+  const { hooks, blocktype } = config
+
+  const makeChains = async (chains: Chain[], drop: Chain[]): Promise<void> => {
+    const sets = chains.flatMap(({ jail }) => bothSets(chainName(jail)))
+    await sendToIpset([...bothSets('f2b-never'), ...sets].map(create))
+    for (const family of netfilter.FAMILIES) {
+      const now = await netfilter.dump(family)
+      if (now) await writeChains(family, now, chains)
+    }
+    await sendToIpset(
+      drop.flatMap(({ jail }) => bothSets(chainName(jail))).map((s) => `destroy ${s}`),
+    )
+  }
+
+  const writeChains = async (family: Family, now: netfilter.Dump, chains: Chain[]) => {
+    const foreign = netfilter.foreignChain(now, chains)
+    if (foreign) throw foreignFailure(foreign)
+    const body = ({ jail }: Chain): string[] => [
+      `-m set --match-set ${setName('f2b-never', family)} src -j RETURN`,
+      `-m set --match-set ${setName(chainName(jail), family)} src -j ${blocktype}`,
+    ]
+    await netfilter.restore(family, netfilter.chainLines(family, now, chains, hooks, body))
+  }
+
+  return {
+    name: 'ipset',
+    expires: true,
+    longest: LONGEST,
+
+    async works() {
+      const lists = await run('ipset', ['list', '-n'])
+      return lists.code === 0 && (await netfilter.dump('inet4')) !== undefined
+    },
+
+    async apply(change) {
+      if (change.chains) await makeChains(change.chains, change.drop)
+      await sendToIpset([...neverLines(change), ...loadLines(change.load), ...entryLines(change)])
+    },
+
+    async rebuild({ chains, entries, never }) {
+      await makeChains(chains, [])
+      const load = new Map<string, Entry[]>(chains.map(({ jail }) => [jail, []]))
+      for (const entry of entries) load.get(entry.jail)?.push(entry)
+      await sendToIpset([...neverLines({ never }), ...loadLines(load)])
+    },
+
+    async count(chains) {
+      for (const family of netfilter.FAMILIES) {
+        const now = await netfilter.dump(family)
+        if (now && !netfilter.intact(family, now, chains, hooks)) return undefined
+      }
+      const { stdout } = await run('ipset', ['list', '-t'])
+      return countSets(stdout, chains)
+    },
+
+    async present() {
+      return (await run('ipset', ['list', '-n', 'f2b-never-4'])).code === 0
+    },
+
+    async remove() {
+      const names = (await run('ipset', ['list', '-n'])).stdout.split('\n')
+      for (const family of netfilter.FAMILIES) {
+        const now = await netfilter.dump(family)
+        if (!now) continue
+        const sets = netfilter.ourChains(now).map((chain) => setName(chain, family))
+        await netfilter.restore(
+          family,
+          netfilter.chainLines(family, now, [], hooks, () => []),
+        )
+        const ours = [...sets, setName('f2b-never', family)].filter((set) => names.includes(set))
+        await sendToIpset(ours.map((set) => `destroy ${set}`))
+      }
+    },
+  }
+}
+
+/** What to say when a chain of the name we need was made by somebody else. */
+export function foreignFailure(chain: string): Failure {
+  return new Failure(
+    EXIT.unexpected,
+    `Cannot use chain "${chain}": it was not made by fail2ban-perimeter; remove it first`,
+  )
+}
+
+async function sendToIpset(lines: string[]): Promise<void> {
+  if (lines.length > 0) await tool('ipset', ['-exist', 'restore'], `${lines.join('\n')}\n`)
+}
+
+function setName(chain: string, family: Family): string {
+  return `${chain}-${family === 'inet4' ? 4 : 6}`
+}
+
+function bothSets(chain: string): string[] {
+  return netfilter.FAMILIES.map((family) => setName(chain, family))
+}
+
+function create(set: string): string {
+  return `create ${set} ${TYPES[set.endsWith('-4') ? 'inet4' : 'inet6']} ${OPTIONS}`
+}
+
+function neverLines({ never }: Pick<Change, 'never'>): string[] {
+  if (!never) return []
+  return netfilter.FAMILIES.flatMap((family) => {
+    const elements = never.filter((a) => a.family === family).map((a) => a.text)
+    return replaced(setName('f2b-never', family), elements)
+  })
+}
+
+function loadLines(load: Map<string, Entry[]>): string[] {
+  return [...load].flatMap(([jail, entries]) =>
+    netfilter.FAMILIES.flatMap((family) => {
+      const elements = entries.filter((e) => e.address.family === family).map(element)
+      return replaced(setName(chainName(jail), family), elements)
+    }),
+  )
+}
+
+/** Fills a set beside the one in use and swaps the two, so that nobody is free in between. */
+function replaced(set: string, elements: string[]): string[] {
+  const beside = `f2b-swap-${set.endsWith('-4') ? 4 : 6}`
+  return [
+    create(beside),
+    `flush ${beside}`,
+    ...elements.map((text) => `add ${beside} ${text}`),
+    `swap ${beside} ${set}`,
+    `destroy ${beside}`,
+  ]
+}
+
+function entryLines({ enter, extend, leave }: Change): string[] {
+  const add = [...enter, ...extend].map(
+    (e) => `add ${setName(chainName(e.jail), e.address.family)} ${element(e)}`,
+  )
+  const del = leave.map(
+    (e) => `del ${setName(chainName(e.jail), e.address.family)} ${e.address.text}`,
+  )
+  return [...del, ...add]
+}
+
+function element({ address, expires }: Entry): string {
+  return `${address.text} timeout ${expires ? secondsLeft(expires, LONGEST) : 0}`
+}
+
+function countSets(listing: string, chains: Chain[]): Map<string, number> | undefined {
+  const sizes = new Map<string, number>()
+  for (const block of listing.split('\n\n')) {
+    const name = /^Name: (.*)$/m.exec(block)?.[1]
+    if (name) sizes.set(name, Number(/^Number of entries: (\d+)$/m.exec(block)?.[1] ?? 0))
+  }
+  const counts = new Map<string, number>()
+  for (const { jail } of chains) {
+    const found = bothSets(chainName(jail)).map((set) => sizes.get(set))
+    if (found.includes(undefined)) return undefined
+    counts.set(
+      jail,
+      found.reduce((sum: number, size) => sum + (size ?? 0), 0),
+    )
+  }
+  return counts
+}

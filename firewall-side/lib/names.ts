@@ -1,0 +1,29 @@
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { checkJail, quote } from '../../scripts/lib/lease.ts'
+
+const PREFIX = 'fail2ban-'
+
+/** iptables takes 28 characters for a chain; a set of 31 is that and two for the family. */
+const LONGEST = 28
+
+/** The jail of a chain as it is named on the wire. @throws Failure 65 unless `fail2ban-<jail>` */
+export function jailOf(chain: string): string {
+  if (!chain.startsWith(PREFIX)) {
+    throw new Failure(EXIT.input, `Cannot use chain ${quote(chain)}: it must be fail2ban-<jail>`)
+  }
+  return checkJail(chain.slice(PREFIX.length))
+}
+
+/**
+ * The chain's name in the kernel: `fail2ban-<jail>` where that fits and holds only characters that
+ * every tool takes, else a readable beginning and a hash. Hashed names begin with `f2b-`, so the two
+ * kinds cannot meet.
+ */
+export function chainName(jail: string): string {
+  const name = PREFIX + jail
+  if (name.length <= LONGEST && /^[A-Za-z0-9_.-]+$/.test(jail)) return name
+  // Loaded when a name needs it: most do not, and it costs 3 ms.
+  const { createHash } = process.getBuiltinModule('node:crypto')
+  const hash = createHash('sha256').update(jail).digest('hex').slice(0, 12)
+  return `f2b-${jail.replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 11)}-${hash}`
+}

@@ -1,0 +1,78 @@
+import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { settled } from '../../scripts/lib/settled.ts'
+import type { Backend } from './backend.ts'
+import type { Caller } from './books.ts'
+import type { FirewallConfig } from './config.ts'
+import { ipset } from './ipset.ts'
+import { iptables } from './iptables.ts'
+import { nftables } from './nftables.ts'
+import { pathsOf } from './paths.ts'
+import { Perimeter } from './perimeter.ts'
+
+/** In the order in which `auto` tries them. */
+const BACKENDS = { nftables, ipset, iptables }
+type Name = keyof typeof BACKENDS
+
+/**
+ * Opens this firewall's perimeter for a caller.
+ *
+ * @throws Failure 77 unless root, 78 for a bad configuration or a backend that does not work here
+ */
+export async function openPerimeter(
+  caller: Caller,
+): Promise<{ perimeter: Perimeter; config: FirewallConfig }> {
+  if (process.getuid?.() !== 0)
+    throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
+  const paths = pathsOf(realpathSync(process.argv[1] ?? ''))
+  mkdirSync(paths.run, { recursive: true, mode: 0o755 })
+  mkdirSync(paths.state, { recursive: true, mode: 0o755 })
+  const config = await settled(paths.config, 'firewall', async () => {
+    return (await import('./config.ts')).readFirewallConfig(paths.config)
+  })
+  const backend = await chooseBackend(config, `${paths.run}/firewall.backend`)
+  return { perimeter: new Perimeter(config, paths, backend, caller), config }
+}
+
+/**
+ * The backend that the configuration names. What `auto` found is remembered until the next boot. If
+ * another backend, other hooks or another block type were in use, what they left in the kernel goes,
+ * and the first command after builds everything anew.
+ */
+async function chooseBackend(config: FirewallConfig, memory: string): Promise<Backend> {
+  const used = readMemory(memory)
+  const [usedName, ...usedRest] = used.split(' ')
+  const rest = [config.blocktype, ...config.hooks]
+  const sameRest = usedRest.join(' ') === rest.join(' ')
+  if (usedName && sameRest && (config.backend === 'auto' || config.backend === usedName)) {
+    return BACKENDS[usedName as Name](config)
+  }
+  const backend = await firstThatWorks(config)
+  if (usedName) {
+    const hooks = usedRest.slice(1)
+    await BACKENDS[usedName as Name]({ ...config, hooks }).remove()
+  }
+  writeFileSync(memory, [backend.name, ...rest].join(' '), { mode: 0o600 })
+  return backend
+}
+
+async function firstThatWorks(config: FirewallConfig): Promise<Backend> {
+  const names = config.backend === 'auto' ? (Object.keys(BACKENDS) as Name[]) : [config.backend]
+  for (const name of names) {
+    const backend = BACKENDS[name](config)
+    if (await backend.works()) return backend
+  }
+  throw new Failure(
+    EXIT.config,
+    `Cannot block here: ${names.join(', ')} does not work on this machine`,
+  )
+}
+
+function readMemory(path: string): string {
+  try {
+    const text = readFileSync(path, 'utf8')
+    return Object.keys(BACKENDS).includes(text.split(' ')[0] ?? '') ? text : ''
+  } catch {
+    return ''
+  }
+}

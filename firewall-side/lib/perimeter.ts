@@ -1,0 +1,251 @@
+import type { Address } from '../../scripts/lib/address.ts'
+import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
+import { lock } from '../../scripts/lib/lock.ts'
+import type { Backend, Chain, Change } from './backend.ts'
+import { Books, type Caller } from './books.ts'
+import type { FirewallConfig } from './config.ts'
+import { journal } from './journal.ts'
+import type { Paths } from './paths.ts'
+import type { Request } from './request.ts'
+
+/** What a request came to: lines to print, or a code and one sentence. */
+export interface Answer {
+  code: ExitCode
+  lines: string[]
+  error: string
+}
+
+/** A ledger with this many ended lines is rewritten without them. */
+const COMPACT_AT = 1000
+
+/** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
+const SLACK = 3
+
+/**
+ * The perimeter of one firewall: the books say who holds what and until when; the backend only
+ * enters, removes and loads addresses with the latest end that any owner's lease has.
+ *
+ * A batch of requests changes the books first, durably, and then the kernel, in one transaction. If
+ * we are killed in between, the books are the truth that `check` and the next boot restore. If the
+ * kernel refuses, everything of ours is built anew from the books; if that fails too, the books are
+ * taken back and the caller is told.
+ */
+export class Perimeter {
+  readonly #backend: Backend
+  readonly #caller: Caller
+  readonly #lockFile: string
+  readonly #books: Books
+  /** The chains that the kernel has, as far as the books know. */
+  #before = new Map<string, Chain>()
+
+  constructor(config: FirewallConfig, paths: Paths, backend: Backend, caller: Caller) {
+    this.#backend = backend
+    this.#caller = caller
+    this.#books = new Books(config, paths, caller)
+    this.#lockFile = `${paths.run}/firewall.lock`
+  }
+
+  /** Performs requests in order, in one transaction. @returns an answer for each, in order */
+  async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
+    return await this.#locked(async () => {
+      const answers: Answer[] = []
+      for (const request of requests) answers.push(await this.#answer(request))
+      try {
+        await this.#takeEffect()
+        return answers
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        const failed = { code: error.code, lines: [], error: error.message }
+        return answers.map((answer) => (answer.code === 0 ? failed : answer))
+      }
+    })
+  }
+
+  /** Makes the kernel equal to the books: at boot, before the network is up. */
+  async restore(): Promise<string> {
+    return await this.#locked(async () => {
+      const { entries, chains } = await this.#rebuild()
+      this.#books.settle()
+      return `restored ${entries.length} blocks in ${chains.length} chains`
+    })
+  }
+
+  /** Removes everything of ours from the kernel; the books stay. */
+  async remove(): Promise<void> {
+    await this.#locked(async () => {
+      await this.#backend.remove()
+      this.#books.usage.never = ''
+      this.#books.settle()
+    })
+  }
+
+  /** What a timer does every minute: ends what the kernel cannot end, renews, repairs, compacts. */
+  async sweep(): Promise<void> {
+    await this.#locked(async () => {
+      if (!this.#backend.expires) this.#books.touchEnded()
+      this.#renewLong()
+      if (this.#before.size > 0 && !(await this.#backend.present())) {
+        await this.#rebuild()
+        this.#books.log.push('restored what somebody had removed from the kernel')
+      }
+      await this.#takeEffect()
+      this.#books.compact(this.#backend.expires ? COMPACT_AT : 0)
+    })
+  }
+
+  /** Runs something under the firewall's lock, with the books as they are on the disk. */
+  async #locked<T>(work: () => Promise<T>): Promise<T> {
+    const release = await lock(this.#lockFile)
+    try {
+      this.#books.open()
+      this.#before = byJail(this.#books.chains())
+      return await work()
+    } finally {
+      this.#books.clear()
+      release()
+      journal(this.#books.log.splice(0))
+    }
+  }
+
+  async #answer(request: Request | Failure): Promise<Answer> {
+    try {
+      if (request instanceof Failure) throw request
+      this.#books.usage.operation(this.#caller.owner, this.#books.at)
+      return { code: EXIT.done, lines: await this.#request(request), error: '' }
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      this.#books.log.push(`${this.#caller.owner} refused: ${error.message}`)
+      return { code: error.code, lines: [], error: error.message }
+    }
+  }
+
+  async #request(request: Request): Promise<string[]> {
+    if (request.verb === 'list') return this.#books.list(request.jail)
+    if (request.verb === 'sync') return [this.#books.sync(request)]
+    if (request.verb === 'check') return await this.#check()
+    if (request.verb === 'ban') this.#books.ban(request)
+    if (request.verb === 'unban') this.#books.unban(request)
+    if (request.verb === 'flush') this.#books.flush(request.jail)
+    return []
+  }
+
+  async #check(): Promise<string[]> {
+    const { generation, needsSync, usage } = this.#books
+    if (needsSync) {
+      throw new Failure(
+        EXIT.temporary,
+        `lost generation: the firewall has a new, empty ledger (${generation}) and needs a sync`,
+      )
+    }
+    await this.#takeEffect()
+    const restored = await this.#repair()
+    return [`generation ${generation}`, `leases ${usage.leases(this.#caller.owner)}`, ...restored]
+  }
+
+  /** Compares the counts of books and kernel, and builds the kernel's part anew if they differ. */
+  async #repair(): Promise<string[]> {
+    const chains = this.#books.chains()
+    const counts = await this.#backend.count(chains)
+    const least = countPerJail(this.#books.contents(this.#books.at + SLACK).entries)
+    const most = countPerJail(this.#books.contents(this.#books.at - SLACK).entries)
+    const equal = chains.every(({ jail }) => {
+      const count = counts?.get(jail) ?? -1
+      return count >= (least.get(jail) ?? 0) && count <= (most.get(jail) ?? 0)
+    })
+    if (equal || (most.size === 0 && counts === undefined)) return []
+    const { entries } = await this.#rebuild()
+    const line = `restored ${entries.length} blocks that the kernel did not have as they should be`
+    this.#books.log.push(line)
+    return [line]
+  }
+
+  /** Writes the books, then the kernel; see the class comment for what happens if that fails. */
+  async #takeEffect(): Promise<void> {
+    const never = this.#books.never.map((address) => address.text).join(' ')
+    try {
+      this.#books.commit()
+      await this.#intoKernel(this.#change(never !== this.#books.usage.never))
+      this.#before = byJail(this.#books.chains())
+      this.#books.usage.never = never
+      this.#books.settle()
+    } catch (error) {
+      this.#books.log.push(messageOf(error))
+      this.#books.revert()
+      throw error
+    }
+  }
+
+  async #intoKernel(change: Change): Promise<void> {
+    try {
+      await this.#backend.apply(change)
+    } catch (error) {
+      if (codeOf(error) !== EXIT.temporary) throw error
+      // Something of ours is missing, because somebody flushed the rules, say.
+      await this.#rebuild()
+    }
+  }
+
+  async #rebuild() {
+    const contents = this.#books.contents()
+    await this.#backend.rebuild(contents)
+    this.#books.usage.never = contents.never.map((address) => address.text).join(' ')
+    return contents
+  }
+
+  /** What the kernel must be told of what the books have gone through. */
+  #change(neverChanged: boolean): Change {
+    const { touched, loads, fresh, never } = this.#books
+    const chains = this.#books.chains()
+    const after = byJail(chains)
+    const change: Change = {
+      drop: [...this.#before.values()].filter((chain) => !after.has(chain.jail)),
+      fresh: [...after.keys()].filter((jail) => !this.#before.has(jail) || fresh.has(jail)),
+      enter: [],
+      extend: [],
+      leave: [],
+      load: new Map(),
+    }
+    const moved = chains.some((chain) => !sameServices(chain, this.#before.get(chain.jail)))
+    if (moved || change.drop.length + change.fresh.length > 0) change.chains = chains
+    if (neverChanged || change.chains) change.never = never
+    for (const [jail, addresses] of touched) {
+      if (!after.has(jail)) continue
+      if (loads.has(jail)) change.load.set(jail, [])
+      else for (const address of addresses.values()) this.#addEntry(change, jail, address)
+    }
+    if (change.load.size > 0) {
+      for (const entry of this.#books.contents().entries) change.load.get(entry.jail)?.push(entry)
+    }
+    return change
+  }
+
+  #addEntry(change: Change, jail: string, address: Address): void {
+    const { before, now: expires } = this.#books.ends(address.text, jail)
+    if (expires === undefined) change.leave.push({ address, jail })
+    else if (before === undefined || before === expires)
+      change.enter.push({ address, jail, expires })
+    else change.extend.push({ address, jail, expires })
+  }
+
+  /** A kernel that counts to 24 days is told again every day how long a longer lease still runs. */
+  #renewLong(): void {
+    const { at, usage } = this.#books
+    if (at - usage.renewed < 86_400) return
+    this.#books.touchLong(at + this.#backend.longest - 2 * 86_400)
+    usage.renewed = at
+  }
+}
+
+function byJail(chains: Chain[]): Map<string, Chain> {
+  return new Map(chains.map((chain) => [chain.jail, chain]))
+}
+
+function sameServices(a: Chain, b: Chain | undefined): boolean {
+  return JSON.stringify(a.services) === JSON.stringify(b?.services)
+}
+
+function countPerJail(entries: { jail: string }[]): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const { jail } of entries) counts.set(jail, (counts.get(jail) ?? 0) + 1)
+  return counts
+}

@@ -1,0 +1,89 @@
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import type { Answer } from './perimeter.ts'
+import { LONGEST_LINE, parseLine, parseSyncLine, type Request } from './request.ts'
+
+/** A sync whose lines are still arriving. */
+interface Incomplete {
+  request: Request & { verb: 'sync' }
+  missing: number
+  failure: Failure | undefined
+}
+
+/**
+ * Turns what arrives in a `firewall` session into requests. A request is handed out only when it is
+ * complete: half a `sync` changes nothing. Memory stays bounded whatever arrives: an endless line
+ * and the lines of a refused sync are thrown away as they come.
+ */
+export class Reader {
+  readonly #maxLeases: number
+  #rest = ''
+  /** Discarding the remainder of a line that was too long. */
+  #skipping = false
+  #sync: Incomplete | undefined
+
+  /** @param maxLeases a sync of more leases is refused before it is stored */
+  constructor(maxLeases: number) {
+    this.#maxLeases = maxLeases
+  }
+
+  /** @returns what has become complete, in order; a Failure for a line that could not be read */
+  feed(chunk: string): (Request | Failure)[] {
+    const done: (Request | Failure)[] = []
+    const lines = (this.#rest + chunk).split('\n')
+    this.#rest = lines.pop() ?? ''
+    for (const line of lines) {
+      if (this.#skipping) this.#skipping = false
+      else this.#line(line, done)
+    }
+    if (this.#rest.length > LONGEST_LINE) {
+      if (!this.#skipping) this.#line(this.#rest, done)
+      this.#skipping = true
+      this.#rest = ''
+    }
+    return done
+  }
+
+  #line(line: string, done: (Request | Failure)[]): void {
+    try {
+      if (this.#sync) this.#syncLine(this.#sync, line)
+      else if (line.trim() !== '') this.#request(line, done)
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      if (this.#sync) this.#sync.failure ??= error
+      else done.push(error)
+    }
+    if (this.#sync?.missing === 0) {
+      done.push(this.#sync.failure ?? this.#sync.request)
+      this.#sync = undefined
+    }
+  }
+
+  #request(line: string, done: (Request | Failure)[]): void {
+    const request = parseLine(line)
+    if (request.verb !== 'sync') {
+      done.push(request)
+      return
+    }
+    const missing = request.count ?? 0
+    this.#sync = { request, missing, failure: undefined }
+    if (missing > this.#maxLeases) {
+      throw new Failure(
+        EXIT.refused,
+        `max_leases ${this.#maxLeases} reached: the sync has ${missing}`,
+      )
+    }
+  }
+
+  #syncLine(sync: Incomplete, line: string): void {
+    sync.missing--
+    if (!sync.failure) sync.request.leases.push(parseSyncLine(line))
+  }
+}
+
+/** An answer as a `firewall` session gives it: the lines, then `ok` or `error <code> <text>`. */
+export function answerText(request: Request | Failure, answer: Answer): string {
+  if (answer.code !== EXIT.done) return `error ${answer.code} ${answer.error}\n`
+  const isSync = !(request instanceof Failure) && request.verb === 'sync'
+  if (isSync) return `ok ${answer.lines.join(' ')}\n`
+  return [...answer.lines, 'ok', ''].join('\n')
+}

@@ -1,0 +1,120 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import type { Ledger } from '../../scripts/lib/ledger.ts'
+
+/** What one owner may do in a minute. A thousand a second for ever; a flood waits. */
+const OPERATIONS = 60_000
+
+interface Counts {
+  /** The ledger that the counts belong to, so that one edited by hand is counted anew. */
+  ledger: string
+  /** Leases per owner; at least as many as are in force, since some end by themselves. */
+  leases: Record<string, number>
+  /** Operations per owner since the beginning of the minute. */
+  minute: number
+  operations: Record<string, number>
+  /** The never-ban list that the kernel has. */
+  never: string
+  /** Where each owner last came from: nobody may ban it. */
+  peers: Record<string, string>
+  /** When leases longer than the kernel can count were last renewed, epoch seconds. */
+  renewed: number
+}
+
+/**
+ * Counts that a ban needs and that would cost a walk through the ledger. They are a convenience kept
+ * in /run: lost or stale, they are counted again.
+ */
+export class Usage {
+  readonly #path: string
+  #counts: Counts
+
+  constructor(directory: string) {
+    this.#path = join(directory, 'firewall.usage')
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    this.#counts = read(this.#path)
+  }
+
+  /** The addresses that owners were last seen at, the caller's included. */
+  peers(owner: string, peer: string | undefined): string[] {
+    if (peer !== undefined) this.#counts.peers[owner] = peer
+    return Object.values(this.#counts.peers)
+  }
+
+  get never(): string {
+    return this.#counts.never
+  }
+
+  set never(text: string) {
+    this.#counts.never = text
+  }
+
+  get renewed(): number {
+    return this.#counts.renewed
+  }
+
+  set renewed(at: number) {
+    this.#counts.renewed = at
+  }
+
+  /** Reads the counts; those of another ledger are counted anew. */
+  load(ledger: Ledger, at: number): void {
+    this.#counts = read(this.#path)
+    if (this.#counts.ledger !== ledger.stamp) this.recount(ledger, at)
+  }
+
+  /** Counts the leases in force anew. */
+  recount(ledger: Ledger, at: number): void {
+    const leases: Record<string, number> = {}
+    for (const { owner } of ledger.living(at)) leases[owner] = (leases[owner] ?? 0) + 1
+    this.#counts.leases = leases
+  }
+
+  /** @throws Failure 75 if the owner does too much */
+  operation(owner: string, at: number): void {
+    const minute = Math.floor(at / 60)
+    if (this.#counts.minute !== minute) {
+      this.#counts.minute = minute
+      this.#counts.operations = {}
+    }
+    const done = (this.#counts.operations[owner] ?? 0) + 1
+    this.#counts.operations[owner] = done
+    if (done > OPERATIONS) {
+      throw new Failure(
+        EXIT.temporary,
+        `more than ${OPERATIONS} operations a minute: wait a minute`,
+      )
+    }
+  }
+
+  leases(owner: string): number {
+    return this.#counts.leases[owner] ?? 0
+  }
+
+  add(owner: string, leases: number): void {
+    this.#counts.leases[owner] = Math.max(0, this.leases(owner) + leases)
+  }
+
+  save(ledger: Ledger): void {
+    this.#counts.ledger = ledger.stamp
+    writeFileSync(this.#path, JSON.stringify(this.#counts), { mode: 0o600 })
+  }
+}
+
+function read(path: string): Counts {
+  const fresh = {
+    ledger: '',
+    leases: {},
+    minute: 0,
+    operations: {},
+    never: '',
+    peers: {},
+    renewed: 0,
+  }
+  try {
+    return { ...fresh, ...(JSON.parse(readFileSync(path, 'utf8')) as Partial<Counts>) }
+  } catch {
+    return fresh
+  }
+}

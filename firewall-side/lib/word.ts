@@ -1,0 +1,31 @@
+import { main } from '../../scripts/lib/command.ts'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { openPerimeter } from './open.ts'
+import { parseCommand } from './request.ts'
+
+/** Leases that root makes on the firewall itself belong to nobody's server. */
+export const LOCAL_OWNER = 'firewall'
+
+/**
+ * Runs one of the chain scripts by hand, as root on the firewall: the same words that come over SSH,
+ * with the owner `firewall` unless `--owner` names another.
+ */
+export async function runWord(word: string, help: string): Promise<void> {
+  await main({
+    name: word,
+    help: `${help.trim()}
+
+Options
+  --owner OWNER     whose lease it is; default ${LOCAL_OWNER}`,
+    options: { owner: { type: 'string' } },
+    run: async (positionals, values) => {
+      const request = parseCommand([word, ...positionals].join(' '))
+      const owner = typeof values.owner === 'string' ? values.owner : LOCAL_OWNER
+      const { perimeter } = await openPerimeter({ owner, peer: undefined })
+      const [answer] = await perimeter.perform([request])
+      if (!answer) return
+      if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
+      for (const line of answer.lines) process.stdout.write(`${line}\n`)
+    },
+  })
+}

@@ -1,0 +1,87 @@
+#!/usr/bin/env node
+import { parseAddress } from '../scripts/lib/address.ts'
+// The one program that the SSH gate may run as root. It takes no arguments: the gate writes
+// `owner <name> <peer>` and the request on its standard input, and whatever the server sends after.
+//
+//   printf '%s\n' 'owner web1 192.0.2.10' 'banip fail2ban-sshd 192.0.2.1 22 tcp' | sudo perimeter
+//
+// Exit codes: perimeter --help
+import { main } from '../scripts/lib/command.ts'
+import { EXIT, Failure } from '../scripts/lib/failure.ts'
+import { checkOwner, quote } from '../scripts/lib/lease.ts'
+import type { Caller } from './lib/books.ts'
+import { openPerimeter } from './lib/open.ts'
+import type { Perimeter } from './lib/perimeter.ts'
+import { LONGEST_LINE, parseCommand, type Request } from './lib/request.ts'
+import { answerText, Reader } from './lib/session.ts'
+
+/** What `firewall` means as a request: a session of operations, one a line. */
+const SESSION = 'firewall'
+
+void main({
+  name: 'firewall',
+  help: `Usage: perimeter   (standard input: "owner <name> <peer>", a request, and its data)
+
+Reached from the SSH gate through sudo. To do something by hand as root, use banip, unbanip, listips,
+fluships and checkfw beside this program.`,
+  options: {},
+  async run() {
+    const input = readChunks()
+    const { caller, request, rest } = await readHead(input)
+    const single = request === SESSION ? undefined : parseCommand(request)
+    const { perimeter, config } = await openPerimeter(caller)
+    if (single) await runSingle(perimeter, single)
+    else await runSession(perimeter, new Reader(config.max_leases), rest, input)
+  },
+})
+
+async function runSingle(perimeter: Perimeter, request: Request): Promise<void> {
+  const [answer] = await perimeter.perform([request])
+  if (!answer) return
+  if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
+  if (answer.lines.length > 0) process.stdout.write(`${answer.lines.join('\n')}\n`)
+}
+
+/** Answers whatever arrives, all that has arrived in one transaction, until the input ends. */
+async function runSession(
+  perimeter: Perimeter,
+  reader: Reader,
+  first: string,
+  input: AsyncIterator<string>,
+): Promise<void> {
+  for (let chunk: string | undefined = first; chunk !== undefined; ) {
+    const requests = reader.feed(chunk)
+    if (requests.length > 0) {
+      const answers = await perimeter.perform(requests)
+      const texts = answers.map((answer, i) => answerText(requests[i] ?? { verb: 'check' }, answer))
+      process.stdout.write(texts.join(''))
+    }
+    const next = await input.next()
+    chunk = next.done ? undefined : next.value
+  }
+}
+
+/** Reads the gate's line and the request. Both are checked here again: the gate may be wrong. */
+async function readHead(
+  input: AsyncIterator<string>,
+): Promise<{ caller: Caller; request: string; rest: string }> {
+  let text = ''
+  while (text.split('\n').length < 3) {
+    const next = await input.next()
+    if (next.done || text.length > 2 * LONGEST_LINE) {
+      throw new Failure(EXIT.usage, 'No request on standard input')
+    }
+    text += next.value
+  }
+  const [head = '', request = '', ...rest] = text.split('\n')
+  const [word, owner = '', peer = ''] = head.split(' ')
+  if (word !== 'owner') throw new Failure(EXIT.usage, `Cannot read the gate's line ${quote(head)}`)
+  const known = peer === '' ? undefined : parseAddress(peer).text
+  return { caller: { owner: checkOwner(owner), peer: known }, request, rest: rest.join('\n') }
+}
+
+async function* readChunks(): AsyncGenerator<string> {
+  // One byte, one character: nothing that arrives can be malformed before it is looked at.
+  process.stdin.setEncoding('latin1')
+  yield* process.stdin as AsyncIterable<string>
+}

@@ -1,0 +1,222 @@
+import { existsSync } from 'node:fs'
+import { EXIT, type ExitCode, Failure } from './failure.ts'
+import { knownGeneration, rememberGeneration } from './generations.ts'
+import { formatLease, type Lease, parseLease } from './lease.ts'
+import { type Ended, run } from './run.ts'
+import type { Firewall } from './settings/firewalls.ts'
+import type { Loaded } from './settled.ts'
+import { closeConnection, openConnection, ssh } from './ssh.ts'
+import type { Call, Synced, Target } from './verbs.ts'
+
+/** The program that the firewall's gate reaches through sudo. */
+const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
+
+/** Tells the firewall to keep the ports or protocol that it has. */
+const KEEP = '-'
+
+/** The firewalls in the configuration as targets. @throws Failure 78 if there is none */
+export function firewallTargets({ config, path }: Loaded): Target[] {
+  if (config.firewalls.length === 0) {
+    throw new Failure(EXIT.config, `${path}: section "firewalls" names no firewall`)
+  }
+  return config.firewalls.map(firewallTarget)
+}
+
+/** The wire's name for a jail's chain. */
+function chainOf(jail: string): string {
+  return `fail2ban-${jail}`
+}
+
+function firewallTarget(firewall: Firewall): Target {
+  const name = firewall.host
+
+  return {
+    name,
+
+    async start(call) {
+      if (!call.dryRun && name !== 'local') await openConnection(firewall, call.signal)
+      const [generation] = await ask(firewall, call, 'checkfw')
+      if (generation && knownGeneration(call.config.state_dir, name) === undefined) {
+        rememberGeneration(call.config.state_dir, name, generation)
+      }
+    },
+
+    async stop(call) {
+      if (call.dryRun) call.show(`${name}: close the connection`)
+      else if (name !== 'local') await closeConnection(firewall)
+    },
+
+    async check(call) {
+      const lines = await ask(firewall, call, 'checkfw')
+      for (const line of lines) call.say(`${name}: ${line}`)
+      const known = knownGeneration(call.config.state_dir, name)
+      if (known !== undefined && lines[0] !== undefined && lines[0] !== known) {
+        throw new Failure(EXIT.temporary, 'lost generation: the firewall began anew, run f2b-sync')
+      }
+    },
+
+    async flush(call) {
+      await ask(firewall, call, call.jail ? `fluships ${chainOf(call.jail)}` : 'fluships')
+    },
+
+    async ban(call, { address, jail, expires }) {
+      const { ports = KEEP, protocol = KEEP } = call
+      await ask(
+        firewall,
+        call,
+        `banip ${chainOf(jail)} ${address.text} ${ports} ${protocol} ${expires}`,
+      )
+    },
+
+    async unban(call, address, jail) {
+      await ask(firewall, call, `unbanip ${chainOf(jail)} ${address.text}`)
+    },
+
+    list: (call) => list(firewall, call),
+
+    sync: (call, leases) =>
+      call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
+  }
+}
+
+async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
+  const command = call.jail ? `listips ${chainOf(call.jail)}` : 'listips'
+  const lines = await ask(firewall, { ...call, dryRun: false }, command)
+  return lines.map((line) => parseLease(line, call.owner))
+}
+
+/**
+ * Sends everything in one session: a `sync` for each jail, and an empty one for each jail of ours
+ * that is not among them. If all jails were meant, the firewall's generation is ours from then on.
+ */
+async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Synced> {
+  const jails = byJail(leases)
+  const known = call.jail ? [call.jail] : (await list(firewall, call)).map((lease) => lease.jail)
+  for (const jail of known) if (!jails.has(jail)) jails.set(jail, [])
+  const { ports = KEEP, protocol = KEEP } = call
+  const input = [...jails].map(([jail, list]) => {
+    const lines = list.map((lease) => `${lease.address.text} ${lease.expires}\n`)
+    return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines.join('')}`
+  })
+  // A flush of everything is how an owner without a single lease says that it has sent them all.
+  const whole = jails.size > 0 ? input.join('') : call.jail ? '' : 'flush\n'
+  const answers = await session(firewall, call, `${whole}check\n`)
+  const generation = answers.at(-1)?.lines[0]
+  if (call.jail === undefined && generation) {
+    rememberGeneration(call.config.state_dir, firewall.host, generation)
+  }
+  return sum(answers.map((answer) => answer.ok))
+}
+
+/** What a sync would change. */
+async function drift(firewall: Firewall, call: Call, leases: Lease[]): Promise<Synced> {
+  const has = new Map((await list(firewall, call)).map((lease) => [keyOf(lease), lease]))
+  const counts: Synced = { added: 0, extended: 0, removed: 0, unchanged: 0 }
+  for (const lease of leases) {
+    const known = has.get(keyOf(lease))
+    has.delete(keyOf(lease))
+    const change = !known ? 'added' : known.expires === lease.expires ? 'unchanged' : 'extended'
+    counts[change]++
+    if (change !== 'unchanged') call.show(`${firewall.host}: ${change} ${formatLease(lease)}`)
+  }
+  for (const lease of has.values()) {
+    counts.removed++
+    call.show(`${firewall.host}: removed ${formatLease(lease)}`)
+  }
+  return counts
+}
+
+interface SessionAnswer {
+  lines: string[]
+  /** What stands behind `ok`. */
+  ok: string
+}
+
+/** Sends operations in a `firewall` session. @throws Failure for the first that was refused */
+async function session(
+  firewall: Firewall,
+  call: Call,
+  operations: string,
+): Promise<SessionAnswer[]> {
+  const total = operations.length
+  const progress = (taken: number): void => call.progress(taken, total)
+  const ended = await send(firewall, call, 'firewall', { input: operations, progress })
+  const answers: SessionAnswer[] = []
+  let lines: string[] = []
+  for (const line of ended.stdout.split('\n')) {
+    const [, code, text = ''] = /^error (\d+) (.*)$/.exec(line) ?? []
+    if (code) throw new Failure(Number(code) as ExitCode, text)
+    if (line === 'ok' || line.startsWith('ok ')) {
+      answers.push({ lines, ok: line.slice(3) })
+      lines = []
+    } else if (line !== '') {
+      lines.push(line)
+    }
+  }
+  if (ended.code !== EXIT.done) throw failureOf(ended)
+  return answers
+}
+
+/** Runs one of the firewall's words and returns the lines it prints. */
+async function ask(firewall: Firewall, call: Call, command: string): Promise<string[]> {
+  if (call.dryRun) {
+    call.show(`${firewall.host}: ${command}`)
+    return []
+  }
+  call.say(`${firewall.host}: ${command}`)
+  const ended = await send(firewall, call, command, {})
+  if (ended.code !== EXIT.done) throw failureOf(ended)
+  return ended.stdout.split('\n').filter((line) => line !== '')
+}
+
+async function send(
+  firewall: Firewall,
+  call: Call,
+  command: string,
+  options: { input?: string; progress?: (taken: number) => void },
+): Promise<Ended> {
+  if (firewall.host !== 'local')
+    return await ssh(firewall, command, { ...options, signal: call.signal })
+  if (!existsSync(PERIMETER)) {
+    throw new Failure(EXIT.config, 'no firewall side on this machine: run f2b-setup firewall')
+  }
+  const input = `owner ${call.owner}\n${command}\n${options.input ?? ''}`
+  const asRoot = process.getuid?.() === 0
+  const [file, args] = asRoot ? [PERIMETER, []] : ['sudo', ['-n', PERIMETER]]
+  return await run(file, args, { ...options, input, signal: call.signal })
+}
+
+/** The firewall's own codes and sentence; anything else was not our program that answered. */
+function failureOf({ code, stderr }: Ended): Failure {
+  const line = stderr.trim().split('\n')[0] ?? ''
+  const known = Object.values(EXIT).find((value) => value === code)
+  if (known && line.startsWith('firewall: ')) return new Failure(known, line.slice(10))
+  return new Failure(
+    EXIT.unexpected,
+    `the firewall side failed with ${code}: ${line || 'no message'}`,
+  )
+}
+
+function sum(texts: string[]): Synced {
+  const counts: Synced = { added: 0, extended: 0, removed: 0, unchanged: 0, refused: 0 }
+  for (const text of texts) {
+    for (const [, word, number] of text.matchAll(/(\w+) (\d+)/g)) {
+      counts[word as keyof Synced] = (counts[word as keyof Synced] ?? 0) + Number(number)
+    }
+  }
+  return counts
+}
+
+function byJail(leases: Lease[]): Map<string, Lease[]> {
+  const groups = new Map<string, Lease[]>()
+  for (const lease of leases) {
+    const group = groups.get(lease.jail)
+    if (group) group.push(lease)
+    else groups.set(lease.jail, [lease])
+  }
+  return groups
+}
+
+function keyOf(lease: Lease): string {
+  return `${lease.address.text} ${lease.jail}`
+}

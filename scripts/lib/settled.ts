@@ -1,0 +1,83 @@
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import manifest from '../../package.json' with { type: 'json' }
+import { EXIT, Failure } from './failure.ts'
+import type { Config } from './settings/schema.ts'
+
+// Reading YAML and checking it against a schema costs 20 ms a process, most of it for loading the
+// two libraries: as much as a packet filter takes for three bans. So what a ban needs of a
+// configuration is kept as JSON in /run, for as long as the file it came from is the same.
+
+const PLACES = ['/etc/fail2ban-perimeter/config.yaml', './config.yaml']
+
+/** Only root has this directory, so nobody else can settle anything for it. */
+const CACHE = '/run/fail2ban-perimeter'
+
+/** A configuration, where it came from, and what stops nothing but should be known. */
+export interface Loaded {
+  config: Config
+  path: string
+  /** Secrets that others can read, for instance. */
+  warnings: string[]
+}
+
+/**
+ * Which file is read: the given one, else the environment's, else the first of the usual places.
+ *
+ * @throws Failure 78 if there is none
+ */
+export function configPath(given?: string): string {
+  const named = given ?? process.env.FAIL2BAN_PERIMETER_CONFIG
+  const path = named ?? PLACES.find((place) => existsSync(place))
+  if (path) return path
+  throw new Failure(
+    EXIT.config,
+    `Cannot find a configuration: ${PLACES.join(' and ')} do not exist`,
+  )
+}
+
+/** Reads what the firewalls need of the configuration: nothing secret. @throws Failure 78 */
+export async function loadFirewalls(given?: string): Promise<Loaded> {
+  const path = configPath(given)
+  return await settled(path, 'config', async () => {
+    const { loadConfig } = await import('./config.ts')
+    const { config, warnings } = loadConfig(path, 'firewalls')
+    const { owner, never_ban, min_prefix, state_dir, fail2ban, firewalls } = config
+    const kept = { owner, never_ban, min_prefix, state_dir, fail2ban, firewalls }
+    return { config: kept as Config, path, warnings }
+  })
+}
+
+/**
+ * What `make` makes of a file, remembered until the file changes.
+ *
+ * @param name of what is remembered
+ */
+export async function settled<T>(path: string, name: string, make: () => Promise<T>): Promise<T> {
+  const cache = join(CACHE, `${name}.settled`)
+  const stamp = stampOf(path)
+  const known = process.getuid?.() === 0 ? read<T>(cache) : undefined
+  if (known && known.stamp === stamp) return known.value
+  const value = await make()
+  try {
+    if (process.getuid?.() === 0)
+      writeFileSync(cache, JSON.stringify({ stamp, value }), { mode: 0o600 })
+  } catch {
+    // No such directory yet, or a full disk: then the next one reads the file again.
+  }
+  return value
+}
+
+function stampOf(path: string): string {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
+  // A new version may know more keys, whose defaults an old result does not have.
+  return `${manifest.version} ${path} ${stat?.ino} ${stat?.size} ${stat?.mtimeNs} ${stat?.ctimeNs}`
+}
+
+function read<T>(cache: string): { stamp: string; value: T } | undefined {
+  try {
+    return JSON.parse(readFileSync(cache, 'utf8')) as { stamp: string; value: T }
+  } catch {
+    return undefined
+  }
+}

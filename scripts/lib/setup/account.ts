@@ -1,0 +1,60 @@
+import { EXIT, Failure } from '../failure.ts'
+import { run } from '../run.ts'
+import type { Item, State } from './changes.ts'
+
+/** The account that all servers log in as. */
+export const ACCOUNT = 'fail2ban'
+
+/** Its home belongs to root, so that it can add neither keys nor start-up files for itself. */
+export const HOME = '/etc/fail2ban-perimeter/ssh'
+
+// sshd starts a forced command through the login shell: nologin would refuse it, and bash would
+// read ~/.bashrc first. A password of "*" fits nothing; "!" means locked, and an sshd without PAM
+// then refuses the key as well.
+const SHELL = '/bin/sh'
+const PASSWORD = '*'
+
+/** How to make the account by hand, for `--prefix`. */
+export const USERADD = `useradd --system --no-create-home --home-dir ${HOME} --shell ${SHELL} --password '${PASSWORD}' ${ACCOUNT}`
+
+/** The system account without rights that the servers' keys lead to. */
+export function account(): Item {
+  return {
+    name: `user ${ACCOUNT}`,
+    look,
+    make,
+    remove: () => call('userdel', [ACCOUNT]),
+    remedy: `take its sudo rights away and remove it (userdel ${ACCOUNT}) or hand it over (usermod --home ${HOME} ${ACCOUNT})`,
+  }
+}
+
+/** The account of that name may be another's: of the document that this follows, for instance. */
+async function look(): Promise<State> {
+  const [, , uid, , , home, shell] = await entry('passwd')
+  if (uid === undefined) return 'absent'
+  if (home !== HOME || uid === '0') return 'foreign'
+  const [, password] = await entry('shadow')
+  return shell === SHELL && password === PASSWORD ? 'same' : 'different'
+}
+
+async function make(): Promise<void> {
+  const wanted = ['--home-dir', HOME, '--shell', SHELL, '--password', PASSWORD]
+  if ((await look()) === 'different') {
+    return call('usermod', ['--shell', SHELL, '--password', PASSWORD, ACCOUNT])
+  }
+  const group = (await entry('group')).length > 1 ? ['--gid', ACCOUNT] : ['--user-group']
+  await call('useradd', ['--system', '--no-create-home', ...group, ...wanted, ACCOUNT])
+}
+
+async function entry(database: string): Promise<string[]> {
+  const { stdout } = await run('getent', [database, ACCOUNT])
+  return stdout.trimEnd().split(':')
+}
+
+/** Runs a program of the system that must succeed. @throws Failure 75 with what it said */
+export async function call(program: string, args: string[]): Promise<void> {
+  const { code, stderr } = await run(program, args)
+  if (code === 0) return
+  const why = stderr.trim().replace(/\s*\n\s*/g, ' ') || `exit status ${code}`
+  throw new Failure(EXIT.temporary, why.startsWith(program) ? why : `${program}: ${why}`)
+}

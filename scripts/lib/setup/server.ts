@@ -1,0 +1,175 @@
+import { existsSync } from 'node:fs'
+import { isIPv6 } from 'node:net'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import { parseDocument, stringify } from 'yaml'
+import { textOption, usageFailure, type Values } from '../command.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { checkOwner, quote } from '../lease.ts'
+import { run } from '../run.ts'
+import { type Firewall, firewalls } from '../settings/firewalls.ts'
+import { ACCOUNT, call } from './account.ts'
+import { apply, type Item, say } from './changes.ts'
+import { fail2banItems } from './fail2ban.ts'
+import { checkTerminal, fetchHostKeys, knowsHost, readHostKeys, withHostKeys } from './hostkeys.ts'
+import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
+import { CONFIG_DIR, type Place } from './place.ts'
+
+const CONFIG = `${CONFIG_DIR}/config.yaml`
+const KEY = `${CONFIG_DIR}/id_ed25519`
+const KNOWN_HOSTS = `${CONFIG_DIR}/known_hosts`
+
+interface Wish {
+  owner: string
+  firewalls: Firewall[]
+  delivery: string | undefined
+  hostKeyFile: string | undefined
+}
+
+/** `f2b-setup server`: what stands beside Fail2Ban. */
+export async function setUpServer(place: Place, values: Values): Promise<void> {
+  if (place.uninstall) return apply([...settings(place), ...fail2banItems(place)], place)
+  const wish = readWish(values)
+  const found = readConfigured(place.at(CONFIG))
+  const remote = wish.firewalls.filter((firewall) => firewall.host !== 'local')
+  const hosts = await hostKeys(place, remote, wish.hostKeyFile)
+  const items = settings(place, { wish, hosts, remote: remote.length > 0 })
+  await apply([...items, ...fail2banItems(place, wish.delivery)], place)
+  if (found) adviseConfig(place, wish, found)
+  advise(place, wish, remote)
+}
+
+function readWish(values: Values): Wish {
+  const owner = textOption(values, 'owner')
+  const names = (values.firewall ?? []) as string[]
+  if (owner === undefined) throw usageFailure('Missing option --owner')
+  if (names.length === 0) throw usageFailure('Missing option --firewall')
+  return {
+    owner: checkOwner(owner),
+    firewalls: readFirewalls(names),
+    delivery: textOption(values, 'delivery'),
+    hostKeyFile: textOption(values, 'host-key-file'),
+  }
+}
+
+/** Reads `[user@]host[:port]`; an IPv6 address with a port stands in brackets. @throws Failure 65 */
+export function readFirewalls(names: string[]): Firewall[] {
+  const result = v.safeParse(firewalls, names.map(readFirewall))
+  if (result.success) return result.output
+  const [issue] = result.issues
+  throw new Failure(
+    EXIT.input,
+    `Cannot read --firewall ${quote(names.join(' '))}: ${issue.message}`,
+  )
+}
+
+function readFirewall(name: string): Firewall {
+  const at = name.indexOf('@')
+  const user = at < 0 ? ACCOUNT : name.slice(0, at)
+  const where = name.slice(at + 1)
+  const [, bracketed, plain, port] = /^(?:\[(.*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(where) ?? []
+  const host = bracketed ?? plain ?? where
+  if (host.includes(':') && !isIPv6(host)) {
+    throw new Failure(EXIT.input, `Cannot read --firewall ${quote(name)}: not [user@]host[:port]`)
+  }
+  return host === 'local' ? { host } : { host, user, ...(port && { port: Number(port) }) }
+}
+
+/** Settings and keys, all of which `--uninstall` leaves. */
+function settings(place: Place, made?: { wish: Wish; hosts: string; remote: boolean }): Item[] {
+  const config = place.at(CONFIG)
+  const key = place.at(KEY)
+  const connection = [
+    fileOnce(key, () => makeKey(key, made?.wish.owner ?? '')),
+    fileOnce(`${key}.pub`, () => makePublicKey(key)),
+    file(place.at(KNOWN_HOSTS), made?.hosts ?? '', 0o644, { kept: true }),
+  ]
+  return [
+    folder(place.at(CONFIG_DIR)),
+    fileOnce(config, () => writeAs(config, made ? configOf(place, made.wish) : '', 0o600)),
+    ...(made?.remote === false ? [] : connection),
+  ]
+}
+
+function makeKey(path: string, owner: string): Promise<void> {
+  return call('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', owner, '-f', path])
+}
+
+async function makePublicKey(key: string): Promise<void> {
+  if (existsSync(`${key}.pub`)) return
+  const { code, stdout, stderr } = await run('ssh-keygen', ['-y', '-P', '', '-f', key])
+  if (code !== 0) throw new Failure(EXIT.config, `ssh-keygen: ${stderr.trim()}`)
+  writeAs(`${key}.pub`, stdout, 0o644)
+}
+
+function configOf(place: Place, { owner, firewalls }: Wish): string {
+  return `# fail2ban-perimeter, made once by f2b-setup server and yours from then on.
+# Every key is explained in ${join(place.source, 'config.yaml')}
+${stringify({ owner, firewalls })}`
+}
+
+/** The known_hosts that is wanted. A firewall that is in it already is not asked again. */
+async function hostKeys(place: Place, remote: Firewall[], given?: string): Promise<string> {
+  let text = textOf(place.at(KNOWN_HOSTS)) ?? ''
+  const unknown = remote.filter(({ host }) => given !== undefined || !knowsHost(text, host))
+  if (given === undefined && !place.dryRun) unknown.forEach(checkTerminal)
+  for (const firewall of unknown) {
+    if (given !== undefined) {
+      const keys = await readHostKeys(given, firewall, unknown.length === 1)
+      text = withHostKeys(text, firewall.host, keys)
+    } else if (place.dryRun) {
+      say(`would fetch the host key of ${firewall.host} with ssh-keyscan and ask if it is right`)
+    } else {
+      text = withHostKeys(text, firewall.host, await fetchHostKeys(firewall))
+    }
+  }
+  return text
+}
+
+/** What an existing configuration says. @throws Failure 78 if it cannot be read */
+function readConfigured(path: string): { owner: unknown; hosts: unknown[] } | undefined {
+  const text = textOf(path)
+  if (text === undefined) return undefined
+  const document = parseDocument(text)
+  const [error] = document.errors
+  if (error)
+    throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
+  const { owner, firewalls } = (document.toJS() ?? {}) as Record<string, unknown>
+  const hosts = Array.isArray(firewalls) ? firewalls.map((firewall) => firewall?.host) : []
+  return { owner, hosts }
+}
+
+function adviseConfig(place: Place, wish: Wish, found: { owner: unknown; hosts: unknown[] }): void {
+  const path = place.at(CONFIG)
+  const missing = wish.firewalls.filter((firewall) => !found.hosts.includes(firewall.host))
+  if (found.owner !== wish.owner) {
+    say(`note: ${path} was left as it is, but its owner is not "${wish.owner}": set it`)
+  }
+  if (missing.length === 0) return
+  say(`note: ${path} was left as it is; add to it:`)
+  say(stringify({ firewalls: missing }).trimEnd().replace(/^/gm, '  '))
+}
+
+function advise(place: Place, { owner }: Wish, remote: Firewall[]): void {
+  const key = textOf(place.at(`${KEY}.pub`))?.trim() ?? `(the public key in ${KEY}.pub)`
+  if (remote.length > 0) {
+    say(`\nNow let this server in, as root on ${remote.map((f) => f.host).join(' and on ')}:`)
+    say(`  echo '${key}' > ${owner}.pub`)
+    say(`  f2b-setup firewall --owner ${owner} --key-file ${owner}.pub`)
+    say("There, --from ADDRESS would tie the key to this server's address.")
+  } else {
+    say('\nNow let this machine be the firewall:')
+    say('  f2b-setup firewall')
+  }
+  say('\nThen test it from here; all of these print nothing when all is well:')
+  for (const firewall of remote) say(`  ${sshLine(firewall)} true`)
+  say('  f2b-firewall check')
+  say('\nThen let Fail2Ban use it, in /etc/fail2ban/jail.local, and run fail2ban-client reload:')
+  say('  [DEFAULT]')
+  say('  banaction = iptables-remote')
+}
+
+function sshLine({ host, user, port }: Firewall): string {
+  const where = `-i ${KEY} -o UserKnownHostsFile=${KNOWN_HOSTS} -o HostKeyAlias=${host}`
+  return `ssh ${where}${port ? ` -p ${port}` : ''} ${user}@${host}`
+}

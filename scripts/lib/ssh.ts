@@ -1,0 +1,164 @@
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { EXIT, Failure } from './failure.ts'
+import { lock } from './lock.ts'
+import { type Ended, run } from './run.ts'
+import type { Firewall } from './settings/firewalls.ts'
+
+const CONFIG_DIR = '/etc/fail2ban-perimeter'
+
+/** Seconds that TCP and key exchange may take together. */
+const CONNECT = 3
+
+/** ssh's own exit status when the transport failed; the far side uses only 0 to 125. */
+const TRANSPORT = 255
+
+/**
+ * Runs a command on a firewall through one shared connection, so that only the first ban pays for a
+ * handshake (200 ms against 9, measured).
+ *
+ * Callers side by side must not connect side by side: sshd drops them above 10, and racing
+ * `ControlMaster=auto` fails too. So exactly one opens the connection, under a lock, and all others
+ * go through it and nowhere else: `ProxyCommand=false` lets a call that finds no connection (or one
+ * that has its ten sessions) fail at once instead of opening its own. Such a call is repeated; every
+ * verb may be.
+ *
+ * @param command words that need no quoting, or a session's word with its operations in `input`
+ * @throws Failure 69 never connected, 75 no answer in time, 77 key or host key refused
+ */
+export async function ssh(
+  firewall: Firewall,
+  command: string,
+  options: { input?: string; progress?: (taken: number) => void; signal: AbortSignal },
+): Promise<Ended> {
+  const socket = socketOf(firewall)
+  let wait = 20
+  for (;;) {
+    if (!existsSync(socket)) await connect(firewall, socket, options.signal)
+    const args = ['-S', socket, '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false']
+    const ended = await run('ssh', [...args, ...common(firewall), command], options)
+    if (options.signal.aborted) throw noAnswer()
+    if (ended.code !== TRANSPORT) return ended
+    if (!(await isAlive(firewall, socket))) await connect(firewall, socket, options.signal)
+    else await pause(wait * (0.5 + Math.random()), options.signal)
+    wait = Math.min(2 * wait, 500)
+  }
+}
+
+/** Opens the shared connection, if it is not open. */
+export async function openConnection(firewall: Firewall, signal: AbortSignal): Promise<void> {
+  const socket = socketOf(firewall)
+  if (!existsSync(socket) || !(await isAlive(firewall, socket))) {
+    await connect(firewall, socket, signal)
+  }
+}
+
+/** Closes the shared connection, if there is one. */
+export async function closeConnection(firewall: Firewall): Promise<void> {
+  const socket = socketOf(firewall)
+  if (existsSync(socket)) await run('ssh', ['-S', socket, '-O', 'exit', ...common(firewall)])
+}
+
+async function connect(firewall: Firewall, socket: string, signal: AbortSignal): Promise<void> {
+  const release = await lock(`${socket}.lock`, 18)
+  try {
+    // Whoever held the lock before us has opened it; a socket nobody listens on is left from a crash.
+    if (existsSync(socket) && (await isAlive(firewall, socket))) return
+    rmSync(socket, { force: true })
+    const args = ['-M', '-N', '-f', '-S', socket, '-o', 'ControlPersist=10m']
+    // Since 8.5 a master lets go of its caller's pipes; older ones would keep us waiting for them.
+    const log = ['-E', `${socket}.log`]
+    const ended = await run('ssh', [...args, ...log, ...common(firewall)], { signal })
+    if (signal.aborted) throw noAnswer()
+    if (ended.code !== 0) throw refusal(`${socket}.log`)
+  } finally {
+    release()
+  }
+}
+
+function isAlive(firewall: Firewall, socket: string): Promise<boolean> {
+  return run('ssh', ['-S', socket, '-O', 'check', ...common(firewall)]).then((e) => e.code === 0)
+}
+
+/**
+ * What to do about a connection that could not be opened. ssh ends with 255 for everything, so its
+ * two sentences that mean "refused" have to be known by sight.
+ */
+function refusal(log: string): Failure {
+  const text = readFileSync(log, 'utf8').trim()
+  rmSync(log, { force: true })
+  const line = text.split('\n').at(-1) ?? ''
+  if (/Host key verification failed|host key .* has changed/i.test(text)) {
+    return new Failure(
+      EXIT.refused,
+      `host key not known: add it to ${CONFIG_DIR}/known_hosts (f2b-setup server does)`,
+    )
+  }
+  if (/Permission denied/.test(text)) {
+    return new Failure(
+      EXIT.refused,
+      `key refused: run f2b-setup firewall there with our public key`,
+    )
+  }
+  return new Failure(EXIT.unreachable, `cannot connect: ${line.replace(/^ssh: /, '')}`)
+}
+
+/** Options for every call; the host comes last, after `--`, so that it is never an option. */
+function common(firewall: Firewall): string[] {
+  const { host, user, port } = firewall
+  const identity = firewall.identity_file ?? existing('id_ed25519')
+  const known = firewall.known_hosts ?? existing('known_hosts')
+  const options = [
+    'BatchMode=yes',
+    'StrictHostKeyChecking=yes',
+    `ConnectTimeout=${CONNECT}`,
+    'ServerAliveInterval=3',
+    'ServerAliveCountMax=2',
+    'ClearAllForwardings=yes',
+    'LogLevel=ERROR',
+    ...(identity ? [`IdentityFile=${identity}`, 'IdentitiesOnly=yes'] : []),
+    ...(known ? [`UserKnownHostsFile=${known}`, `HostKeyAlias=${host}`] : []),
+    ...(user ? [`User=${user}`] : []),
+    ...(port ? [`Port=${port}`] : []),
+  ]
+  return ['-T', ...options.flatMap((option) => ['-o', option]), '--', host]
+}
+
+/** What `f2b-setup server` put there; without it, ssh_config decides, as in the document. */
+function existing(name: string): string | undefined {
+  const path = join(CONFIG_DIR, name)
+  return existsSync(path) ? path : undefined
+}
+
+/** One socket per way of connecting, in a directory that only we can write; 90 bytes at most. */
+function socketOf(firewall: Firewall): string {
+  const directory =
+    process.getuid?.() === 0
+      ? '/run/fail2ban-perimeter/ssh'
+      : join(process.env.XDG_RUNTIME_DIR ?? homedir(), '.fail2ban-perimeter')
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const { uid, mode } = statSync(directory)
+  if (uid !== process.getuid?.() || mode & 0o022) {
+    throw new Failure(EXIT.config, `Cannot use "${directory}": others can write it`)
+  }
+  const { host, user = '', port = '', identity_file = '', known_hosts = '' } = firewall
+  const name = [user, host, port, identity_file, known_hosts].join(',').replace(/[^\w.,:-]/g, '%')
+  return join(directory, name.length > 40 || name.includes('%') ? hash(firewall) : name)
+}
+
+/** A short name for a long one; other ways of connecting must not share it. */
+function hash(firewall: Firewall): string {
+  const { createHash } = process.getBuiltinModule('node:crypto')
+  return createHash('sha256').update(common(firewall).join(' ')).digest('hex').slice(0, 40)
+}
+
+function noAnswer(): Failure {
+  return new Failure(EXIT.temporary, 'no answer in time')
+}
+
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await setTimeout(milliseconds, undefined, { signal }).catch(() => {})
+  if (signal.aborted) throw noAnswer()
+}

@@ -1,0 +1,86 @@
+import { parseAddress } from './address.ts'
+import { type Command, main, type Options, textOption, usageFailure } from './command.ts'
+import { EXIT, Failure } from './failure.ts'
+import { firewallTargets } from './firewalls.ts'
+import { alive, checkJail, now, quote } from './lease.ts'
+import { parsePorts, parseProtocols } from './ports.ts'
+import { loadFirewalls } from './settled.ts'
+import { checkBan, makeCall, onEach, readExpiry } from './verbs.ts'
+
+// The document's two client scripts, whose arguments stand in its order instead of behind options.
+
+const OPTIONS: Options = {
+  config: { type: 'string' },
+  configfile: { type: 'string' },
+  bantime: { type: 'string' },
+  time: { type: 'string' },
+  'dry-run': { type: 'boolean' },
+}
+
+/** Whole seconds for everything; Fail2Ban kills an action after 60 and runs it twice. */
+const DEADLINE = 20
+
+/** Runs `banip`. */
+export async function runBanip(help: string): Promise<void> {
+  await runWords('banip', help, 4, async ([chain, ip, ports, protocol], values) => {
+    const address = parseAddress(ip)
+    const jail = jailOf(chain)
+    parsePorts(ports)
+    parseProtocols(protocol)
+    const expires = readExpiry(values)
+    const loaded = await loadFirewalls(configOption(values))
+    checkBan(address, loaded.config)
+    if (!alive(expires, now())) return
+    const call = makeCall(loaded, { ...values, port: ports, protocol }, DEADLINE)
+    const lease = { address, jail, expires, owner: call.owner }
+    await onEach(firewallTargets(loaded), `ban "${address.text}"`, (target) =>
+      target.ban(call, lease),
+    )
+  })
+}
+
+/** Runs `unbanip`. */
+export async function runUnbanip(help: string): Promise<void> {
+  await runWords('unbanip', help, 2, async ([chain, ip], values) => {
+    const address = parseAddress(ip)
+    const jail = jailOf(chain)
+    const loaded = await loadFirewalls(configOption(values))
+    const call = makeCall(loaded, values, DEADLINE)
+    await onEach(firewallTargets(loaded), `unban "${address.text}"`, (target) =>
+      target.unban(call, address, jail),
+    )
+  })
+}
+
+type Words = [string, string, string, string]
+type Values = Parameters<Command['run']>[1]
+
+async function runWords(
+  name: string,
+  help: string,
+  count: number,
+  work: (words: Words, values: Values) => Promise<void>,
+): Promise<void> {
+  await main({
+    name,
+    help,
+    options: OPTIONS,
+    async run(words, values) {
+      if (words.length !== count)
+        throw usageFailure(`${count} arguments expected, not ${words.length}`)
+      const [a = '', b = '', c = '', d = ''] = words
+      await work([a, b, c, d], values)
+    },
+  })
+}
+
+function configOption(values: Values): string | undefined {
+  return textOption(values, 'config') ?? textOption(values, 'configfile')
+}
+
+function jailOf(chain: string): string {
+  if (!chain.startsWith('fail2ban-')) {
+    throw new Failure(EXIT.input, `Cannot use chain ${quote(chain)}: it must be fail2ban-<jail>`)
+  }
+  return checkJail(chain.slice('fail2ban-'.length))
+}

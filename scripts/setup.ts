@@ -1,0 +1,140 @@
+#!/usr/bin/env node
+// Installs either side. Every step compares first, says what it changes and can be undone; nothing
+// is changed before all options have been checked.
+//
+//   f2b-setup firewall --owner web1 --key-file web1.pub
+//
+// Exit codes: f2b-setup --help
+import { realpathSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { main, type Options, usageFailure, type Values } from './lib/command.ts'
+import { EXIT, Failure } from './lib/failure.ts'
+import { quote } from './lib/lease.ts'
+import { lock } from './lib/lock.ts'
+import { setUpFirewall } from './lib/setup/firewall.ts'
+import { type Place, placeOf } from './lib/setup/place.ts'
+import { setUpServer } from './lib/setup/server.ts'
+
+interface Side {
+  /** The options that only this one has. */
+  options: Options
+  run(place: Place, values: Values): Promise<void>
+}
+
+const SIDES: Record<string, Side> = {
+  firewall: {
+    options: {
+      owner: { type: 'string' },
+      'key-file': { type: 'string' },
+      from: { type: 'string', multiple: true },
+      backend: { type: 'string' },
+      systemd: { type: 'string' },
+      'remove-owner': { type: 'boolean' },
+    },
+    run: setUpFirewall,
+  },
+  server: {
+    options: {
+      owner: { type: 'string' },
+      firewall: { type: 'string', multiple: true },
+      delivery: { type: 'string' },
+      'host-key-file': { type: 'string' },
+    },
+    run: setUpServer,
+  },
+}
+
+const COMMON: Options = {
+  'dry-run': { type: 'boolean' },
+  prefix: { type: 'string' },
+  uninstall: { type: 'boolean' },
+  purge: { type: 'boolean' },
+}
+
+const CHOICES: Record<string, string[]> = {
+  backend: ['auto', 'nftables', 'ipset', 'iptables'],
+  delivery: ['direct', 'queued'],
+  systemd: ['auto', 'yes', 'no'],
+}
+
+void main({
+  name: 'setup',
+  help: `Usage: f2b-setup server   --owner NAME --firewall HOST [options]
+       f2b-setup firewall --owner NAME --key-file FILE [options]
+
+Installs fail2ban-perimeter: first the server side, beside Fail2Ban, which makes a key and prints
+the line to run on the firewall; then the firewall side, once for each server. To be run as root.
+
+  web1#  f2b-setup server --owner web1 --firewall edge1
+  edge1# f2b-setup firewall --owner web1 --key-file web1.pub
+  web1#  f2b-firewall check
+
+Both can be run again at any time: they change what is not as it should be, print a line for each
+change, and never overwrite config.yaml, firewall.yaml, keys or bans. Run them again after an
+upgrade of this package or of Node.
+
+f2b-setup server
+  --owner NAME         this server's name; the firewall files its bans under it
+  --firewall HOST      [user@]host[:port], an ssh_config Host, or local (this machine is the
+                       firewall); may be repeated. User: fail2ban
+  --host-key-file FILE the firewall's host key: a known_hosts file, or the line of its
+                       /etc/ssh/ssh_host_ed25519_key.pub. Without it the key is fetched with
+                       ssh-keyscan and you are asked whether it is the right one
+  --delivery HOW       direct: Fail2Ban's action waits for the firewall; queued: f2b-deliver takes
+                       it there. Left out: as it is, direct at first
+
+f2b-setup firewall
+  --owner NAME         the server that is let in. Without --owner only this machine itself is
+                       served (host: local)
+  --key-file FILE      that server's public key, as f2b-setup server printed it
+  --from ADDR          the address or range that the key may come from; may be repeated
+  --backend NAME       auto | nftables | ipset | iptables
+  --systemd WHEN       auto | yes | no; without systemd cron loads the bans at boot
+  --remove-owner       take the key of --owner away, and nothing else
+
+Both
+  --dry-run            show what would be changed, change nothing
+  --prefix DIR         install below DIR (an image, a package); no accounts, no services
+  --uninstall          undo it; settings, keys and the ledger of bans are left
+  --purge              with --uninstall: remove these too
+
+Options`,
+  options: { ...COMMON, ...SIDES.firewall?.options, ...SIDES.server?.options },
+  run: setUp,
+})
+
+async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
+  const side = word === undefined ? undefined : SIDES[word]
+  if (!side) {
+    const said = word === undefined ? 'Nothing to set up given' : `Cannot set up ${quote(word)}`
+    throw usageFailure(`${said} (one of ${Object.keys(SIDES).join(', ')})`)
+  }
+  if (rest.length > 0) throw usageFailure(`One word too many ${quote(rest[0] ?? '')}`)
+  checkOptions(word ?? '', side, values)
+  if (process.getuid?.() !== 0) {
+    throw new Failure(EXIT.refused, `Cannot set up the ${word} as an ordinary user: run it as root`)
+  }
+  // What is public must be readable whatever the caller's umask is; secrets name their own mode.
+  process.umask(0o022)
+  const place = placeOf(dirname(dirname(realpathSync(process.argv[1] ?? ''))), values)
+  // Machines are set up in parallel, and each adds a line to the same file.
+  const release = place.dryRun ? () => {} : await lock('/run/fail2ban-perimeter-setup.lock', 60)
+  try {
+    await side.run(place, values)
+  } finally {
+    release()
+  }
+}
+
+function checkOptions(word: string, side: Side, values: Values): void {
+  const known = { ...COMMON, ...side.options, verbose: {} }
+  const stray = Object.keys(values).find((name) => !(name in known))
+  if (stray) throw usageFailure(`Option --${stray} does not belong to f2b-setup ${word}`)
+  if (values.purge && !values.uninstall) throw usageFailure('--purge goes with --uninstall only')
+  for (const [name, choice] of Object.entries(CHOICES)) {
+    const value = values[name]
+    if (typeof value === 'string' && !choice.includes(value)) {
+      throw usageFailure(`Cannot read --${name} ${quote(value)} (one of ${choice.join(', ')})`)
+    }
+  }
+}

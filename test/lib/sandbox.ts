@@ -1,0 +1,66 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmdirSync } from 'node:fs'
+import { type Ended, type RunOptions, run } from '../../scripts/lib/run.ts'
+
+// What the set-up writes to is laid over the machine's own, in memory; the rest is the machine.
+const BUILD = `
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$0"
+for folder in /etc /var /usr/local /root; do
+  mkdir -p "$0$folder/up" "$0$folder/work"
+  mount -t overlay overlay -o "lowerdir=$folder,upperdir=$0$folder/up,workdir=$0$folder/work" $folder
+done
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock /run/sshd
+ip link set lo up
+# Of an installation on this very machine nothing shall be seen.
+rm -rf /etc/fail2ban-perimeter /usr/local/lib/fail2ban-perimeter /var/lib/fail2ban-perimeter
+rm -f /etc/sudoers.d/* /etc/cron.d/fail2ban-perimeter
+! getent passwd fail2ban >/dev/null || userdel fail2ban
+chmod g-w /usr/local /usr/local/lib
+echo ready
+exec sleep 3600
+`
+
+/** A copy of this machine, with its own network, processes and accounts, where root is root. */
+export interface Sandbox {
+  /** Runs a program in there. */
+  run(file: string, args: string[], options?: RunOptions): Promise<Ended>
+  /** Runs a line of shell in there and returns what it printed, both channels. */
+  sh(line: string): Promise<string>
+  /** Ends everything that runs in there; nothing of it is left. */
+  close(): Promise<void>
+}
+
+/** Needs root, and a kernel that lets it lay one file system over another. */
+export async function openSandbox(): Promise<Sandbox> {
+  const folder = mkdtempSync('/tmp/f2b-sandbox-')
+  const options = ['--mount', '--net', '--pid', '--fork', '--mount-proc', '--kill-child']
+  const holder = spawn('unshare', [...options, 'sh', '-c', BUILD, folder], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  await ready(holder)
+  const { stdout } = await run('pgrep', ['-P', String(holder.pid)])
+  const enter = ['-t', stdout.trim(), '-m', '-n', '-p', '--']
+  const inside = (file: string, args: string[], options?: RunOptions): Promise<Ended> =>
+    run('nsenter', [...enter, file, ...args], options)
+  return {
+    run: inside,
+    sh: async (line) => (await inside('sh', ['-c', `{ ${line}\n} 2>&1`])).stdout,
+    async close() {
+      const gone = once(holder, 'exit')
+      holder.kill('SIGKILL')
+      await gone
+      rmdirSync(folder)
+    },
+  }
+}
+
+async function ready(holder: ChildProcess): Promise<void> {
+  const failed = once(holder, 'exit').then(() => {
+    throw new Error('cannot build a sandbox: this needs root, unshare and overlayfs')
+  })
+  await Promise.race([once(holder.stdout ?? holder, 'data'), failed])
+}

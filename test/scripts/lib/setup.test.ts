@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { after, test } from 'node:test'
+import { knowsHost, readHostKeys, withHostKeys } from '../../../scripts/lib/setup/hostkeys.ts'
+import {
+  keyLines,
+  readFrom,
+  readPublicKey,
+  withKey,
+  withoutKey,
+} from '../../../scripts/lib/setup/keys.ts'
+import { readFirewalls } from '../../../scripts/lib/setup/server.ts'
+import { withSetting } from '../../../scripts/lib/setup/settings.ts'
+import { troubles } from '../../../scripts/lib/setup/sshd.ts'
+import { checkOnlyRootWrites, shebang } from '../../../scripts/lib/setup/trust.ts'
+
+const folder = mkdtempSync('/tmp/f2b-setup-')
+after(() => rmSync(folder, { recursive: true }))
+const template = readFileSync('firewall-side/authorized_keys', 'utf8')
+
+function keyPair(name: string, type = 'ed25519'): { path: string; key: string } {
+  const path = `${folder}/${name}`
+  execFileSync('ssh-keygen', ['-q', '-t', type, '-N', '', '-C', 'x" $(id)', '-f', path])
+  const [kind, bits] = readFileSync(`${path}.pub`, 'utf8').split(' ')
+  return { path, key: `${kind} ${bits}` }
+}
+
+function written(name: string, text: string): string {
+  writeFileSync(`${folder}/${name}`, text)
+  return `${folder}/${name}`
+}
+
+const one = keyPair('one')
+const two = keyPair('two', 'ecdsa')
+const line = (owner: string, key: string, from: string[] = []) => ({ owner, key, from })
+
+test('readPublicKey() takes one public key and leaves its comment behind', async () => {
+  assert.equal(await readPublicKey(`${one.path}.pub`), one.key)
+  assert.equal(await readPublicKey(`${two.path}.pub`), two.key)
+  assert.equal(await readPublicKey(written('crlf', `${one.key} web1\r\n`)), one.key)
+})
+
+test('readPublicKey() refuses everything else (65) and says what it was', async () => {
+  const cases: [string, RegExp][] = [
+    [one.path, /private key/],
+    [`${folder}/none`, /no such file/],
+    [written('empty', ''), /not a public key/],
+    [written('both', `${one.key}\n${two.key}\n`), /has 2 lines/],
+    [written('options', `command="id" ${one.key}\n`), /not a public key/],
+    [written('cut', `${one.key.slice(0, -8)}\n`), /ssh-keygen does not accept/],
+    [
+      written('lie', `${one.key.replace('ssh-ed25519', 'ssh-rsa')}\n`),
+      /ssh-keygen does not accept/,
+    ],
+    [written('escape', `${one.key} \u001b[2J\n`), /not a public key/],
+    [written('dss', `ssh-dss ${'A'.repeat(80)}\n`), /not a public key/],
+  ]
+  for (const [path, message] of cases) {
+    await assert.rejects(readPublicKey(path), { code: 65, message }, path)
+  }
+})
+
+test('withKey() adds a line for an owner, and replaces it in its place the next time', () => {
+  const first = withKey(undefined, template, line('web1', one.key))
+  const second = withKey(first, template, line('web2', two.key, ['192.0.2.10', '2001:db8::/64']))
+  assert.match(first, /^# Written by f2b-setup/)
+  assert.equal(withKey(second, template, line('web1', one.key)), second)
+  const third = withKey(second, template, line('web1', one.key, ['192.0.2.11']))
+  assert.deepEqual(keyLines(third), [
+    line('web1', one.key, ['192.0.2.11']),
+    line('web2', two.key, ['192.0.2.10', '2001:db8::/64']),
+  ])
+  assert.match(
+    third,
+    /^restrict,from="192\.0\.2\.11",command="\/usr\/bin\/env -i .*gate web1" ssh-/m,
+  )
+  assert.deepEqual(keyLines(withoutKey(third, 'web1')), [
+    line('web2', two.key, ['192.0.2.10', '2001:db8::/64']),
+  ])
+})
+
+test('withKey() never takes web1 for web11, keeps lines of others, and one key is one owner', () => {
+  const foreign = '# mine\nssh-rsa AAAA somebody'
+  const both = withKey(`${foreign}\n`, template, line('web11', one.key))
+  assert.equal(withoutKey(both, 'web1'), both)
+  assert.equal(withoutKey(both, 'web11'), `${foreign}\n`)
+  assert.throws(() => withKey(both, template, line('web1', one.key)), {
+    code: 65,
+    message: /the key is that of "web11"/,
+  })
+})
+
+test('readFrom() takes addresses and ranges, and nothing that means everybody', () => {
+  assert.deepEqual(readFrom(['192.0.2.77/24', '::ffff:192.0.2.1', '2001:DB8::1', '2001:db8::1']), [
+    '192.0.2.0/24',
+    '192.0.2.1',
+    '2001:db8::1',
+  ])
+  for (const bad of [
+    '*',
+    'web1',
+    '0.0.0.0/0',
+    '::/0',
+    '192.0.2.1,*',
+    '!192.0.2.1',
+    'fe80::1%eth0',
+  ]) {
+    assert.throws(() => readFrom([bad]), { code: 65 }, bad)
+  }
+})
+
+test('withSetting() changes one value and not one character else', () => {
+  const text = '# top\nbackend: auto   # why\nhooks: [ INPUT,FORWARD ]\n'
+  assert.deepEqual(withSetting(text, 'backend', 'ipset', 'f'), {
+    text: text.replace('auto', 'ipset'),
+    old: 'auto',
+  })
+  assert.equal(withSetting('# only\n', 'backend', 'ipset', 'f').text, '# only\nbackend: ipset\n')
+  assert.throws(() => withSetting('a: [', 'backend', 'ipset', 'f'), { code: 78 })
+  assert.throws(() => withSetting('{}', 'backend', 'ipset', 'f'), { code: 78, message: /by hand/ })
+})
+
+test('readFirewalls() reads [user@]host[:port]', () => {
+  assert.deepEqual(
+    readFirewalls(['edge1', 'me@edge2:2222', '[2001:db8::1]:22', 'me@2001:db8::2', 'local']),
+    [
+      { host: 'edge1', user: 'fail2ban' },
+      { host: 'edge2', user: 'me', port: 2222 },
+      { host: '2001:db8::1', user: 'fail2ban', port: 22 },
+      { host: '2001:db8::2', user: 'me' },
+      { host: 'local' },
+    ],
+  )
+  const bad = ['', '-oProxyCommand=id', 'a b', 'a:b', 'edge1:0', 'edge1:99999', '@a', 'a@', 'a@b@c']
+  for (const name of bad) assert.throws(() => readFirewalls([name]), { code: 65 }, name)
+  assert.throws(() => readFirewalls(['a', 'a']), { code: 65, message: /twice/ })
+})
+
+test('readHostKeys() takes a bare key, or the entry of a known_hosts, also a hashed one', async () => {
+  const edge = { host: 'edge1', port: 2222 }
+  assert.deepEqual(await readHostKeys(`${one.path}.pub`, edge, true), [one.key])
+  await assert.rejects(readHostKeys(`${one.path}.pub`, edge, false), { code: 65 })
+  const known = written(
+    'known',
+    `other ${one.key}\n@revoked edge1 ${one.key}\n[edge1]:2222 ${two.key}\n`,
+  )
+  assert.deepEqual(await readHostKeys(known, edge, false), [two.key])
+  execFileSync('ssh-keygen', ['-q', '-H', '-f', known], { stdio: 'ignore' })
+  assert.deepEqual(await readHostKeys(known, edge, false), [two.key])
+  await assert.rejects(readHostKeys(known, { host: 'edge3' }, true), { code: 65 })
+})
+
+test('withHostKeys() makes the keys of one firewall exactly these', () => {
+  const first = withHostKeys('', 'edge1', [one.key])
+  const both = withHostKeys(first, 'edge11', [two.key])
+  assert.equal(withHostKeys(both, 'edge1', [one.key]), both)
+  assert.equal(withHostKeys(both, 'edge1', [two.key]), `edge11 ${two.key}\nedge1 ${two.key}\n`)
+  assert.ok(knowsHost(both, 'edge11') && !knowsHost(both, 'edge'))
+})
+
+test('checkOnlyRootWrites() finds whoever else could change a program, also from above', () => {
+  const path = `${folder}/bin/lib/program`
+  mkdirSync(`${folder}/bin/lib`, { recursive: true })
+  assert.doesNotThrow(() => checkOnlyRootWrites(path)) // not there yet, and /tmp is sticky
+  writeFileSync(path, '')
+  const cases: [() => void, RegExp][] = [
+    [() => chmodSync(path, 0o666), /everybody: chmod o-w/],
+    [() => chownSync(path, 65534, 0), /belongs to user 65534: chown/],
+    [() => chmodSync(`${folder}/bin`, 0o777), /bin" can be written by everybody/],
+    [() => chownSync(`${folder}/bin`, 0, 50), /group 50: chmod g-w/],
+  ]
+  for (const [spoil, message] of cases) {
+    chownSync(`${folder}/bin`, 0, 0)
+    chmodSync(`${folder}/bin`, message.source.includes('group') ? 0o775 : 0o755)
+    chownSync(path, 0, 0)
+    chmodSync(path, 0o755)
+    spoil()
+    assert.throws(() => checkOnlyRootWrites(path), { code: 78, message })
+  }
+})
+
+test('shebang() refuses what the kernel would cut', () => {
+  assert.equal(shebang('/usr/bin/node'), '#!/usr/bin/node')
+  assert.throws(() => shebang('/opt/my node/bin/node'), { code: 78 })
+  assert.throws(() => shebang(`/${'n'.repeat(251)}`), { code: 78 })
+})
+
+test('troubles() finds what keeps the account out in the output of sshd -T', () => {
+  assert.deepEqual(troubles('authorizedkeysfile .ssh/authorized_keys\nforcecommand none\n'), [])
+  assert.deepEqual(troubles('allowusers admin\nallowusers fail2ban\n'), [])
+  assert.equal(
+    troubles(
+      'allowusers admin\nallowgroups ssh\ndenyusers fail2ban\npubkeyauthentication no\n' +
+        'authorizedkeysfile /etc/ssh/keys/%u\nforcecommand internal-sftp\n',
+    ).length,
+    6,
+  )
+})
