@@ -143,11 +143,14 @@ export class Books {
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
     if (wanted.size > 0) this.#name(jail, naming)
+    // So much at once is loaded as a whole, and needs no account of each address.
+    const whole = changes.length > 1000 && changes.length > unchanged
+    if (whole) this.loads.add(jail)
     for (const line of changes) {
-      this.#put(line)
-      this.touch(jail, parseAddress(line.address))
+      this.#put(line, whole)
+      if (!whole) this.touch(jail, parseAddress(line.address))
+      else if (line.address.includes('/')) this.#noteWidth(jail, parseAddress(line.address))
     }
-    if (changes.length > 1000 && changes.length > unchanged) this.loads.add(jail)
     this.#markSynced()
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
     if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
@@ -159,7 +162,7 @@ export class Books {
     const addresses = this.touched.get(jail)
     if (addresses) addresses.set(address.text, address)
     else this.touched.set(jail, new Map([[address.text, address]]))
-    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+    this.#noteWidth(jail, address)
   }
 
   /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
@@ -260,9 +263,10 @@ export class Books {
     return latest
   }
 
-  #put(line: Line): void {
+  #put(line: Line, whole = false): void {
     const key = `${line.address} ${line.jail}`
-    if (!this.#before.has(key)) this.#before.set(key, this.#latest(line.address, line.jail))
+    if (!whole && !this.#before.has(key))
+      this.#before.set(key, this.#latest(line.address, line.jail))
     const was = this.#own(line.address, line.jail) !== undefined
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)
@@ -291,7 +295,9 @@ export class Books {
     this.#ledger.remark(chainRemark(jail, this.#caller.owner))
   }
 
-  #noteWidth(jail: string, width: string): void {
+  #noteWidth(jail: string, address: Address): void {
+    if (isSingle(address)) return
+    const width = `${address.family}/${address.prefix}`
     const known = this.#register.widths.get(jail) ?? []
     if (known.includes(width)) return
     const widths = [...known, width]

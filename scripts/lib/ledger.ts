@@ -40,6 +40,9 @@ export interface Difference {
 /** The end that is written for a lease that was given back: long past, whatever the clock does. */
 export const RELEASED = 1
 
+/** Looking up so many addresses one by one takes as long as parsing 100,000 leases. */
+const FEW = 25
+
 /**
  * Whoever must remember leases remembers them here: a text file of the lines that `list` prints and
  * `sync` reads, with remarks (`#`), readable and repairable by hand.
@@ -59,7 +62,7 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  #undo: string[] = []
+  #undo: Line[] = []
 
   constructor(path: string) {
     this.path = path
@@ -90,6 +93,7 @@ export class Ledger {
   held(address: string): readonly Row[] {
     let rows = this.#all?.get(address) ?? this.#seen.get(address)
     if (!rows) {
+      if (!this.#all && this.#seen.size >= FEW) return this.#parse().get(address) ?? []
       rows = this.#all ? [] : this.#search(address)
       if (!this.#all) this.#seen.set(address, rows)
     }
@@ -125,7 +129,7 @@ export class Ledger {
   put(line: Line): void {
     const rows = this.held(line.address) as Row[]
     const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
-    this.#undo.push(text({ ...line, expires: known?.expires ?? RELEASED }))
+    this.#undo.push({ ...line, expires: known?.expires ?? RELEASED })
     this.#pending.push(text(line))
     if (known) known.expires = line.expires
     else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
@@ -184,7 +188,7 @@ export class Ledger {
 
   /** Takes back everything since the last `settle`, because it could not take effect. */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse() : []
+    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(text) : []
     this.discard()
     this.#pending = undo
     this.commit()

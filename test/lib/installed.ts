@@ -14,9 +14,12 @@ const COMMANDS = {
 }
 
 /** Puts the commands of the package onto a machine's PATH. */
-export async function installCommands(machine: Machine): Promise<void> {
+export async function installCommands(
+  machine: Machine,
+  node: string = process.execPath,
+): Promise<void> {
   const links = Object.entries(COMMANDS).map(([command, script]) => {
-    return `printf '#!/bin/sh\\nexec ${process.execPath} ${PROJECT}/dist/${script}.cjs "$@"\\n' >/usr/local/bin/${command}`
+    return `printf '#!/bin/sh\\nexec ${node} ${PROJECT}/dist/${script}.cjs "$@"\\n' >/usr/local/bin/${command}`
   })
   await machine.sh(`mkdir -p /usr/local/bin; ${links.join('; ')}; chmod 755 /usr/local/bin/*`)
 }
@@ -24,6 +27,8 @@ export async function installCommands(machine: Machine): Promise<void> {
 export interface InstallOptions {
   backend?: 'nftables' | 'ipset' | 'iptables'
   sshd?: SshdOptions
+  /** The Node.js that both sides run on. */
+  node?: string
 }
 
 /**
@@ -34,10 +39,10 @@ export interface InstallOptions {
  */
 export async function installPerimeter(
   lab: Perimeter,
-  { backend, sshd: options = {} }: InstallOptions = {},
+  { backend, node, sshd: options = {} }: InstallOptions = {},
 ): Promise<Sshd[]> {
   const everyone = [...lab.firewalls, ...lab.servers]
-  await Promise.all(everyone.map(installCommands))
+  await Promise.all(everyone.map((machine) => installCommands(machine, node)))
   const sshds = await Promise.all(lab.firewalls.map((firewall) => startSshd(firewall, options)))
   const known = lab.firewalls
     .map((firewall, i) => `${firewall.name} ${sshds[i]?.hostKey}\n`)
