@@ -263,10 +263,13 @@ export class Books {
     return latest
   }
 
+  #noteEnd(address: string, jail: string): void {
+    const key = `${address} ${jail}`
+    if (!this.#before.has(key)) this.#before.set(key, this.#latest(address, jail))
+  }
+
   #put(line: Line, whole = false): void {
-    const key = `${line.address} ${line.jail}`
-    if (!whole && !this.#before.has(key))
-      this.#before.set(key, this.#latest(line.address, line.jail))
+    if (!whole) this.#noteEnd(line.address, line.jail)
     const was = this.#own(line.address, line.jail) !== undefined
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)

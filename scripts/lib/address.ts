@@ -37,7 +37,9 @@ export function parseAddress(input: string): Address {
   const length = slash < 0 ? '' : input.slice(slash + 1)
   if (slash >= 0 && !/^(0|[1-9]\d{0,2})$/.test(length)) throw unreadable(input)
   const bits = ipv4Bits(host)
-  if (bits !== undefined) return ipv4(bits, slash < 0 ? 32 : Number(length), input)
+  // A dotted quad without leading zeros is canonical as it stands.
+  if (bits !== undefined && slash < 0) return { text: host, family: 'inet4', prefix: 32, bits }
+  if (bits !== undefined) return ipv4(bits, Number(length), input)
   const canonical = ipv6Text(host)
   if (canonical === undefined) throw unreadable(input)
   return ipv6(ipv6Bits(canonical), slash < 0 ? 128 : Number(length), input)
@@ -111,12 +113,7 @@ function ipv4(bits: number, prefix: number, input: string): Address {
   if (prefix > 32) throw unreadable(input)
   const net = prefix === 0 ? 0 : (bits & (-1 << (32 - prefix))) >>> 0
   const host = `${net >>> 24}.${(net >>> 16) & 255}.${(net >>> 8) & 255}.${net & 255}`
-  return {
-    text: prefix === 32 ? host : `${host}/${prefix}`,
-    family: 'inet4',
-    prefix,
-    bits: net,
-  }
+  return { text: prefix === 32 ? host : `${host}/${prefix}`, family: 'inet4', prefix, bits: net }
 }
 
 /**

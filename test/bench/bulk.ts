@@ -17,12 +17,12 @@ export async function benchBulk(backend: 'nftables' | 'ipset'): Promise<Row[]> {
     const yaml = '/etc/fail2ban-perimeter/firewall.yaml'
     await firewall.sh(`sed -i 's/^max_leases:.*/max_leases: 200000/' ${yaml}`)
 
-    const [empty = 0] = await medians(ROUNDS, [(round) => ban(server, 1, round)])
+    const [empty = 0] = await medians(server, ROUNDS, [ban(1)])
     const floor = await bareTool(firewall, backend)
     const sync = await time(() =>
       other.run(['f2b-firewall', 'sync'], { input: leases(), timeout: 120_000 }),
     )
-    const [full = 0] = await medians(ROUNDS, [(round) => ban(server, 2, round)])
+    const [full = 0] = await medians(server, ROUNDS, [ban(2)])
     const flood = await time(() => session(server))
     return [
       {
@@ -52,8 +52,8 @@ export async function benchBulk(backend: 'nftables' | 'ipset'): Promise<Row[]> {
   }
 }
 
-function ban(server: Machine, net: number, round: number): Promise<string> {
-  return server.run(['banip', 'fail2ban-sshd', `198.18.${net}.${round + 1}`, '22', 'tcp'])
+function ban(net: number): string[] {
+  return ['banip', 'fail2ban-sshd', `198.18.${net}.{round}`, '22', 'tcp']
 }
 
 /** The same addresses entered by the tool itself, into a set of its own. */

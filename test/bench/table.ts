@@ -1,3 +1,6 @@
+import { PROJECT } from '../lib/lab.ts'
+import type { Machine } from '../lib/machine.ts'
+
 /** One figure: what was measured, and against what. */
 export interface Row {
   what: string
@@ -30,23 +33,20 @@ export function printRows(rows: Row[]): void {
 }
 
 /**
- * Takes the time of several things in turn, so that a busy moment of the machine hits all of them.
+ * Takes the time of several commands in turn, on the machine itself, so that a busy moment hits all
+ * of them. `{round}` in an argument becomes the number of the round.
  *
  * @returns the median of each, in milliseconds
  */
 export async function medians(
+  machine: Machine,
   rounds: number,
-  things: ((round: number) => Promise<unknown>)[],
+  commands: string[][],
 ): Promise<number[]> {
-  const times = things.map((): number[] => [])
-  for (let round = 0; round < rounds; round++) {
-    for (const [i, thing] of things.entries()) {
-      const began = performance.now()
-      await thing(round)
-      times[i]?.push(performance.now() - began)
-    }
-  }
-  return times.map((list) => list.sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? Number.NaN)
+  const script = `${PROJECT}/test/lib/stopwatch.py`
+  const args = [String(rounds), ...commands.map((command) => JSON.stringify(command))]
+  const output = await machine.run(['python3', script, ...args], { timeout: 300_000 })
+  return JSON.parse(output) as number[]
 }
 
 export function ms(time: number): string {
