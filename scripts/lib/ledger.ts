@@ -61,9 +61,9 @@ export class Ledger {
   #pending: string[] = []
   #undo: string[] = []
 
+  /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
   constructor(path: string) {
     this.path = path
-    this.refresh()
   }
 
   /** False if there is no such file, so that "lost" can be told from "empty". */
