@@ -132,9 +132,10 @@ export class Ledger {
     if (this.#all && !known) this.#all.set(line.address, rows)
   }
 
-  /** Notes a remark; `commit` writes it. */
-  remark(line: string): void {
+  /** Notes a remark, and the one that takes it back; `commit` writes it. */
+  remark(line: string, undo?: string): void {
     this.#pending.push(`# ${line}`)
+    if (undo !== undefined) this.#undo.push(`# ${undo}`)
   }
 
   /** What turns the leases of an owner (in one jail, or in all) into exactly the wanted ones. */
