@@ -20,6 +20,9 @@ import type { Paths } from './paths.ts'
 import { KEEP, type Request } from './request.ts'
 import { Usage } from './usage.ts'
 
+/** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
+export const SLACK = 3
+
 /** Who asks: the owner that the key stands for, and the address it came from. */
 export interface Caller {
   owner: string
@@ -105,7 +108,9 @@ export class Books {
     const { owner } = this.#caller
     const own = this.#own(address.text, jail)
     if (own) this.#put({ address: address.text, jail, owner, expires: RELEASED })
-    this.touch(jail, address)
+    // Also if it was not banned: an unban that was killed half way is repeated. But what the chain
+    // cannot hold needs no telling, and must not make the ledger longer.
+    if (this.#looksFor(jail, address)) this.touch(jail, address)
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
@@ -114,7 +119,7 @@ export class Books {
     const lines = [...this.#mine(jail)]
     for (const line of lines) {
       this.#put({ ...line, expires: RELEASED })
-      this.touch(line.jail, parseAddress(line.address))
+      this.#touchText(line.jail, line.address)
     }
     for (const [name, owners] of [...this.#register.chains]) {
       if ((jail === undefined || jail === name) && owners.has(owner)) this.#unname(name)
@@ -124,9 +129,10 @@ export class Books {
   }
 
   list(jail: string | undefined): string[] {
-    return Array.from(this.#mine(jail), (line) =>
-      formatLease({ ...line, address: parseAddress(line.address) }),
-    )
+    return [...this.#mine(jail)].flatMap((line) => {
+      const address = canonical(line.address)
+      return address ? [formatLease({ ...line, address })] : []
+    })
   }
 
   /** @returns what changed, in the words that `sync` prints */
@@ -148,7 +154,7 @@ export class Books {
     if (whole) this.loads.add(jail)
     for (const line of changes) {
       this.#put(line, whole)
-      if (!whole) this.touch(jail, parseAddress(line.address))
+      if (!whole) this.#touchText(jail, line.address)
       else if (line.address.includes('/')) this.#noteWidth(jail, parseAddress(line.address))
     }
     this.#markSynced()
@@ -168,14 +174,14 @@ export class Books {
   /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
   touchEnded(): void {
     for (const { address, jail } of this.#ledger.ended(this.at)) {
-      if (this.#register.chains.has(jail)) this.touch(jail, parseAddress(address))
+      if (this.#register.chains.has(jail)) this.#touchText(jail, address)
     }
   }
 
   /** Touches every lease that ends after a moment. */
   touchLong(moment: number): void {
     for (const { address, jail, expires } of this.#ledger.living(this.at)) {
-      if (expires > moment) this.touch(jail, parseAddress(address))
+      if (expires > moment) this.#touchText(jail, address)
     }
   }
 
@@ -190,11 +196,15 @@ export class Books {
   /** Everything that the kernel should hold. Walks the whole ledger. */
   contents(at = this.at): Contents {
     const entries = new Map<string, Entry>()
-    for (const { address, jail, expires } of this.#ledger.living(at)) {
-      const key = `${address} ${jail}`
+    for (const line of this.#ledger.living(at)) {
+      const { jail, expires } = line
+      const key = `${line.address} ${jail}`
       const known = entries.get(key)
+      const address = known?.address ?? canonical(line.address)
+      if (!address) continue
       if (known) known.expires = later(known.expires, expires)
-      else entries.set(key, { address: parseAddress(address), jail, expires })
+      else entries.set(key, { address, jail, expires })
+      this.#adopt(line, address)
     }
     return { chains: this.chains(), entries: [...entries.values()], never: this.never }
   }
@@ -221,6 +231,7 @@ export class Books {
   /** Takes everything back, because the kernel does not have it. */
   revert(): void {
     this.#ledger.revert()
+    this.#register = readRegister(this.#ledger.remarks())
     this.usage.recount(this.#ledger, this.at)
     this.clear()
   }
@@ -254,10 +265,10 @@ export class Books {
     return row && alive(row.expires, this.at) ? row : undefined
   }
 
-  #latest(address: string, jail: string): number | undefined {
+  #latest(address: string, jail: string, at = this.at): number | undefined {
     let latest: number | undefined
     for (const row of this.#ledger.held(address)) {
-      if (row.jail !== jail || !alive(row.expires, this.at)) continue
+      if (row.jail !== jail || !alive(row.expires, at)) continue
       latest = latest === undefined ? row.expires : later(latest, row.expires)
     }
     return latest
@@ -265,7 +276,9 @@ export class Books {
 
   #noteEnd(address: string, jail: string): void {
     const key = `${address} ${jail}`
-    if (!this.#before.has(key)) this.#before.set(key, this.#latest(address, jail))
+    if (!this.#before.has(key)) {
+      this.#before.set(key, this.#latest(address, jail, this.at - SLACK))
+    }
   }
 
   #put(line: Line, whole = false): void {
@@ -288,14 +301,16 @@ export class Books {
     if (known?.ports === naming.ports && known.protocol === naming.protocol) return
     owners.set(owner, naming)
     this.#register.chains.set(jail, owners)
-    this.#ledger.remark(chainRemark(jail, owner, naming))
+    this.#ledger.remark(chainRemark(jail, owner, naming), chainRemark(jail, owner, known))
   }
 
   #unname(jail: string): void {
+    const { owner } = this.#caller
     const owners = this.#register.chains.get(jail)
-    owners?.delete(this.#caller.owner)
+    const known = owners?.get(owner)
+    owners?.delete(owner)
     if (owners?.size === 0) this.#register.chains.delete(jail)
-    this.#ledger.remark(chainRemark(jail, this.#caller.owner))
+    this.#ledger.remark(chainRemark(jail, owner), chainRemark(jail, owner, known))
   }
 
   #noteWidth(jail: string, address: Address): void {
@@ -305,8 +320,31 @@ export class Books {
     if (known.includes(width)) return
     const widths = [...known, width]
     this.#register.widths.set(jail, widths)
-    this.#ledger.remark(widthsRemark(jail, widths))
+    this.#ledger.remark(widthsRemark(jail, widths), widthsRemark(jail, known))
     this.fresh.add(jail)
+  }
+
+  /** True if a block of that length can be in the jail's chain. */
+  #looksFor(jail: string, address: Address): boolean {
+    if (!this.#register.chains.has(jail)) return false
+    const width = `${address.family}/${address.prefix}`
+    return isSingle(address) || this.#register.widths.get(jail)?.includes(width) === true
+  }
+
+  /** Gives a lease that somebody wrote into the ledger by hand the chain that it needs. */
+  #adopt({ jail, owner, expires }: Line, address: Address): void {
+    if (!alive(expires, this.at)) return
+    if (!this.#register.chains.has(jail)) {
+      const naming = { ports: 'all', protocol: 'all' }
+      this.#register.chains.set(jail, new Map([[owner, naming]]))
+      this.#ledger.remark(chainRemark(jail, owner, naming))
+    }
+    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+  }
+
+  #touchText(jail: string, text: string): void {
+    const address = canonical(text)
+    if (address) this.touch(jail, address)
   }
 
   #markSynced(): void {
@@ -332,6 +370,16 @@ export class Books {
     } catch {
       return true
     }
+  }
+}
+
+/** The address of a ledger's line; undefined for what somebody mistyped there: it blocks nobody. */
+function canonical(text: string): Address | undefined {
+  try {
+    const address = parseAddress(text)
+    return address.text === text ? address : undefined
+  } catch {
+    return undefined
   }
 }
 

@@ -2,7 +2,7 @@ import type { Address } from '../../scripts/lib/address.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
 import { lock } from '../../scripts/lib/lock.ts'
 import { type Backend, type Chain, type Change, loadsOf } from './backend.ts'
-import { Books, type Caller } from './books.ts'
+import { Books, type Caller, SLACK } from './books.ts'
 import type { FirewallConfig } from './config.ts'
 import { journal } from './journal.ts'
 import type { Paths } from './paths.ts'
@@ -17,9 +17,6 @@ export interface Answer {
 
 /** A ledger with this many ended lines is rewritten without them. */
 const COMPACT_AT = 1000
-
-/** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
-const SLACK = 3
 
 /**
  * The perimeter of one firewall: the books say who holds what and until when; the backend only
@@ -48,17 +45,30 @@ export class Perimeter {
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
     return await this.#locked(async () => {
-      const answers: Answer[] = []
-      for (const request of requests) answers.push(await this.#answer(request))
-      try {
-        await this.#takeEffect()
-        return answers
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error
-        const failed = { code: error.code, lines: [], error: error.message }
-        return answers.map((answer) => (answer.code === 0 ? failed : answer))
+      const done: Answer[] = []
+      let open: Answer[] = []
+      for (const request of requests) {
+        // A check looks at the kernel, so what stands before it has to be there.
+        if (!(request instanceof Failure) && request.verb === 'check') {
+          done.push(...(await this.#conclude(open)))
+          open = []
+        }
+        open.push(await this.#answer(request))
       }
+      return [...done, ...(await this.#conclude(open))]
     })
+  }
+
+  /** Makes what was answered take effect; if that fails, that is the answer. */
+  async #conclude(answers: Answer[]): Promise<Answer[]> {
+    try {
+      await this.#takeEffect()
+      return answers
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      const failed = { code: error.code, lines: [], error: error.message }
+      return answers.map((answer) => (answer.code === 0 ? failed : answer))
+    }
   }
 
   /** Makes the kernel equal to the books: at boot, before the network is up. */
@@ -138,6 +148,7 @@ export class Perimeter {
         `lost generation: the firewall has a new, empty ledger (${generation}) and needs a sync`,
       )
     }
+    if (!this.#backend.expires) this.#books.touchEnded()
     await this.#takeEffect()
     const restored = await this.#repair()
     return [`generation ${generation}`, `leases ${usage.leases(this.#caller.owner)}`, ...restored]
@@ -145,16 +156,17 @@ export class Perimeter {
 
   /** Compares the counts of books and kernel, and builds the kernel's part anew if they differ. */
   async #repair(): Promise<string[]> {
-    const chains = this.#books.chains()
-    const counts = await this.#backend.count(chains)
     const least = countPerJail(this.#books.contents(this.#books.at + SLACK).entries)
     const most = countPerJail(this.#books.contents(this.#books.at - SLACK).entries)
+    const chains = this.#books.chains()
+    const counts = await this.#backend.count(chains)
     const equal = chains.every(({ jail }) => {
       const count = counts?.get(jail) ?? -1
       return count >= (least.get(jail) ?? 0) && count <= (most.get(jail) ?? 0)
     })
-    if (equal || (most.size === 0 && counts === undefined)) return []
+    if (counts && equal) return []
     const { entries } = await this.#rebuild()
+    if (entries.length === 0) return []
     const line = `restored ${entries.length} blocks that the kernel did not have as they should be`
     this.#books.log.push(line)
     return [line]
@@ -189,6 +201,7 @@ export class Perimeter {
   async #rebuild() {
     const contents = this.#books.contents()
     await this.#backend.rebuild(contents)
+    this.#books.commit()
     this.#books.usage.never = contents.never.map((address) => address.text).join(' ')
     return contents
   }
@@ -221,8 +234,7 @@ export class Perimeter {
   #addEntry(change: Change, jail: string, address: Address): void {
     const { before, now: expires } = this.#books.ends(address.text, jail)
     if (expires === undefined) change.leave.push({ address, jail })
-    else if (before === undefined || before === expires)
-      change.enter.push({ address, jail, expires })
+    else if (before === undefined) change.enter.push({ address, jail, expires })
     else change.extend.push({ address, jail, expires })
   }
 

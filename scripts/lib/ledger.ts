@@ -66,9 +66,9 @@ export class Ledger {
   #pending: string[] = []
   #undo: Line[] = []
 
+  /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
   constructor(path: string) {
     this.path = path
-    this.refresh()
   }
 
   /** False if there is no such file, so that "lost" can be told from "empty". */
@@ -139,9 +139,10 @@ export class Ledger {
     if (this.#all && !known) this.#all.set(line.address, rows)
   }
 
-  /** Notes a remark; `commit` writes it. */
-  remark(line: string): void {
+  /** Notes a remark, and the one that takes it back; `commit` writes it. */
+  remark(line: string, undo?: string): void {
     this.#pending.push(`# ${line}`)
+    if (undo !== undefined) this.#undo.push(`# ${undo}`)
   }
 
   /** What turns the leases of an owner (in one jail, or in all) into exactly the wanted ones. */
