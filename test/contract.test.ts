@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { after, describe, test } from 'node:test'
 import manifest from '../package.json' with { type: 'json' }
@@ -20,6 +20,7 @@ const siblings = scripts.filter((name) =>
 const programs = [...scripts, ...names('firewall-side', '.ts').map((n) => `firewall-side/${n}`)]
 
 function names(directory: string, end: string): string[] {
+  if (!existsSync(directory)) return []
   const found = readdirSync(directory).filter((name) => name.endsWith(end))
   return found.map((name) => basename(name, end)).sort()
 }

@@ -149,11 +149,14 @@ export class Books {
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
     if (wanted.size > 0) this.#name(jail, naming)
+    // So much at once is loaded as a whole, and needs no account of each address.
+    const whole = changes.length > 1000 && changes.length > unchanged
+    if (whole) this.loads.add(jail)
     for (const line of changes) {
-      this.#put(line)
-      this.#touchText(jail, line.address)
+      this.#put(line, whole)
+      if (!whole) this.#touchText(jail, line.address)
+      else if (line.address.includes('/')) this.#noteWidth(jail, canonical(line.address))
     }
-    if (changes.length > 1000 && changes.length > unchanged) this.loads.add(jail)
     this.#markSynced()
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
     if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
@@ -165,7 +168,7 @@ export class Books {
     const addresses = this.touched.get(jail)
     if (addresses) addresses.set(address.text, address)
     else this.touched.set(jail, new Map([[address.text, address]]))
-    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+    this.#noteWidth(jail, address)
   }
 
   /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
@@ -271,11 +274,14 @@ export class Books {
     return latest
   }
 
-  #put(line: Line): void {
-    const key = `${line.address} ${line.jail}`
-    if (!this.#before.has(key)) {
-      this.#before.set(key, this.#latest(line.address, line.jail, this.at - SLACK))
-    }
+  #noteEnd(address: string, jail: string): void {
+    const key = `${address} ${jail}`
+    // The kernel may hold for a moment what has just ended, and keep that end when it is added again.
+    if (!this.#before.has(key)) this.#before.set(key, this.#latest(address, jail, this.at - SLACK))
+  }
+
+  #put(line: Line, whole = false): void {
+    if (!whole) this.#noteEnd(line.address, line.jail)
     const was = this.#own(line.address, line.jail) !== undefined
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)
@@ -306,7 +312,9 @@ export class Books {
     this.#ledger.remark(chainRemark(jail, owner), chainRemark(jail, owner, known))
   }
 
-  #noteWidth(jail: string, width: string): void {
+  #noteWidth(jail: string, address: Address | undefined): void {
+    if (!address || isSingle(address)) return
+    const width = `${address.family}/${address.prefix}`
     const known = this.#register.widths.get(jail) ?? []
     if (known.includes(width)) return
     const widths = [...known, width]
@@ -330,7 +338,7 @@ export class Books {
       this.#register.chains.set(jail, new Map([[owner, naming]]))
       this.#ledger.remark(chainRemark(jail, owner, naming))
     }
-    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+    this.#noteWidth(jail, address)
   }
 
   #touchText(jail: string, text: string): void {

@@ -1,7 +1,16 @@
 import type { Family } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { run } from '../../scripts/lib/run.ts'
-import { type Backend, type Chain, type Change, type Entry, secondsLeft, tool } from './backend.ts'
+import {
+  type Backend,
+  type Chain,
+  type Change,
+  type Entry,
+  type Load,
+  loadsOf,
+  secondsLeft,
+  tool,
+} from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
 import * as netfilter from './netfilter.ts'
@@ -62,9 +71,7 @@ export function ipset(config: FirewallConfig): Backend {
 
     async rebuild({ chains, entries, never }) {
       await makeChains(chains, [])
-      const load = new Map<string, Entry[]>(chains.map(({ jail }) => [jail, []]))
-      for (const entry of entries) load.get(entry.jail)?.push(entry)
-      await sendToIpset([...neverLines({ never }), ...loadLines(load)])
+      await sendToIpset([...neverLines({ never }), ...loadLines(loadsOf(chains, entries))])
     },
 
     async count(chains) {
@@ -133,8 +140,8 @@ function neverLines({ never }: Pick<Change, 'never'>): string[] {
   })
 }
 
-function loadLines(load: Map<string, Entry[]>): string[] {
-  return [...load].flatMap(([jail, entries]) =>
+function loadLines(loads: Load[]): string[] {
+  return loads.flatMap(({ chain: { jail }, entries }) =>
     netfilter.FAMILIES.flatMap((family) => {
       const elements = entries.filter((e) => e.address.family === family).map(element)
       return replaced(setName(chainName(jail), family), elements)

@@ -1,7 +1,7 @@
 import type { Address } from '../../scripts/lib/address.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
 import { lock } from '../../scripts/lib/lock.ts'
-import type { Backend, Chain, Change } from './backend.ts'
+import { type Backend, type Chain, type Change, loadsOf } from './backend.ts'
 import { Books, type Caller, SLACK } from './books.ts'
 import type { FirewallConfig } from './config.ts'
 import { journal } from './journal.ts'
@@ -133,6 +133,7 @@ export class Perimeter {
     if (request.verb === 'list') return this.#books.list(request.jail)
     if (request.verb === 'sync') return [this.#books.sync(request)]
     if (request.verb === 'check') return await this.#check()
+    if (request.verb === 'generation') return [this.#books.generation]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
     if (request.verb === 'flush') this.#books.flush(request.jail)
@@ -216,19 +217,17 @@ export class Perimeter {
       enter: [],
       extend: [],
       leave: [],
-      load: new Map(),
+      load: [],
     }
     const moved = chains.some((chain) => !sameServices(chain, this.#before.get(chain.jail)))
     if (moved || change.drop.length + change.fresh.length > 0) change.chains = chains
     if (neverChanged || change.chains) change.never = never
     for (const [jail, addresses] of touched) {
-      if (!after.has(jail)) continue
-      if (loads.has(jail)) change.load.set(jail, [])
-      else for (const address of addresses.values()) this.#addEntry(change, jail, address)
+      if (!after.has(jail) || loads.has(jail)) continue
+      for (const address of addresses.values()) this.#addEntry(change, jail, address)
     }
-    if (change.load.size > 0) {
-      for (const entry of this.#books.contents().entries) change.load.get(entry.jail)?.push(entry)
-    }
+    const whole = chains.filter((chain) => loads.has(chain.jail))
+    if (whole.length > 0) change.load = loadsOf(whole, this.#books.contents().entries)
     return change
   }
 

@@ -35,7 +35,7 @@ function firewallTarget(firewall: Firewall): Target {
 
     async start(call) {
       if (!call.dryRun && name !== 'local') await openConnection(firewall, call.signal)
-      const [generation] = await ask(firewall, call, 'checkfw')
+      const generation = generationIn(await ask(firewall, call, 'checkfw'))
       if (generation && knownGeneration(call.config.state_dir, name) === undefined) {
         rememberGeneration(call.config.state_dir, name, generation)
       }
@@ -50,7 +50,8 @@ function firewallTarget(firewall: Firewall): Target {
       const lines = await ask(firewall, call, 'checkfw')
       for (const line of lines) call.say(`${name}: ${line}`)
       const known = knownGeneration(call.config.state_dir, name)
-      if (known !== undefined && lines[0] !== undefined && lines[0] !== known) {
+      const generation = generationIn(lines)
+      if (known !== undefined && generation !== undefined && generation !== known) {
         throw new Failure(EXIT.temporary, 'lost generation: the firewall began anew, run f2b-sync')
       }
     },
@@ -60,7 +61,7 @@ function firewallTarget(firewall: Firewall): Target {
     },
 
     async ban(call, { address, jail, expires }) {
-      const { ports = KEEP, protocol = KEEP } = call
+      const { ports, protocol } = namingOf(call, jail)
       await ask(
         firewall,
         call,
@@ -93,14 +94,14 @@ async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Sy
   const jails = byJail(leases)
   const known = call.jail ? [call.jail] : (await list(firewall, call)).map((lease) => lease.jail)
   for (const jail of known) if (!jails.has(jail)) jails.set(jail, [])
-  const { ports = KEEP, protocol = KEEP } = call
   const input = [...jails].map(([jail, list]) => {
+    const { ports, protocol } = namingOf(call, jail)
     const lines = list.map((lease) => `${lease.address.text} ${lease.expires}\n`)
     return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines.join('')}`
   })
   // A flush of everything is how an owner without a single lease says that it has sent them all.
   const whole = jails.size > 0 ? input.join('') : call.jail ? '' : 'flush\n'
-  const answers = await session(firewall, call, `${whole}check\n`)
+  const answers = await session(firewall, call, `${whole}generation\n`)
   const generation = answers.at(-1)?.lines[0]
   if (call.jail === undefined && generation) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)
@@ -184,6 +185,17 @@ async function send(
   const asRoot = process.getuid?.() === 0
   const [file, args] = asRoot ? [PERIMETER, []] : ['sudo', ['-n', PERIMETER]]
   return await run(file, args, { ...options, input, signal: call.signal })
+}
+
+/** Ports and protocol for a jail as words of the wire. Jails may name them with blanks. */
+function namingOf(call: Call, jail: string): { ports: string; protocol: string } {
+  const { ports = KEEP, protocol = KEEP } = call.namings?.get(jail) ?? call
+  return { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
+}
+
+/** What `checkfw` says of the generation. */
+function generationIn(lines: string[]): string | undefined {
+  return /^generation (\w+)$/m.exec(lines.join('\n'))?.[1]
 }
 
 /** The firewall's own codes and sentence; anything else was not our program that answered. */

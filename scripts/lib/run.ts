@@ -41,6 +41,13 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
       if (error.code !== 'ENOENT') return // aborted: 'close' follows
       resolve({ code: 127, stdout: '', stderr: `${file}: not found` })
     })
+    child.on('exit', () => {
+      if (!signal?.aborted) return
+      // An ssh that was killed has handed its pipes on to the shared connection, which may keep them
+      // open for as long as it lives: do not wait for their end.
+      child.stdout?.destroy()
+      child.stderr?.destroy()
+    })
     child.on('close', (code) => resolve({ code: code ?? 137, ...output }))
     // A program that ends without reading all of its input breaks the pipe; its exit status says why.
     child.stdin?.on('error', () => {})

@@ -28,6 +28,8 @@ export interface Call {
   /** `--port` and `--protocol` as given; undefined means: keep what the target has. */
   ports: string | undefined
   protocol: string | undefined
+  /** Ports and protocol of single jails, for a sync of several. */
+  namings?: Map<string, { ports: string; protocol: string }>
   dryRun: boolean
   verbose: boolean
   /** Fires when the verb must be over. */

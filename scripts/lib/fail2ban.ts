@@ -1,0 +1,120 @@
+import { parseAddress } from './address.ts'
+import { EXIT, Failure } from './failure.ts'
+import { checkJail, expiry, type Lease } from './lease.ts'
+import type { Fail2Ban } from './settings/fail2ban.ts'
+import { shell } from './shell.ts'
+
+/** A jail that uses one of our actions, with what it has banned now. */
+export interface Jail {
+  name: string
+  /** As the action has them; the firewall blocks these. */
+  ports: string
+  protocol: string
+  leases: Lease[]
+}
+
+/** Prints the stored bans: jail, address, when it began, and its seconds. Reads, never writes. */
+const STORED_BANS = `
+import sqlite3, sys, urllib.parse
+db = sqlite3.connect("file:" + urllib.parse.quote(sys.argv[1]) + "?mode=ro", uri=True, timeout=5)
+for row in db.execute("SELECT jail, ip, timeofban, bantime FROM bips"):
+    print(*row)
+`
+
+/**
+ * Asks Fail2Ban which jails use an action of ours and whom they ban. Never call it from inside an
+ * action: Fail2Ban waits for the action then, and cannot answer.
+ *
+ * After a restart Fail2Ban bans the stored addresses again one by one and lists only those it has
+ * got to. So the stored ones count as banned too.
+ *
+ * @param uses matches the `actionban` of the actions that are meant
+ * @throws Failure 75 if Fail2Ban cannot be asked now
+ */
+export async function askFail2Ban(
+  settings: Fail2Ban,
+  owner: string,
+  uses: RegExp,
+): Promise<Jail[]> {
+  const ask = (questions: string[]) => converse(settings, questions)
+  const [status = '', dbfile = ''] = await ask(['status', 'get dbfile'])
+  const names = (/Jail list:\s*(.*)/.exec(status)?.[1] ?? '').split(/,\s*/).filter(Boolean)
+  const stored = await storedBans(dbfile, owner)
+  const lists = await ask(names.map((name) => `get ${name} actions`))
+  const pairs = names.flatMap((jail, i) =>
+    (lists[i] ?? '')
+      .split('\n')
+      .slice(1)
+      .filter(Boolean)
+      .map((action) => ({ jail, action })),
+  )
+  const bans = await ask(pairs.map(({ jail, action }) => `get ${jail} action ${action} actionban`))
+  const ours = pairs.filter((_, i) => uses.test(bans[i] ?? ''))
+  const details = await ask(
+    ours.flatMap(({ jail, action }) => [
+      `get ${jail} action ${action} port`,
+      `get ${jail} action ${action} protocol`,
+      `get ${jail} banip --with-time`,
+    ]),
+  )
+  return ours.map(({ jail }, i) => {
+    const [ports = '', protocol = '', banned = ''] = details.slice(3 * i)
+    const now = readBans(checkJail(jail), banned, owner)
+    const waiting = stored.filter((lease) => lease.jail === jail)
+    return { name: jail, ports, protocol, leases: [...now, ...waiting] }
+  })
+}
+
+/** Puts questions to fail2ban-client in one go: each start of it costs 70 ms. */
+async function converse(settings: Fail2Ban, questions: string[]): Promise<string[]> {
+  if (questions.length === 0) return []
+  const $ = await shell()
+  const { client, socket, config_dir } = settings
+  const options = [...(socket ? ['-s', socket] : []), ...(config_dir ? ['-c', config_dir] : [])]
+  const input = `${questions.join('\n')}\n`
+  const { stdout, stderr } = await $({ input })`${client} ${options} -i`
+  // The prompt stands before every answer, and once more before the end of the input.
+  const answers = stdout.split('fail2ban> ').slice(1, -1)
+  if (answers.length === questions.length && !/access socket|Is fail2ban running/.test(stderr)) {
+    return answers.map((answer) => answer.trimEnd())
+  }
+  const why =
+    stderr
+      .trim()
+      .split('\n')[0]
+      ?.replace(/^.*ERROR\s*/, '') ?? ''
+  throw new Failure(EXIT.temporary, `Cannot ask Fail2Ban: ${why || 'it does not answer'}`)
+}
+
+/** Lines such as `192.0.2.1 \t2026-11-20 13:00:00 + 600 = 2026-11-20 13:10:00`, in local time. */
+function readBans(jail: string, text: string, owner: string): Lease[] {
+  return text.split('\n').flatMap((line) => {
+    const [, ip, date, time, seconds] = /^(\S+)\s+(\S+) (\S+) \+ (-?\d+) =/.exec(line) ?? []
+    if (!ip) return []
+    return lease(ip, jail, Date.parse(`${date}T${time}`) / 1000, Number(seconds), owner)
+  })
+}
+
+async function storedBans(answer: string, owner: string): Promise<Lease[]> {
+  const file = /^`- (\/.*)$/m.exec(answer)?.[1]
+  if (!file) return [] // no database: nothing is restored either
+  const $ = await shell()
+  const { exitCode, stdout, stderr } = await $`python3 -c ${STORED_BANS} ${file}`
+  if (exitCode !== 0) {
+    const why = stderr.trim().split('\n').at(-1) ?? ''
+    throw new Failure(EXIT.temporary, `Cannot read Fail2Ban's database "${file}": ${why}`)
+  }
+  return stdout.split('\n').flatMap((line) => {
+    const [jail = '', ip = '', began, seconds] = line.split(' ')
+    return ip ? lease(ip, jail, Number(began), Number(seconds), owner) : []
+  })
+}
+
+/** Fail2Ban can ban things that are no address; they were refused then, and are left out here. */
+function lease(ip: string, jail: string, began: number, seconds: number, owner: string): Lease[] {
+  try {
+    return [{ address: parseAddress(ip), jail, expires: expiry(began, seconds), owner }]
+  } catch {
+    return []
+  }
+}
