@@ -64,7 +64,7 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  #undo: Line[] = []
+  #undo: (Line | string)[] = []
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
   constructor(path: string) {
@@ -194,7 +194,7 @@ export class Ledger {
 
   /** Takes back everything since the last `settle`, because it could not take effect. */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(text) : []
+    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(undoText) : []
     this.discard()
     this.#pending = undo
     this.commit()
@@ -316,6 +316,11 @@ export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o60
 
 function text(line: Line): string {
   return `${line.address} ${line.jail} ${line.expires} ${line.owner}`
+}
+
+/** A remark takes back another as it stands. */
+function undoText(undo: Line | string): string {
+  return typeof undo === 'string' ? undo : text(undo)
 }
 
 function parse(raw: string): Line | undefined {
