@@ -373,7 +373,7 @@ for (const backend of BACKENDS) {
         'ip6tables-restore',
       ])
       const batch = ['ban fail2ban-sshd 203.0.113.2 22 tcp', 'ban fail2ban-new 203.0.113.3 80 tcp']
-      const answers = await fw.session([...batch, 'check', 'list'], 'web1', env)
+      const answers = await fw.session([...batch, 'generation', 'list'], 'web1', env)
       assert.match(
         answers.join('|'),
         /^error 75 [^|]*\|error 75 [^|]*\|error 75 [^|]*\|203.0.113.1 sshd 0 web1\|ok$/,

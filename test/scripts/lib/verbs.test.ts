@@ -30,7 +30,8 @@ test('readLeases() makes every lease the caller’s own and takes the longest of
 })
 
 test('readLeases() skips and counts what may not be banned, and leaves out what is over', () => {
-  const input = '198.51.100.0/24 a 0\n10.0.0.0/8 a 0\n127.0.0.1 a 0\n203.0.113.1 a 5\n203.0.113.2 a 0\n'
+  const input =
+    '198.51.100.0/24 a 0\n10.0.0.0/8 a 0\n127.0.0.1 a 0\n203.0.113.1 a 5\n203.0.113.2 a 0\n'
   assert.deepEqual(read(input), { leases: ['203.0.113.2 a 0 web1'], refused: 3 })
 })
 
@@ -48,7 +49,9 @@ test('readLeases() refuses empty input unless it holds a remark or is allowed', 
 })
 
 test('readLeases() takes only the jail that the call is about', () => {
-  assert.deepEqual(read('203.0.113.1 a 0\n203.0.113.1 b 0\n', {}, 'b').leases, ['203.0.113.1 b 0 web1'])
+  assert.deepEqual(read('203.0.113.1 a 0\n203.0.113.1 b 0\n', {}, 'b').leases, [
+    '203.0.113.1 b 0 web1',
+  ])
 })
 
 test('readExpiry() adds ban time to its beginning', () => {
