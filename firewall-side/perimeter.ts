@@ -22,8 +22,8 @@ void main({
   name: 'firewall',
   help: `Usage: perimeter   (standard input: "owner <name> <peer>", a request, and its data)
 
-Reached from the SSH gate through sudo. To do something by hand as root, use banip, unbanip, listips,
-fluships and checkfw beside this program.`,
+Reached from the SSH gate through sudo. To do something by hand as root, use banip, unbanip,
+listips, fluships and checkfw beside this program.`,
   options: {},
   async run() {
     const input = readChunks()

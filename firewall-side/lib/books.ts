@@ -155,7 +155,7 @@ export class Books {
     for (const line of changes) {
       this.#put(line, whole)
       if (!whole) this.#touchText(jail, line.address)
-      else if (line.address.includes('/')) this.#noteText(jail, line.address)
+      else if (line.address.includes('/')) this.#noteWidth(jail, canonical(line.address))
     }
     this.#markSynced()
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
@@ -276,9 +276,8 @@ export class Books {
 
   #noteEnd(address: string, jail: string): void {
     const key = `${address} ${jail}`
-    if (!this.#before.has(key)) {
-      this.#before.set(key, this.#latest(address, jail, this.at - SLACK))
-    }
+    // The kernel may hold for a moment what has just ended, and keep that end when it is added again.
+    if (!this.#before.has(key)) this.#before.set(key, this.#latest(address, jail, this.at - SLACK))
   }
 
   #put(line: Line, whole = false): void {
@@ -313,8 +312,8 @@ export class Books {
     this.#ledger.remark(chainRemark(jail, owner), chainRemark(jail, owner, known))
   }
 
-  #noteWidth(jail: string, address: Address): void {
-    if (isSingle(address)) return
+  #noteWidth(jail: string, address: Address | undefined): void {
+    if (!address || isSingle(address)) return
     const width = `${address.family}/${address.prefix}`
     const known = this.#register.widths.get(jail) ?? []
     if (known.includes(width)) return
@@ -340,11 +339,6 @@ export class Books {
       this.#ledger.remark(chainRemark(jail, owner, naming))
     }
     this.#noteWidth(jail, address)
-  }
-
-  #noteText(jail: string, text: string): void {
-    const address = canonical(text)
-    if (address) this.#noteWidth(jail, address)
   }
 
   #touchText(jail: string, text: string): void {

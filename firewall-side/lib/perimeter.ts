@@ -45,30 +45,17 @@ export class Perimeter {
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
     return await this.#locked(async () => {
-      const done: Answer[] = []
-      let open: Answer[] = []
-      for (const request of requests) {
-        // A check looks at the kernel, so what stands before it has to be there.
-        if (!(request instanceof Failure) && request.verb === 'check') {
-          done.push(...(await this.#conclude(open)))
-          open = []
-        }
-        open.push(await this.#answer(request))
+      const answers: Answer[] = []
+      for (const request of requests) answers.push(await this.#answer(request))
+      try {
+        await this.#takeEffect()
+        return answers
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        const failed = { code: error.code, lines: [], error: error.message }
+        return answers.map((answer) => (answer.code === 0 ? failed : answer))
       }
-      return [...done, ...(await this.#conclude(open))]
     })
-  }
-
-  /** Makes what was answered take effect; if that fails, that is the answer. */
-  async #conclude(answers: Answer[]): Promise<Answer[]> {
-    try {
-      await this.#takeEffect()
-      return answers
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error
-      const failed = { code: error.code, lines: [], error: error.message }
-      return answers.map((answer) => (answer.code === 0 ? failed : answer))
-    }
   }
 
   /** Makes the kernel equal to the books: at boot, before the network is up. */

@@ -64,7 +64,6 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  /** What takes the changes back: rows, and remarks as they stand in the file. */
   #undo: (Line | string)[] = []
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
@@ -195,7 +194,7 @@ export class Ledger {
 
   /** Takes back everything since the last `settle`, because it could not take effect. */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(lineOf) : []
+    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(undoText) : []
     this.discard()
     this.#pending = undo
     this.commit()
@@ -315,12 +314,13 @@ export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o60
   }
 }
 
-function lineOf(entry: Line | string): string {
-  return typeof entry === 'string' ? entry : text(entry)
-}
-
 function text(line: Line): string {
   return `${line.address} ${line.jail} ${line.expires} ${line.owner}`
+}
+
+/** A remark takes back another as it stands. */
+function undoText(undo: Line | string): string {
+  return typeof undo === 'string' ? undo : text(undo)
 }
 
 function parse(raw: string): Line | undefined {

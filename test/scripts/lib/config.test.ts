@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict'
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { after, test } from 'node:test'
+import * as v from 'valibot'
+import { loadConfig, readYaml } from '../../../scripts/lib/config.ts'
+
+const folder = mkdtempSync('/tmp/f2b-config-')
+const path = `${folder}/config.yaml`
+after(() => rmSync(folder, { recursive: true }))
+
+/** The lines of the failure that a text of YAML ends in, without the file's name. */
+function problems(yaml: string): string[] {
+  writeFileSync(path, yaml)
+  try {
+    loadConfig(path)
+  } catch (error) {
+    assert.equal((error as { code: number }).code, 78)
+    return (error as Error).message.split('\n').map((line) => line.replace(`${path}:`, ''))
+  }
+  return []
+}
+
+test('loadConfig() fills in every default', () => {
+  writeFileSync(path, 'owner: web1\n')
+  const { config, warnings } = loadConfig(path)
+  assert.deepEqual(warnings, [])
+  assert.equal(config.owner, 'web1')
+  assert.deepEqual(config.min_prefix, { ipv4: 24, ipv6: 48 })
+  assert.equal(config.state_dir, '/var/lib/fail2ban-perimeter')
+  assert.deepEqual([config.never_ban, config.firewalls], [[], []])
+})
+
+test('loadConfig() takes an empty file for one with every default', () => {
+  assert.deepEqual(problems(''), [])
+  assert.deepEqual(problems('# nothing\n'), [])
+})
+
+test('loadConfig() reports all problems together, each where it is', () => {
+  const yaml = `owner: -web1
+nonsense: 1
+never_ban:
+  - 192.0.2.1
+  - 1.2
+  - edge1
+firewalls:
+  - host: -oProxyCommand=id
+    port: 70000
+  - user: fail2ban
+`
+  const lines = problems(yaml)
+  const places = lines.map((line) => line.replace(/^(\d+:\d+): .*/, '$1'))
+  assert.deepEqual(
+    places,
+    ['1:8', '2:1', '5:5', '6:5', '8:11', '9:11', '10:5'].slice(0, places.length),
+  )
+  assert.ok(places.length >= 6, lines.join('\n'))
+  assert.match(lines.join('\n'), /2:1: unknown key "nonsense"/)
+  assert.match(lines.join('\n'), /5:5: "never_ban.1": must be text: put it in quotes/)
+})
+
+test('loadConfig() reports YAML that cannot be read, with line and column', () => {
+  assert.match(problems('owner: web1\nowner: web2\n').join(), /^2:1: .*unique/)
+  assert.match(problems('owner: [web1\n').join(), /^\d+:\d+: /)
+})
+
+test('loadConfig() answers 78 for a file that is not there', () => {
+  const missing = { code: 78, message: `Cannot read "${folder}/none": no such file or directory` }
+  assert.throws(() => loadConfig(`${folder}/none`), missing)
+})
+
+test('readYaml() reads a secret from its file and warns if others can', () => {
+  const shape = v.strictObject({ box: v.strictObject({ pass: v.string() }) })
+  writeFileSync(`${folder}/secret`, 'top\n', { mode: 0o600 })
+  writeFileSync(path, `box:\n  pass_file: ${folder}/secret\n`)
+  const { pass: key, ...rest } = { pass: 'top' }
+  assert.deepEqual(rest, {})
+  const unknown = v.object({ box: v.object({ pass: v.string() }) })
+  assert.deepEqual(readYaml(path, unknown, 'box'), { value: { box: { pass: key } }, warnings: [] })
+  chmodSync(`${folder}/secret`, 0o644)
+  assert.deepEqual(readYaml(path, unknown, 'box').warnings, [
+    `"${folder}/secret" can be read by others`,
+  ])
+  assert.throws(() => readYaml(path, shape), { code: 78 })
+  writeFileSync(path, `box:\n  pass: x\n  pass_file: ${folder}/secret\n`)
+  assert.throws(() => readYaml(path, unknown, 'box'), /3:14: give "pass" or "pass_file", not both/)
+})

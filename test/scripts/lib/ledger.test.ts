@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { after, beforeEach, test } from 'node:test'
+import { alive } from '../../../scripts/lib/lease.ts'
+import { Ledger, type Line, RELEASED, replaceDurably } from '../../../scripts/lib/ledger.ts'
+import { lock } from '../../../scripts/lib/lock.ts'
+
+const folder = mkdtempSync('/tmp/f2b-ledger-')
+const path = `${folder}/leases`
+const NOW = 1_700_000_000
+after(() => rmSync(folder, { recursive: true }))
+beforeEach(() => rmSync(path, { force: true }))
+
+function open(): Ledger {
+  const ledger = new Ledger(path)
+  ledger.refresh()
+  return ledger
+}
+
+function line(text: string): Line {
+  const [address = '', jail = '', expires = '', owner = ''] = text.split(' ')
+  return { address, jail, expires: Number(expires), owner }
+}
+
+function living(ledger: Ledger): string[] {
+  const lines = Array.from(
+    ledger.living(NOW),
+    (l) => `${l.address} ${l.jail} ${l.expires} ${l.owner}`,
+  )
+  return lines.sort()
+}
+
+test('Ledger tells a lost file from an empty one', () => {
+  assert.equal(open().exists, false)
+  writeFileSync(path, '')
+  assert.equal(open().exists, true)
+})
+
+test('Ledger reads nothing before it is told to, so that a lock can come first', () => {
+  writeFileSync(path, '192.0.2.1 sshd 0 we')
+  const ledger = new Ledger(path)
+  assert.equal(ledger.exists, false)
+  assert.equal(readFileSync(path, 'utf8'), '192.0.2.1 sshd 0 we')
+  appendFileSync(path, 'b1\n')
+  ledger.refresh()
+  assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1'])
+})
+
+test('held() finds the last line about an (address, jail, owner) and no look-alike', () => {
+  const lines = [
+    '1.2.3.4 a 5 w',
+    '11.2.3.4 a 6 w',
+    '1.2.3.40 a 7 w',
+    '1.2.3.4/31 a 8 w',
+    '1.2.3.4 b 9 w',
+    '# 1.2.3.4 a 1 w',
+    '1.2.3.4 a 2 w',
+  ]
+  writeFileSync(path, `${lines.join('\n')}\n`)
+  const expected = [
+    { jail: 'a', owner: 'w', expires: 2 },
+    { jail: 'b', owner: 'w', expires: 9 },
+  ]
+  const ledger = open()
+  assert.deepEqual(ledger.held('1.2.3.4'), expected)
+  assert.deepEqual([...ledger.ended(NOW)].length, 5)
+  assert.deepEqual(ledger.held('1.2.3.4'), expected)
+  assert.deepEqual(ledger.held('2.3.4'), [])
+})
+
+test('put() is seen at once and written by commit() only', () => {
+  const ledger = open()
+  ledger.put(line('192.0.2.1 sshd 0 web1'))
+  assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1'])
+  assert.equal(open().exists, false)
+  ledger.commit()
+  assert.equal(readFileSync(path, 'utf8'), '192.0.2.1 sshd 0 web1\n')
+  ledger.put(line('192.0.2.2 sshd 0 web1'))
+  ledger.discard()
+  assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1'])
+})
+
+test('revert() takes back leases and remarks since the last settle()', () => {
+  const ledger = open()
+  ledger.put(line('192.0.2.1 sshd 1800000000 web1'))
+  ledger.commit()
+  ledger.settle()
+  ledger.put(line('192.0.2.1 sshd 0 web1'))
+  ledger.put(line('192.0.2.2 sshd 0 web1'))
+  ledger.remark('chain b', 'chain b gone')
+  ledger.commit()
+  ledger.revert()
+  assert.deepEqual(living(ledger), ['192.0.2.1 sshd 1800000000 web1'])
+  assert.deepEqual(living(open()), living(ledger))
+  assert.equal(ledger.remarks().at(-1), '# chain b gone')
+})
+
+test('refresh() sees what another process wrote', () => {
+  const [a, b] = [open(), open()]
+  a.put(line('192.0.2.1 sshd 0 web1'))
+  a.commit()
+  assert.deepEqual(b.held('192.0.2.1'), [])
+  b.refresh()
+  assert.equal(b.held('192.0.2.1').length, 1)
+})
+
+test('difference() counts and lists what makes one set of leases another', () => {
+  writeFileSync(
+    path,
+    '1.1.1.1 a 0 w\n1.1.1.2 a 0 w\n1.1.1.3 a 5 w\n1.1.1.1 b 0 w\n1.1.1.9 a 0 other\n',
+  )
+  const wanted = ['1.1.1.1 a 0 w', '1.1.1.3 a 0 w', '1.1.1.4 a 0 w', '1.1.1.9 a 0 w'].map(line)
+  const { changes, ...counts } = open().difference('w', 'a', wanted, NOW)
+  assert.deepEqual(counts, { added: 3, extended: 0, removed: 1, unchanged: 1 })
+  const expected = ['1.1.1.2 a 1 w', '1.1.1.3 a 0 w', '1.1.1.4 a 0 w', '1.1.1.9 a 0 w'].map(line)
+  assert.deepEqual(changes, expected)
+  assert.equal(open().difference('w', undefined, wanted, NOW).removed, 2)
+})
+
+test('compact() drops what has ended and keeps remarks and what it cannot read', () => {
+  writeFileSync(
+    path,
+    '# a\n192.0.2.1 sshd 5 w\n192.0.2.2 sshd 0 w\nwhat?\n192.0.2.2 sshd 1 w\n192.0.2.3 b 0 w\n',
+  )
+  const ledger = open()
+  ledger.compact(NOW)
+  assert.equal(readFileSync(path, 'utf8'), '# a\nwhat?\n192.0.2.3 b 0 w\n')
+  assert.deepEqual(living(ledger), ['192.0.2.3 b 0 w'])
+})
+
+test('refresh() cuts off an unfinished last line', () => {
+  writeFileSync(path, '192.0.2.1 sshd 0 web1\n192.0.2.2 sshd 0 w')
+  assert.deepEqual(living(open()), ['192.0.2.1 sshd 0 web1'])
+  assert.equal(readFileSync(path, 'utf8'), '192.0.2.1 sshd 0 web1\n')
+})
+
+test('commit() answers 75 where it cannot write', () => {
+  const ledger = new Ledger(`${folder}/none/leases`)
+  ledger.put(line('192.0.2.1 sshd 0 web1'))
+  assert.throws(() => ledger.commit(), { code: 75, message: /^Cannot write ".*": no such file/ })
+  assert.throws(() => replaceDurably(`${folder}/none/x`, ''), { code: 75 })
+})
+
+test('2000 random operations leave what a simple model says, in memory and on the disk', () => {
+  const seed = Number(process.env.SEED ?? 20_261_120)
+  let state = seed
+  const random = (below: number): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return Math.floor((state / 2 ** 32) * below)
+  }
+  const model = new Map<string, number>()
+  const pick = (letters: string): string => letters.charAt(random(letters.length))
+  let ledger = open()
+  for (let i = 0; i < 2000; i++) {
+    const jail = pick('ab')
+    const owner = pick('xyz')
+    const address = `192.0.2.${random(12)}${pick(' /').trim() && '/31'}`
+    const key = `${address} ${jail} ${owner}`
+    const action = random(20)
+    const expires = action < 6 ? RELEASED : ([0, NOW - 5, NOW + random(99)][random(3)] ?? 0)
+    if (action < 16) {
+      ledger.put({ address, jail, owner, expires })
+      if (random(8) === 0) ledger.discard()
+      else {
+        ledger.commit()
+        ledger.settle()
+        model.set(key, expires)
+      }
+    } else if (action === 16) ledger.compact(NOW)
+    else if (action === 17) ledger = open()
+    else if (action === 18) {
+      ledger.put({ address, jail, owner, expires })
+      ledger.commit()
+      ledger.revert()
+    } else {
+      const row = ledger.held(address).find((r) => r.jail === jail && r.owner === owner)
+      const known = model.get(key) ?? RELEASED
+      assert.equal(
+        alive(row?.expires ?? RELEASED, NOW),
+        alive(known, NOW),
+        `seed ${seed}, step ${i}`,
+      )
+    }
+    if (i % 50 !== 0) continue
+    const expected = [...model]
+      .filter(([, end]) => alive(end, NOW))
+      .map(([name, end]) => {
+        const [a, j, o] = name.split(' ')
+        return `${a} ${j} ${end} ${o}`
+      })
+    assert.deepEqual(living(ledger), expected.sort(), `seed ${seed}, step ${i}`)
+    assert.deepEqual(living(open()), living(ledger), `seed ${seed}, step ${i}`)
+  }
+})
+
+test('50 appenders side by side under the lock lose nothing', async () => {
+  const append = async (n: number): Promise<void> => {
+    const release = await lock(`${folder}/lock`)
+    try {
+      const ledger = open()
+      ledger.put(line(`192.0.2.${[...ledger.living(NOW)].length} sshd 0 w${n}`))
+      ledger.commit()
+    } finally {
+      release()
+    }
+  }
+  await Promise.all(Array.from({ length: 50 }, (_, n) => append(n)))
+  const lines = readFileSync(path, 'utf8').trim().split('\n')
+  assert.deepEqual(
+    lines.map((text) => text.split(' ')[0]),
+    Array.from({ length: 50 }, (_, n) => `192.0.2.${n}`),
+  )
+})
