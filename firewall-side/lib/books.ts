@@ -155,7 +155,7 @@ export class Books {
     for (const line of changes) {
       this.#put(line, whole)
       if (!whole) this.#touchText(jail, line.address)
-      else if (line.address.includes('/')) this.#noteWidth(jail, parseAddress(line.address))
+      else if (line.address.includes('/')) this.#noteText(jail, line.address)
     }
     this.#markSynced()
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
@@ -339,7 +339,12 @@ export class Books {
       this.#register.chains.set(jail, new Map([[owner, naming]]))
       this.#ledger.remark(chainRemark(jail, owner, naming))
     }
-    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+    this.#noteWidth(jail, address)
+  }
+
+  #noteText(jail: string, text: string): void {
+    const address = canonical(text)
+    if (address) this.#noteWidth(jail, address)
   }
 
   #touchText(jail: string, text: string): void {

@@ -64,7 +64,8 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  #undo: Line[] = []
+  /** What takes the changes back: rows, and remarks as they stand in the file. */
+  #undo: (Line | string)[] = []
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
   constructor(path: string) {
@@ -194,7 +195,7 @@ export class Ledger {
 
   /** Takes back everything since the last `settle`, because it could not take effect. */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(text) : []
+    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(lineOf) : []
     this.discard()
     this.#pending = undo
     this.commit()
@@ -312,6 +313,10 @@ export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o60
     } catch {}
     throw ioFailure(`write "${path}"`, error)
   }
+}
+
+function lineOf(entry: Line | string): string {
+  return typeof entry === 'string' ? entry : text(entry)
 }
 
 function text(line: Line): string {
