@@ -46,9 +46,11 @@ export async function setScene(lab: Perimeter, stage: Stage): Promise<Scene> {
 }
 
 /** Runs a line as root in its home, after showing it. @returns what it printed */
-export function play(stage: Stage, machine: Machine, line: string, timeout = 30_000) {
+export async function play(stage: Stage, machine: Machine, line: string): Promise<string> {
   stage.command(promptOf(machine), line)
-  return machine.sh(`cd; ${line}`, { timeout })
+  const ended = await machine.exec(['sh', '-euc', `cd; ${line}`], { timeout: 30_000 })
+  expect(ended.code === 0, `it ended with exit code ${ended.code}:\n${ended.stdout}${ended.stderr}`)
+  return ended.stdout
 }
 
 export function promptOf(machine: Machine): string {
