@@ -79,6 +79,11 @@ export function secondsLeft(expires: number, longest: number): number {
   return Math.min(Math.max(1, Math.ceil(expires - Date.now() / 1000)), longest)
 }
 
+/** The same to the millisecond, for a kernel that counts so: a ban of 8 seconds shall not last 9. */
+export function millisecondsLeft(expires: number, longest: number): number {
+  return Math.min(Math.max(1000, Math.ceil(expires * 1000 - Date.now())), longest * 1000)
+}
+
 /** Runs a packet-filter tool. @throws Failure 75 with the tool's first line */
 export async function tool(file: string, args: string[], input?: string): Promise<Ended> {
   const ended = await run(file, args, input === undefined ? {} : { input })

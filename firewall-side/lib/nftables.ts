@@ -1,7 +1,14 @@
 import { type Address, isSingle } from '../../scripts/lib/address.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
-import { type Backend, type Chain, type Change, type Entry, secondsLeft, tool } from './backend.ts'
+import {
+  type Backend,
+  type Chain,
+  type Change,
+  type Entry,
+  millisecondsLeft,
+  tool,
+} from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
 
@@ -196,8 +203,8 @@ function setName(jail: string, address: Address): string {
 function adding(entries: (Omit<Entry, 'expires'> & { expires?: number })[], fixed = 0): string[] {
   return bySet(entries).map(([set, list]) => {
     const elements = list.map(({ address, expires }) => {
-      const seconds = fixed || (expires ? secondsLeft(expires, LONGEST) : 0)
-      return keyOf(address) + (seconds ? ` timeout ${seconds}s` : '')
+      const time = fixed * 1000 || (expires ? millisecondsLeft(expires, LONGEST) : 0)
+      return keyOf(address) + (time ? ` timeout ${Math.floor(time / 1000)}s${time % 1000}ms` : '')
     })
     return `add element ${TABLE} ${set} { ${elements.join(', ')} }`
   })

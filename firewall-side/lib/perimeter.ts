@@ -63,7 +63,7 @@ export class Perimeter {
     return await this.#locked(async () => {
       const { entries, chains } = await this.#rebuild()
       this.#books.settle()
-      return `restored ${entries.length} blocks in ${chains.length} chains`
+      return `restored ${counted(entries, 'block')} in ${counted(chains, 'chain')}`
     })
   }
 
@@ -154,7 +154,7 @@ export class Perimeter {
     if (counts && equal) return []
     const { entries } = await this.#rebuild()
     if (entries.length === 0) return []
-    const line = `restored ${entries.length} blocks that the kernel did not have as they should be`
+    const line = `restored ${counted(entries, 'block')} that the kernel did not have as they should be`
     this.#books.log.push(line)
     return [line]
   }
@@ -246,4 +246,8 @@ function countPerJail(entries: { jail: string }[]): Map<string, number> {
   const counts = new Map<string, number>()
   for (const { jail } of entries) counts.set(jail, (counts.get(jail) ?? 0) + 1)
   return counts
+}
+
+function counted(list: readonly unknown[], noun: string): string {
+  return `${list.length} ${noun}${list.length === 1 ? '' : 's'}`
 }

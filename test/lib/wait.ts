@@ -18,3 +18,19 @@ export async function waitUntil(
     await sleep(every)
   }
 }
+
+/** Waits for some work, but no longer than until the signal: it then throws the signal's reason. */
+export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  const stop = new AbortController()
+  const aborted = new Promise<never>((_, reject) => {
+    const options = { once: true, signal: stop.signal }
+    signal.addEventListener('abort', () => reject(signal.reason), options)
+    if (signal.aborted) reject(signal.reason)
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    stop.abort()
+    work.catch(() => {}) // It fails when what it stands on is taken away.
+  }
+}
