@@ -40,6 +40,9 @@ export interface Difference {
 /** The end that is written for a lease that was given back: long past, whatever the clock does. */
 export const RELEASED = 1
 
+/** So many addresses are looked up in the bytes; 30 searches cost what parsing them all does. */
+const MANY = 30
+
 /**
  * Whoever must remember leases remembers them here: a text file of the lines that `list` prints and
  * `sync` reads, with remarks (`#`), readable and repairable by hand.
@@ -59,7 +62,8 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  #undo: string[] = []
+  /** Where the file ended before what may still be taken back. */
+  #settled: number | undefined
 
   constructor(path: string) {
     this.path = path
@@ -76,6 +80,11 @@ export class Ledger {
     return this.#stamp
   }
 
+  /** Bytes in the file. */
+  get size(): number {
+    return this.#bytes.length
+  }
+
   /** Reads the file again if somebody else changed it. Call it after taking the lock. */
   refresh(): void {
     const stamp = stampOf(this.path)
@@ -88,6 +97,8 @@ export class Ledger {
 
   /** Every row about an address, also ended ones; change them with `put` only. */
   held(address: string): readonly Row[] {
+    // Whoever asks about many addresses is served faster by parsing everything once.
+    if (this.#seen.size >= MANY) this.#parse()
     let rows = this.#all?.get(address) ?? this.#seen.get(address)
     if (!rows) {
       rows = this.#all ? [] : this.#search(address)
@@ -125,7 +136,6 @@ export class Ledger {
   put(line: Line): void {
     const rows = this.held(line.address) as Row[]
     const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
-    this.#undo.push(text({ ...line, expires: known?.expires ?? RELEASED }))
     this.#pending.push(text(line))
     if (known) known.expires = line.expires
     else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
@@ -168,6 +178,7 @@ export class Ledger {
   commit(): void {
     if (this.#pending.length === 0) return
     const lines = Buffer.from(`${this.#pending.join('\n')}\n`)
+    this.#settled ??= this.#bytes.length
     appendDurably(this.path, lines)
     this.#pending = []
     this.#bytes = Buffer.concat([this.#bytes, lines])
@@ -177,23 +188,24 @@ export class Ledger {
   /** Forgets what was noted and not committed. */
   discard(): void {
     this.#pending = []
-    this.#undo = []
+    this.#settled = undefined
     this.#stamp = 'stale'
     this.refresh()
   }
 
-  /** Takes back everything since the last `settle`, because it could not take effect. */
+  /**
+   * Takes back everything since the last `settle`, remarks too, because it could not take effect.
+   *
+   * @throws Failure 75
+   */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse() : []
-    this.discard()
-    this.#pending = undo
-    this.commit()
+    if (this.#settled !== undefined) truncateDurably(this.path, this.#settled)
     this.discard()
   }
 
   /** Says that what was committed has taken effect and will not be reverted. */
   settle(): void {
-    this.#undo = []
+    this.#settled = undefined
   }
 
   /**
@@ -233,6 +245,7 @@ export class Ledger {
       else all.set(line.address, [{ jail: line.jail, owner: line.owner, expires: line.expires }])
     }
     this.#all = all
+    this.#seen.clear()
     return all
   }
 
@@ -296,6 +309,21 @@ export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o60
     try {
       unlinkSync(beside)
     } catch {}
+    throw ioFailure(`write "${path}"`, error)
+  }
+}
+
+/** Cuts a file off after so many bytes. @throws Failure 75 */
+function truncateDurably(path: string, size: number): void {
+  try {
+    const fd = openSync(path, 'r+')
+    try {
+      ftruncateSync(fd, size)
+      fdatasyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
     throw ioFailure(`write "${path}"`, error)
   }
 }
