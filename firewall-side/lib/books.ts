@@ -20,6 +20,12 @@ import type { Paths } from './paths.ts'
 import { KEEP, type Request } from './request.ts'
 import { Usage } from './usage.ts'
 
+/** How many jails one server may have at a time. */
+const MAX_JAILS = 256
+
+/** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
+const ROOM = 8_000_000
+
 /** Who asks: the owner that the key stands for, and the address it came from. */
 export interface Caller {
   owner: string
@@ -72,6 +78,7 @@ export class Books {
     if (this.#register.generation === '') {
       this.#ledger.remark(generationRemark(true))
       this.#ledger.commit()
+      this.#ledger.settle()
       this.#register = readRegister(this.#ledger.remarks())
     }
     this.usage.load(this.#ledger, this.at)
@@ -105,7 +112,8 @@ export class Books {
     const { owner } = this.#caller
     const own = this.#own(address.text, jail)
     if (own) this.#put({ address: address.text, jail, owner, expires: RELEASED })
-    this.touch(jail, address)
+    // A range that was never banned here must not teach the chain to look for its length.
+    if (own || isSingle(address)) this.touch(jail, address)
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
@@ -235,7 +243,13 @@ export class Books {
     for (const _ of this.#ledger.ended(this.at)) ended++
     if (ended <= more) return
     this.#ledger.compact(this.at, writeRegister(this.#register, this.#ledger.remarks()))
+    this.usage.compacted = this.#ledger.size
     this.usage.save(this.#ledger)
+  }
+
+  /** Rewrites the ledger once most of it is over, so that no churn fills the disk. */
+  shrink(): void {
+    if (this.#ledger.size > 2 * this.usage.compacted + ROOM) this.compact(-1)
   }
 
   *#mine(jail: string | undefined): Generator<Line> {
@@ -274,6 +288,7 @@ export class Books {
     const { owner } = this.#caller
     const owners = this.#register.chains.get(jail) ?? new Map<string, Naming>()
     const known = owners.get(owner)
+    if (!known) this.#checkJails()
     const naming = {
       ports: ports === KEEP ? (known?.ports ?? 'all') : ports,
       protocol: protocol === KEEP ? (known?.protocol ?? 'all') : protocol,
@@ -314,6 +329,17 @@ export class Books {
     this.usage.recount(this.#ledger, this.at)
     if (this.usage.leases(owner) + more <= max) return
     throw new Failure(EXIT.refused, `max_leases ${max} reached: no room for more of "${owner}"`)
+  }
+
+  /** A chain per jail costs every packet, so a server cannot have as many as it likes. */
+  #checkJails(): void {
+    const { owner } = this.#caller
+    const jails = [...this.#register.chains.values()].filter((owners) => owners.has(owner)).length
+    if (jails < MAX_JAILS) return
+    throw new Failure(
+      EXIT.refused,
+      `${MAX_JAILS} jails reached: flush those that "${owner}" no longer uses`,
+    )
   }
 
   #isRefused(address: Address): boolean {
