@@ -31,8 +31,9 @@ fluships and checkfw beside this program.`,
     const { caller, request, rest } = await readHead(input)
     const single = request === SESSION ? undefined : parseCommand(request)
     const { perimeter, config } = await openPerimeter(caller)
-    if (single) await runSingle(perimeter, single)
-    else await runSession(perimeter, new Reader(config.max_leases), rest, input)
+    if (single) return runSingle(perimeter, single)
+    await runSession(perimeter, new Reader(config.max_leases), rest, input)
+    process.stdin.destroy()
   },
 })
 
@@ -61,16 +62,21 @@ async function runSession(
     for (const requests of turnsOf(reader.feed(chunk))) {
       const answers = await perimeter.perform(requests)
       const texts = answers.map((answer, i) => answerText(requests[i] ?? { verb: 'check' }, answer))
-      await write(texts.join(''))
+      // What arrived from somebody who is gone is not worked off: nobody was told that it is done.
+      if (!(await write(texts.join('')))) return
     }
     const next = await input.next()
     chunk = next.done ? undefined : next.value
   }
 }
 
-/** Waits until the server takes what it is told, without any lock: nothing piles up here. */
-function write(text: string): Promise<void> {
-  return new Promise((resolve) => process.stdout.write(text, () => resolve()))
+/**
+ * Waits until the server takes what it is told, without any lock: nothing piles up here.
+ *
+ * @returns false if it is gone
+ */
+function write(text: string): Promise<boolean> {
+  return new Promise((resolve) => process.stdout.write(text, (error) => resolve(!error)))
 }
 
 /** Reads the gate's line and the request. Both are checked here again: the gate may be wrong. */
