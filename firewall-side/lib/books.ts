@@ -2,7 +2,7 @@ import { type Address, checkBannable, isSingle, parseAddress } from '../../scrip
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
-import { unionOfServices } from '../../scripts/lib/ports.ts'
+import { type Service, unionOfServices } from '../../scripts/lib/ports.ts'
 import type { Chain, Contents, Entry } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import {
@@ -187,7 +187,7 @@ export class Books {
   chains(): Chain[] {
     return [...this.#register.chains].map(([jail, owners]) => ({
       jail,
-      services: unionOfServices(owners.values()),
+      services: servicesOf(owners.values()),
       widths: this.#register.widths.get(jail) ?? [],
     }))
   }
@@ -349,6 +349,15 @@ export class Books {
     } catch {
       return true
     }
+  }
+}
+
+/** A name that /etc/services no longer has must not stop every ban: then all ports are blocked. */
+function servicesOf(namings: Iterable<Naming>): Service[] {
+  try {
+    return unionOfServices(namings)
+  } catch {
+    return [{ protocol: 'all', ports: 'all' }]
   }
 }
 

@@ -43,6 +43,12 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
       if (error.code !== 'ENOENT') return // aborted: 'close' follows
       resolve({ code: 127, stdout: '', stderr: `${file}: not found` })
     })
+    // A shared SSH connection keeps the pipes of a client that we killed, as long as it likes.
+    child.on('exit', (_, killed) => {
+      if (!killed) return
+      child.stdout?.destroy()
+      child.stderr?.destroy()
+    })
     child.on('close', (code) => resolve({ code: code ?? 137, ...output }))
     // A program that ends without reading all of its input breaks the pipe; its exit status says why.
     child.stdin?.on('error', () => {})

@@ -13,7 +13,7 @@ const CONFIG_DIR = '/etc/fail2ban-perimeter'
 const CONNECT = 3
 
 /** More characters than any answer has: 100,000 leases are 6 million. */
-const LONGEST_ANSWER = 100_000_000
+const LONGEST_ANSWER = 32_000_000
 
 /** ssh's own exit status when the transport failed; the far side uses only 0 to 125. */
 const TRANSPORT = 255
