@@ -323,7 +323,11 @@ describe('a hostile server', () => {
     silent.stdin.write('sync fail2ban-sshd 22 tcp 3\n203.0.113.77 0\n')
     // Asks for much, and never reads it: the master takes no more at some point.
     const deaf = await web1.spawn(['sh', '-c', 'yes list | ssh edge1 firewall | sleep 60'])
-    const busy = await web1.spawn(['sh', '-c', 'yes check | ssh edge1 firewall >/dev/null'])
+    const busy = await web1.spawn([
+      'sh',
+      '-c',
+      'yes flush fail2ban-x | ssh edge1 firewall >/dev/null',
+    ])
     for (let i = 0; i < 5; i++) {
       const since = performance.now()
       const ended = await ssh(web2, `banip fail2ban-sshd ${VICTIM} 22 tcp`)

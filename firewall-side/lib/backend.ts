@@ -20,6 +20,12 @@ export interface Entry {
   expires: number
 }
 
+/** A chain and everything that is to be in it. */
+export interface Load {
+  chain: Chain
+  entries: Entry[]
+}
+
 /** Everything that the kernel should hold. */
 export interface Contents {
   chains: Chain[]
@@ -41,8 +47,8 @@ export interface Change {
   /** Entries that the kernel has with another end. */
   extend: Entry[]
   leave: { address: Address; jail: string }[]
-  /** Jails whose entries are replaced as a whole. */
-  load: Map<string, Entry[]>
+  /** Chains whose entries are replaced as a whole. */
+  load: Load[]
 }
 
 /**
@@ -79,4 +85,11 @@ export async function tool(file: string, args: string[], input?: string): Promis
   if (ended.code === 0) return ended
   const line = ended.stderr.trim().split('\n')[0] || `exit status ${ended.code}`
   throw new Failure(EXIT.temporary, `Cannot change the packet filter: ${file}: ${line}`)
+}
+
+/** Sorts entries to their chains. */
+export function loadsOf(chains: Chain[], entries: Entry[]): Load[] {
+  const loads = new Map(chains.map((chain) => [chain.jail, { chain, entries: [] as Entry[] }]))
+  for (const entry of entries) loads.get(entry.jail)?.entries.push(entry)
+  return [...loads.values()]
 }

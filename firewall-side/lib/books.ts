@@ -25,6 +25,8 @@ const MAX_JAILS = 256
 
 /** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
 const ROOM = 8_000_000
+/** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
+export const SLACK = 3
 
 /** Who asks: the owner that the key stands for, and the address it came from. */
 export interface Caller {
@@ -112,8 +114,9 @@ export class Books {
     const { owner } = this.#caller
     const own = this.#own(address.text, jail)
     if (own) this.#put({ address: address.text, jail, owner, expires: RELEASED })
-    // A range that was never banned here must not teach the chain to look for its length.
-    if (own || isSingle(address)) this.touch(jail, address)
+    // Also if it was not banned: an unban that was killed half way is repeated. But what the chain
+    // cannot hold needs no telling, and must not make the ledger longer.
+    if (this.#looksFor(jail, address)) this.touch(jail, address)
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
@@ -122,7 +125,7 @@ export class Books {
     const lines = [...this.#mine(jail)]
     for (const line of lines) {
       this.#put({ ...line, expires: RELEASED })
-      this.touch(line.jail, parseAddress(line.address))
+      this.#touchText(line.jail, line.address)
     }
     for (const [name, owners] of [...this.#register.chains]) {
       if ((jail === undefined || jail === name) && owners.has(owner)) this.#unname(name)
@@ -132,9 +135,10 @@ export class Books {
   }
 
   list(jail: string | undefined): string[] {
-    return Array.from(this.#mine(jail), (line) =>
-      formatLease({ ...line, address: parseAddress(line.address) }),
-    )
+    return [...this.#mine(jail)].flatMap((line) => {
+      const address = canonical(line.address)
+      return address ? [formatLease({ ...line, address })] : []
+    })
   }
 
   /** @returns what changed, in the words that `sync` prints */
@@ -151,11 +155,14 @@ export class Books {
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
     if (wanted.size > 0) this.#name(jail, naming)
+    // So much at once is loaded as a whole, and needs no account of each address.
+    const whole = changes.length > 1000 && changes.length > unchanged
+    if (whole) this.loads.add(jail)
     for (const line of changes) {
-      this.#put(line)
-      this.touch(jail, parseAddress(line.address))
+      this.#put(line, whole)
+      if (!whole) this.#touchText(jail, line.address)
+      else if (line.address.includes('/')) this.#noteText(jail, line.address)
     }
-    if (changes.length > 1000 && changes.length > unchanged) this.loads.add(jail)
     this.#markSynced()
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
     if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
@@ -167,20 +174,20 @@ export class Books {
     const addresses = this.touched.get(jail)
     if (addresses) addresses.set(address.text, address)
     else this.touched.set(jail, new Map([[address.text, address]]))
-    if (!isSingle(address)) this.#noteWidth(jail, `${address.family}/${address.prefix}`)
+    this.#noteWidth(jail, address)
   }
 
   /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
   touchEnded(): void {
     for (const { address, jail } of this.#ledger.ended(this.at)) {
-      if (this.#register.chains.has(jail)) this.touch(jail, parseAddress(address))
+      if (this.#register.chains.has(jail)) this.#touchText(jail, address)
     }
   }
 
   /** Touches every lease that ends after a moment. */
   touchLong(moment: number): void {
     for (const { address, jail, expires } of this.#ledger.living(this.at)) {
-      if (expires > moment) this.touch(jail, parseAddress(address))
+      if (expires > moment) this.#touchText(jail, address)
     }
   }
 
@@ -195,11 +202,15 @@ export class Books {
   /** Everything that the kernel should hold. Walks the whole ledger. */
   contents(at = this.at): Contents {
     const entries = new Map<string, Entry>()
-    for (const { address, jail, expires } of this.#ledger.living(at)) {
-      const key = `${address} ${jail}`
+    for (const line of this.#ledger.living(at)) {
+      const { jail, expires } = line
+      const key = `${line.address} ${jail}`
       const known = entries.get(key)
+      const address = known?.address ?? canonical(line.address)
+      if (!address) continue
       if (known) known.expires = later(known.expires, expires)
-      else entries.set(key, { address: parseAddress(address), jail, expires })
+      else entries.set(key, { address, jail, expires })
+      this.#adopt(line, address)
     }
     return { chains: this.chains(), entries: [...entries.values()], never: this.never }
   }
@@ -226,6 +237,7 @@ export class Books {
   /** Takes everything back, because the kernel does not have it. */
   revert(): void {
     this.#ledger.revert()
+    this.#register = readRegister(this.#ledger.remarks())
     this.usage.recount(this.#ledger, this.at)
     this.clear()
   }
@@ -265,18 +277,24 @@ export class Books {
     return row && alive(row.expires, this.at) ? row : undefined
   }
 
-  #latest(address: string, jail: string): number | undefined {
+  #latest(address: string, jail: string, at = this.at): number | undefined {
     let latest: number | undefined
     for (const row of this.#ledger.held(address)) {
-      if (row.jail !== jail || !alive(row.expires, this.at)) continue
+      if (row.jail !== jail || !alive(row.expires, at)) continue
       latest = latest === undefined ? row.expires : later(latest, row.expires)
     }
     return latest
   }
 
-  #put(line: Line): void {
-    const key = `${line.address} ${line.jail}`
-    if (!this.#before.has(key)) this.#before.set(key, this.#latest(line.address, line.jail))
+  #noteEnd(address: string, jail: string): void {
+    const key = `${address} ${jail}`
+    if (!this.#before.has(key)) {
+      this.#before.set(key, this.#latest(address, jail, this.at - SLACK))
+    }
+  }
+
+  #put(line: Line, whole = false): void {
+    if (!whole) this.#noteEnd(line.address, line.jail)
     const was = this.#own(line.address, line.jail) !== undefined
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)
@@ -296,23 +314,55 @@ export class Books {
     if (known?.ports === naming.ports && known.protocol === naming.protocol) return
     owners.set(owner, naming)
     this.#register.chains.set(jail, owners)
-    this.#ledger.remark(chainRemark(jail, owner, naming))
+    this.#ledger.remark(chainRemark(jail, owner, naming), chainRemark(jail, owner, known))
   }
 
   #unname(jail: string): void {
+    const { owner } = this.#caller
     const owners = this.#register.chains.get(jail)
-    owners?.delete(this.#caller.owner)
+    const known = owners?.get(owner)
+    owners?.delete(owner)
     if (owners?.size === 0) this.#register.chains.delete(jail)
-    this.#ledger.remark(chainRemark(jail, this.#caller.owner))
+    this.#ledger.remark(chainRemark(jail, owner), chainRemark(jail, owner, known))
   }
 
-  #noteWidth(jail: string, width: string): void {
+  #noteWidth(jail: string, address: Address): void {
+    if (isSingle(address)) return
+    const width = `${address.family}/${address.prefix}`
     const known = this.#register.widths.get(jail) ?? []
     if (known.includes(width)) return
     const widths = [...known, width]
     this.#register.widths.set(jail, widths)
-    this.#ledger.remark(widthsRemark(jail, widths))
+    this.#ledger.remark(widthsRemark(jail, widths), widthsRemark(jail, known))
     this.fresh.add(jail)
+  }
+
+  /** True if a block of that length can be in the jail's chain. */
+  #looksFor(jail: string, address: Address): boolean {
+    if (!this.#register.chains.has(jail)) return false
+    const width = `${address.family}/${address.prefix}`
+    return isSingle(address) || this.#register.widths.get(jail)?.includes(width) === true
+  }
+
+  /** Gives a lease that somebody wrote into the ledger by hand the chain that it needs. */
+  #adopt({ jail, owner, expires }: Line, address: Address): void {
+    if (!alive(expires, this.at)) return
+    if (!this.#register.chains.has(jail)) {
+      const naming = { ports: 'all', protocol: 'all' }
+      this.#register.chains.set(jail, new Map([[owner, naming]]))
+      this.#ledger.remark(chainRemark(jail, owner, naming))
+    }
+    this.#noteWidth(jail, address)
+  }
+
+  #noteText(jail: string, text: string): void {
+    const address = canonical(text)
+    if (address) this.#noteWidth(jail, address)
+  }
+
+  #touchText(jail: string, text: string): void {
+    const address = canonical(text)
+    if (address) this.touch(jail, address)
   }
 
   #markSynced(): void {
@@ -358,6 +408,16 @@ function servicesOf(namings: Iterable<Naming>): Service[] {
     return unionOfServices(namings)
   } catch {
     return [{ protocol: 'all', ports: 'all' }]
+  }
+}
+
+/** The address of a ledger's line; undefined for what somebody mistyped there: it blocks nobody. */
+function canonical(text: string): Address | undefined {
+  try {
+    const address = parseAddress(text)
+    return address.text === text ? address : undefined
+  } catch {
+    return undefined
   }
 }
 

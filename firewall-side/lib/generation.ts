@@ -1,5 +1,6 @@
 import { now } from '../../scripts/lib/lease.ts'
 import { replaceDurably } from '../../scripts/lib/ledger.ts'
+import { parsePorts, parseProtocols } from '../../scripts/lib/ports.ts'
 
 /** Ports and protocols as an owner named them for a jail. */
 export interface Naming {
@@ -41,7 +42,7 @@ export function readRegister(remarks: string[]): Register {
     } else if (word === 'chain') {
       readChain(register, rest)
     } else if (word === 'widths' && rest[0]) {
-      register.widths.set(rest[0], rest.slice(1))
+      register.widths.set(rest[0], rest.slice(1).filter(isWidth))
     }
   }
   return register
@@ -92,8 +93,24 @@ export function generationRemark(lost: boolean): string {
 function readChain(register: Register, [jail, owner, ports, protocol]: string[]): void {
   if (!jail || !owner || !ports) return
   const owners = register.chains.get(jail) ?? new Map<string, Naming>()
-  if (protocol) owners.set(owner, { ports, protocol })
+  if (protocol && isNaming(ports, protocol)) owners.set(owner, { ports, protocol })
   else owners.delete(owner)
   if (owners.size > 0) register.chains.set(jail, owners)
   else register.chains.delete(jail)
+}
+
+/** False for a remark that only looks like one of ours, or was mistyped. */
+function isNaming(ports: string, protocol: string): boolean {
+  try {
+    parsePorts(ports)
+    parseProtocols(protocol)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function isWidth(width: string): boolean {
+  const [, family, prefix] = /^(inet[46])\/([1-9]\d{0,2})$/.exec(width) ?? []
+  return Number(prefix) < (family === 'inet4' ? 32 : 128)
 }

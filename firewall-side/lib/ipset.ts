@@ -1,7 +1,16 @@
 import type { Family } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { run } from '../../scripts/lib/run.ts'
-import { type Backend, type Chain, type Change, type Entry, secondsLeft, tool } from './backend.ts'
+import {
+  type Backend,
+  type Chain,
+  type Change,
+  type Entry,
+  type Load,
+  loadsOf,
+  secondsLeft,
+  tool,
+} from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
 import * as netfilter from './netfilter.ts'
@@ -22,15 +31,17 @@ export function ipset(config: FirewallConfig): Backend {
   const { hooks, blocktype } = config
 
   const makeChains = async (chains: Chain[], drop: Chain[]): Promise<void> => {
-    const sets = chains.flatMap(({ jail }) => bothSets(chainName(jail)))
-    await sendToIpset([...bothSets('f2b-never'), ...sets].map(create))
+    const gone = drop.map(({ jail }) => chainName(jail))
+    const wanted = chains.map(({ jail }) => chainName(jail))
+    await sendToIpset(['f2b-never', ...wanted].flatMap(bothSets).map(create))
     for (const family of netfilter.FAMILIES) {
       const now = await netfilter.dump(family)
-      if (now) await writeChains(family, now, chains)
+      if (!now) continue
+      // Also what was to go when somebody was killed.
+      gone.push(...netfilter.ourChains(now).filter((chain) => !wanted.includes(chain)))
+      await writeChains(family, now, chains)
     }
-    await sendToIpset(
-      drop.flatMap(({ jail }) => bothSets(chainName(jail))).map((s) => `destroy ${s}`),
-    )
+    if (gone.length > 0) await destroy([...new Set(gone)].flatMap(bothSets))
   }
 
   const writeChains = async (family: Family, now: netfilter.Dump, chains: Chain[]) => {
@@ -60,9 +71,7 @@ export function ipset(config: FirewallConfig): Backend {
 
     async rebuild({ chains, entries, never }) {
       await makeChains(chains, [])
-      const load = new Map<string, Entry[]>(chains.map(({ jail }) => [jail, []]))
-      for (const entry of entries) load.get(entry.jail)?.push(entry)
-      await sendToIpset([...neverLines({ never }), ...loadLines(load)])
+      await sendToIpset([...neverLines({ never }), ...loadLines(loadsOf(chains, entries))])
     },
 
     async count(chains) {
@@ -79,7 +88,6 @@ export function ipset(config: FirewallConfig): Backend {
     },
 
     async remove() {
-      const names = (await run('ipset', ['list', '-n'])).stdout.split('\n')
       for (const family of netfilter.FAMILIES) {
         const now = await netfilter.dump(family)
         if (!now) continue
@@ -88,8 +96,7 @@ export function ipset(config: FirewallConfig): Backend {
           family,
           netfilter.chainLines(family, now, [], hooks, () => []),
         )
-        const ours = [...sets, setName('f2b-never', family)].filter((set) => names.includes(set))
-        await sendToIpset(ours.map((set) => `destroy ${set}`))
+        await destroy([...sets, setName('f2b-never', family), setName('f2b-swap', family)])
       }
     },
   }
@@ -105,6 +112,12 @@ export function foreignFailure(chain: string): Failure {
 
 async function sendToIpset(lines: string[]): Promise<void> {
   if (lines.length > 0) await tool('ipset', ['-exist', 'restore'], `${lines.join('\n')}\n`)
+}
+
+/** Destroys those of the sets that there are. */
+async function destroy(sets: string[]): Promise<void> {
+  const names = (await run('ipset', ['list', '-n'])).stdout.split('\n')
+  await sendToIpset(sets.filter((set) => names.includes(set)).map((set) => `destroy ${set}`))
 }
 
 function setName(chain: string, family: Family): string {
@@ -127,8 +140,8 @@ function neverLines({ never }: Pick<Change, 'never'>): string[] {
   })
 }
 
-function loadLines(load: Map<string, Entry[]>): string[] {
-  return [...load].flatMap(([jail, entries]) =>
+function loadLines(loads: Load[]): string[] {
+  return loads.flatMap(({ chain: { jail }, entries }) =>
     netfilter.FAMILIES.flatMap((family) => {
       const elements = entries.filter((e) => e.address.family === family).map(element)
       return replaced(setName(chainName(jail), family), elements)

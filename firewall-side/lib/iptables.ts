@@ -1,5 +1,5 @@
 import { type Address, type Family, parseAddress } from '../../scripts/lib/address.ts'
-import type { Backend, Chain, Change, Entry } from './backend.ts'
+import { type Backend, type Chain, type Change, type Entry, loadsOf } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { foreignFailure } from './ipset.ts'
 import { chainName } from './names.ts'
@@ -57,8 +57,9 @@ export function iptables(config: FirewallConfig): Backend {
     },
 
     async rebuild({ chains, entries, never }) {
-      const byJail = new Map<string, Entry[]>(chains.map(({ jail }) => [jail, []]))
-      for (const entry of entries) byJail.get(entry.jail)?.push(entry)
+      const byJail = new Map(
+        loadsOf(chains, entries).map((load) => [load.chain.jail, load.entries]),
+      )
       await writeChains(chains, never, (jail) => byJail.get(jail))
     },
 
@@ -130,9 +131,9 @@ function wantedSources(
     wanted.set(jail, fresh)
     return fresh
   }
-  for (const [jail, entries] of change.load) {
+  for (const { chain, entries } of change.load) {
     const addresses = entries.map((entry) => entry.address)
-    wanted.set(jail, new Set(texts(addresses, family)))
+    wanted.set(chain.jail, new Set(texts(addresses, family)))
   }
   for (const { jail, address } of change.leave) of(jail).delete(address.text)
   for (const { jail, address } of [...change.enter, ...change.extend]) {

@@ -49,18 +49,21 @@ export function nftables(config: FirewallConfig): Backend {
 
     async rebuild({ chains, entries, never }) {
       const fresh = chains.map((chain) => chain.jail)
-      const change = {
+      const all = {
         chains,
         fresh,
         drop: [],
         never,
-        enter: [],
+        enter: entries,
         extend: [],
         leave: [],
-        load: new Map(),
+        load: [],
       }
-      const lines = changeLines(change, hooks, verdict)
-      await commit([`add table ${TABLE}`, `delete table ${TABLE}`, ...lines, ...adding(entries)])
+      await commit([
+        `add table ${TABLE}`,
+        `delete table ${TABLE}`,
+        ...changeLines(all, hooks, verdict),
+      ])
     },
 
     async count(chains) {
@@ -91,8 +94,7 @@ function changeLines(change: Change, hooks: string[], verdict: string): string[]
   }
   lines.push(...change.drop.flatMap(dropChain))
   if (change.never) lines.push(...neverElements(change.never))
-  for (const [jail, entries] of change.load)
-    lines.push(...flushSets(jail, entries), ...adding(entries))
+  for (const { chain, entries } of change.load) lines.push(...flushSets(chain), ...adding(entries))
   lines.push(...adding(change.enter))
   // An element that is there may keep its old timeout when it is added again, depending on the
   // kernel, and deleting one that is not there fails: add, delete, add is right in every case.
@@ -180,10 +182,9 @@ function dropChain({ jail, widths }: Chain): string[] {
   ]
 }
 
-function flushSets(jail: string, entries: Entry[]): string[] {
-  const families = ['inet4', 'inet6'].map((family) => `${chainName(jail)}/${family}`)
-  const sets = new Set([...families, ...entries.map((e) => setName(jail, e.address))])
-  return [...sets].map((set) => `flush set ${TABLE} ${set}`)
+function flushSets({ jail, widths }: Chain): string[] {
+  const sets = ['inet4', 'inet6', ...widths].map((width) => `${chainName(jail)}/${width}`)
+  return sets.map((set) => `flush set ${TABLE} ${set}`)
 }
 
 function setName(jail: string, address: Address): string {

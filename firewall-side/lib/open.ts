@@ -30,22 +30,27 @@ export async function openPerimeter(
   const config = await settled(paths.config, 'firewall', async () => {
     return (await import('./config.ts')).readFirewallConfig(paths.config)
   })
-  const backend = await chooseBackend(config, `${paths.run}/firewall.backend`)
-  return { perimeter: new Perimeter(config, paths, backend, caller), config }
+  const { backend, changed } = await chooseBackend(config, `${paths.run}/firewall.backend`)
+  const perimeter = new Perimeter(config, paths, backend, caller)
+  if (changed) await perimeter.restore()
+  return { perimeter, config }
 }
 
 /**
  * The backend that the configuration names. What `auto` found is remembered until the next boot. If
- * another backend, other hooks or another block type were in use, what they left in the kernel goes,
- * and the first command after builds everything anew.
+ * another backend, other hooks or another block type were in use, what they left in the kernel goes
+ * and everything has to be built anew (`changed`).
  */
-async function chooseBackend(config: FirewallConfig, memory: string): Promise<Backend> {
+async function chooseBackend(
+  config: FirewallConfig,
+  memory: string,
+): Promise<{ backend: Backend; changed: boolean }> {
   const used = readMemory(memory)
   const [usedName, ...usedRest] = used.split(' ')
   const rest = [config.blocktype, ...config.hooks]
   const sameRest = usedRest.join(' ') === rest.join(' ')
   if (usedName && sameRest && (config.backend === 'auto' || config.backend === usedName)) {
-    return BACKENDS[usedName as Name](config)
+    return { backend: BACKENDS[usedName as Name](config), changed: false }
   }
   const backend = await firstThatWorks(config)
   if (usedName) {
@@ -53,7 +58,7 @@ async function chooseBackend(config: FirewallConfig, memory: string): Promise<Ba
     await BACKENDS[usedName as Name]({ ...config, hooks }).remove()
   }
   writeFileSync(memory, [backend.name, ...rest].join(' '), { mode: 0o600 })
-  return backend
+  return { backend, changed: used !== '' }
 }
 
 async function firstThatWorks(config: FirewallConfig): Promise<Backend> {

@@ -1,8 +1,8 @@
 import type { Address } from '../../scripts/lib/address.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
 import { lock } from '../../scripts/lib/lock.ts'
-import type { Backend, Chain, Change } from './backend.ts'
-import { Books, type Caller } from './books.ts'
+import { type Backend, type Chain, type Change, loadsOf } from './backend.ts'
+import { Books, type Caller, SLACK } from './books.ts'
 import type { FirewallConfig } from './config.ts'
 import { journal } from './journal.ts'
 import type { Paths } from './paths.ts'
@@ -20,9 +20,6 @@ const COMPACT_AT = 1000
 
 /** So many refusals of one batch stand in the journal; the others are counted. */
 const REFUSED = 10
-
-/** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
-const SLACK = 3
 
 /**
  * The perimeter of one firewall: the books say who holds what and until when; the backend only
@@ -51,18 +48,31 @@ export class Perimeter {
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
     return await this.#locked(async () => {
-      const answers: Answer[] = []
-      for (const request of requests) answers.push(await this.#answer(request))
-      this.#logRefused(answers)
-      try {
-        await this.#takeEffect()
-        return answers
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error
-        const failed = { code: error.code, lines: [], error: error.message }
-        return answers.map((answer) => (answer.code === 0 ? failed : answer))
+      const done: Answer[] = []
+      let open: Answer[] = []
+      for (const request of requests) {
+        // A check looks at the kernel, so what stands before it has to be there.
+        if (!(request instanceof Failure) && request.verb === 'check') {
+          done.push(...(await this.#conclude(open)))
+          open = []
+        }
+        open.push(await this.#answer(request))
       }
+      return [...done, ...(await this.#conclude(open))]
     })
+  }
+
+  /** Makes what was answered take effect; if that fails, that is the answer. */
+  async #conclude(answers: Answer[]): Promise<Answer[]> {
+    this.#logRefused(answers)
+    try {
+      await this.#takeEffect()
+      return answers
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      const failed = { code: error.code, lines: [], error: error.message }
+      return answers.map((answer) => (answer.code === 0 ? failed : answer))
+    }
   }
 
   /** Makes the kernel equal to the books: at boot, before the network is up. */
@@ -138,6 +148,7 @@ export class Perimeter {
     if (request.verb === 'list') return this.#books.list(request.jail)
     if (request.verb === 'sync') return [this.#books.sync(request)]
     if (request.verb === 'check') return await this.#check()
+    if (request.verb === 'generation') return [this.#books.generation]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
     if (request.verb === 'flush') this.#books.flush(request.jail)
@@ -152,6 +163,7 @@ export class Perimeter {
         `lost generation: the firewall has a new, empty ledger (${generation}) and needs a sync`,
       )
     }
+    if (!this.#backend.expires) this.#books.touchEnded()
     await this.#takeEffect()
     const restored = await this.#repair()
     return [`generation ${generation}`, `leases ${usage.leases(this.#caller.owner)}`, ...restored]
@@ -159,16 +171,17 @@ export class Perimeter {
 
   /** Compares the counts of books and kernel, and builds the kernel's part anew if they differ. */
   async #repair(): Promise<string[]> {
-    const chains = this.#books.chains()
-    const counts = await this.#backend.count(chains)
     const least = countPerJail(this.#books.contents(this.#books.at + SLACK).entries)
     const most = countPerJail(this.#books.contents(this.#books.at - SLACK).entries)
+    const chains = this.#books.chains()
+    const counts = await this.#backend.count(chains)
     const equal = chains.every(({ jail }) => {
       const count = counts?.get(jail) ?? -1
       return count >= (least.get(jail) ?? 0) && count <= (most.get(jail) ?? 0)
     })
-    if (equal || (most.size === 0 && counts === undefined)) return []
+    if (counts && equal) return []
     const { entries } = await this.#rebuild()
+    if (entries.length === 0) return []
     const line = `restored ${entries.length} blocks that the kernel did not have as they should be`
     this.#books.log.push(line)
     return [line]
@@ -205,6 +218,7 @@ export class Perimeter {
   async #rebuild() {
     const contents = this.#books.contents()
     await this.#backend.rebuild(contents)
+    this.#books.commit()
     this.#books.usage.never = contents.never.map((address) => address.text).join(' ')
     return contents
   }
@@ -220,27 +234,24 @@ export class Perimeter {
       enter: [],
       extend: [],
       leave: [],
-      load: new Map(),
+      load: [],
     }
     const moved = chains.some((chain) => !sameServices(chain, this.#before.get(chain.jail)))
     if (moved || change.drop.length + change.fresh.length > 0) change.chains = chains
     if (neverChanged || change.chains) change.never = never
     for (const [jail, addresses] of touched) {
-      if (!after.has(jail)) continue
-      if (loads.has(jail)) change.load.set(jail, [])
-      else for (const address of addresses.values()) this.#addEntry(change, jail, address)
+      if (!after.has(jail) || loads.has(jail)) continue
+      for (const address of addresses.values()) this.#addEntry(change, jail, address)
     }
-    if (change.load.size > 0) {
-      for (const entry of this.#books.contents().entries) change.load.get(entry.jail)?.push(entry)
-    }
+    const whole = chains.filter((chain) => loads.has(chain.jail))
+    if (whole.length > 0) change.load = loadsOf(whole, this.#books.contents().entries)
     return change
   }
 
   #addEntry(change: Change, jail: string, address: Address): void {
     const { before, now: expires } = this.#books.ends(address.text, jail)
     if (expires === undefined) change.leave.push({ address, jail })
-    else if (before === undefined || before === expires)
-      change.enter.push({ address, jail, expires })
+    else if (before === undefined) change.enter.push({ address, jail, expires })
     else change.extend.push({ address, jail, expires })
   }
 

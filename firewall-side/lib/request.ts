@@ -10,7 +10,7 @@ export type Request =
   | { verb: 'ban'; jail: string; address: Address; naming: Naming; expires: number }
   | { verb: 'unban'; jail: string; address: Address }
   | { verb: 'flush' | 'list'; jail: string | undefined }
-  | { verb: 'check' }
+  | { verb: 'check' | 'generation' }
   | { verb: 'sync'; jail: string; naming: Naming; leases: { address: Address; expires: number }[] }
 
 /** Says of ports or protocol: as the firewall has them, else everything. */
@@ -39,7 +39,7 @@ export function parseCommand(line: string): Request {
 export function parseLine(line: string): Request & { count?: number } {
   const [word = '', ...rest] = split(line)
   if (word === 'sync') return parseSync(rest)
-  if (!['ban', 'unban', 'flush', 'list', 'check'].includes(word)) {
+  if (!['ban', 'unban', 'flush', 'list', 'generation'].includes(word)) {
     throw new Failure(EXIT.usage, `Unknown operation ${quote(word)}`)
   }
   return parseWords(word, rest)
@@ -54,13 +54,18 @@ export function parseSyncLine(line: string): { address: Address; expires: number
 
 function parseWords(verb: string, words: string[]): Request {
   const [chain, address, ports, protocol, expires] = words
-  const count = { ban: [4, 5], unban: [2, 2], list: [0, 1], flush: [0, 1], check: [0, 0] }[
-    verb
-  ] ?? [0, 0]
+  const count = {
+    ban: [4, 5],
+    unban: [2, 2],
+    list: [0, 1],
+    flush: [0, 1],
+    check: [0, 0],
+    generation: [0, 0],
+  }[verb] ?? [0, 0]
   if (words.length < (count[0] ?? 0) || words.length > (count[1] ?? 0)) {
     throw new Failure(EXIT.usage, `Wrong number of words for ${verb}`)
   }
-  if (verb === 'check') return { verb }
+  if (verb === 'check' || verb === 'generation') return { verb }
   if (verb === 'list' || verb === 'flush') return { verb, jail: chain && jailOf(chain) }
   const jail = jailOf(chain ?? '')
   const parsed = parseAddress(address ?? '')

@@ -108,7 +108,11 @@ export class Usage {
 
   save(ledger: Ledger): void {
     this.#counts.ledger = ledger.stamp
-    writeFileSync(this.#path, JSON.stringify(this.#counts), { mode: 0o600 })
+    try {
+      writeFileSync(this.#path, JSON.stringify(this.#counts), { mode: 0o600 })
+    } catch {
+      // A full /run: the next one counts again, and what was done is done.
+    }
   }
 }
 

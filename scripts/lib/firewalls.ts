@@ -102,7 +102,7 @@ async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Sy
   // A flush of everything is how an owner without a single lease says that it has sent them all.
   const whole = jails.size > 0 ? input.join('') : call.jail ? '' : 'flush\n'
   const count = input.length + (whole === 'flush\n' ? 2 : 1)
-  const answers = await session(firewall, call, `${whole}check\n`, count)
+  const answers = await session(firewall, call, `${whole}generation\n`, count)
   const generation = generationIn(answers.at(-1)?.lines ?? [])
   if (call.jail === undefined) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)
@@ -213,10 +213,11 @@ function unexpected(text: string): Failure {
   return new Failure(EXIT.unexpected, printable(text))
 }
 
-/** The line that `checkfw` begins with; it is remembered, so it must be one. @throws Failure 76 */
-function generationIn([line = '']: string[], dryRun = false): string {
-  if (dryRun || /^generation [0-9a-f]{1,32}$/.test(line)) return line
-  throw unexpected(`no generation but ${line === '' ? 'nothing' : quote(line)}`)
+/** The generation as `checkfw` or a session tells it; we remember it. @throws Failure 76 */
+function generationIn(lines: string[], dryRun = false): string {
+  const [, found] = /^(?:generation )?([0-9a-f]{1,32})$/m.exec(lines.slice(0, 9).join('\n')) ?? []
+  if (dryRun || found) return found ?? ''
+  throw unexpected(`no generation but ${quote(lines[0] ?? '')}`)
 }
 
 /** Another machine's words as they may stand in our log: one line, no control codes, not endless. */

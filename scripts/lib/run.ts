@@ -43,9 +43,10 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
       if (error.code !== 'ENOENT') return // aborted: 'close' follows
       resolve({ code: 127, stdout: '', stderr: `${file}: not found` })
     })
-    // A shared SSH connection keeps the pipes of a client that we killed, as long as it likes.
     child.on('exit', (_, killed) => {
       if (!killed) return
+      // An ssh that was killed has handed its pipes on to the shared connection, which may keep them
+      // open for as long as it lives: do not wait for their end.
       child.stdout?.destroy()
       child.stderr?.destroy()
     })

@@ -219,7 +219,7 @@ async function runVerb(sibling: Sibling, verb: Verb, values: Values): Promise<vo
   const loaded = await sibling.load(given)
   const call = makeCall(loaded, values, DEADLINE[verb])
   const targets = sibling.targets(loaded)
-  if (verb !== 'ban' && verb !== 'unban' && verb !== 'list' && verb !== 'flush') {
+  if (call.verbose || verb === 'start' || verb === 'check' || verb === 'sync') {
     warn(sibling, loaded)
   }
   if (address && single) await runSingle(targets, call, verb, address, expires)

@@ -15,6 +15,8 @@ export interface DocumentOptions {
    * that the document can be.
    */
   repaired?: boolean
+  /** The account on the firewall, where `fail2ban` is taken. */
+  user?: string
 }
 
 /** The document's scripts, installed: /usr/local/sbin/banip.sh, and the action `document`. */
@@ -34,13 +36,13 @@ export async function installDocument(
   server: Machine,
   firewall: Machine,
   sshd: Sshd,
-  { shared = false, repaired = false }: DocumentOptions = {},
+  { shared = false, repaired = false, user = USER }: DocumentOptions = {},
 ): Promise<DocumentInstall> {
   await Promise.all([
-    installClient(server, firewall.name, sshd, shared),
-    installFirewall(firewall, repaired),
+    installClient(server, firewall.name, sshd, { shared, user }),
+    installFirewall(firewall, { repaired, user }),
   ])
-  await authorizeKey(firewall, USER, await createKey(server, KEY))
+  await authorizeKey(firewall, user, await createKey(server, KEY))
   return {
     async ban(chain, ip, ports = 'ssh', protocol = 'tcp') {
       await server.run(['/usr/local/sbin/banip.sh', chain, ip, ports, protocol])
@@ -51,12 +53,17 @@ export async function installDocument(
   }
 }
 
-async function installClient(server: Machine, host: string, sshd: Sshd, shared: boolean) {
+async function installClient(
+  server: Machine,
+  host: string,
+  sshd: Sshd,
+  { shared, user }: { shared: boolean; user: string },
+): Promise<void> {
   const master = ['ControlMaster auto', 'ControlPath /run/document-%C', 'ControlPersist 10m']
   await addHost(server, {
     host,
     address: addressOf(host, 'mgmt'),
-    user: USER,
+    user,
     identityFile: KEY,
     hostKey: sshd.hostKey,
     config: shared ? master : [],
@@ -68,14 +75,17 @@ async function installClient(server: Machine, host: string, sshd: Sshd, shared: 
   await server.writeFile('/etc/fail2ban/action.d/document.conf', read('document.conf'))
 }
 
-async function installFirewall(firewall: Machine, repaired: boolean): Promise<void> {
-  await addUser(firewall, USER)
-  const rule = `${USER} ALL=(root) NOPASSWD: /usr/sbin/iptables\n`
-  await firewall.writeFile('/etc/sudoers.d/document', rule, { mode: '440' })
+async function installFirewall(
+  firewall: Machine,
+  { repaired, user }: { repaired: boolean; user: string },
+): Promise<void> {
+  await addUser(firewall, user)
+  const rule = `${user} ALL=(root) NOPASSWD: /usr/sbin/iptables\n`
+  await firewall.writeFile(`/etc/sudoers.d/document-${user}`, rule, { mode: '440' })
   for (const name of ['banip.sh', 'unbanip.sh']) {
     const published = read(`firewall/${name}`)
     const script = repaired ? published.replace('! iptables', '! sudo iptables') : published
-    await firewall.writeFile(`/home/${USER}/${name}`, script, { mode: '755' })
+    await firewall.writeFile(`/home/${user}/${name}`, script, { mode: '755' })
   }
 }
 

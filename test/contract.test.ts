@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
+import { after, describe, test } from 'node:test'
+import manifest from '../package.json' with { type: 'json' }
+import { EXIT_TABLE } from '../scripts/lib/failure.ts'
+import { type Ended, run } from '../scripts/lib/run.ts'
+
+// One test over all scripts and action files: what every one of them promises.
+
+const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync']
+const folder = mkdtempSync('/tmp/f2b-contract-')
+after(() => rmSync(folder, { recursive: true }))
+writeFileSync(`${folder}/config.yaml`, 'owner: web1\nfirewalls:\n  - host: edge1\n')
+
+const scripts = names('scripts', '.ts')
+const siblings = scripts.filter((name) =>
+  readFileSync(`scripts/${name}.ts`, 'utf8').includes('runSibling('),
+)
+const programs = [...scripts, ...names('firewall-side', '.ts').map((n) => `firewall-side/${n}`)]
+
+function names(directory: string, end: string): string[] {
+  const found = readdirSync(directory).filter((name) => name.endsWith(end))
+  return found.map((name) => basename(name, end)).sort()
+}
+
+function call(name: string, ...args: string[]): Promise<Ended> {
+  return run(process.execPath, [`dist/${name}.cjs`, ...args])
+}
+
+async function fails(code: number, name: string, ...args: string[]): Promise<void> {
+  const ended = await call(name, ...args)
+  const said = { args, code: ended.code, stdout: ended.stdout }
+  assert.deepEqual(said, { args, code, stdout: '' })
+  assert.match(ended.stderr, /^[a-z0-9-]+: [^\n]+\n$/)
+}
+
+test('there are siblings and programs to look at', () => {
+  assert.ok(siblings.includes('dummy') && siblings.includes('firewall'))
+  assert.ok(programs.includes('firewall-side/perimeter') && programs.includes('banip'))
+})
+
+for (const name of programs) {
+  for (const bundle of [`dist/${name}.mjs`, `dist/${name}.cjs`]) {
+    test(`${bundle} --help teaches and --version tells the version`, async () => {
+      const help = await run(process.execPath, [bundle, '--help'])
+      assert.deepEqual({ code: help.code, stderr: help.stderr }, { code: 0, stderr: '' })
+      assert.match(help.stdout, /^Usage: \S+.*\n\n[A-Z]/)
+      assert.ok(help.stdout.includes(EXIT_TABLE))
+      for (const line of help.stdout.split('\n')) assert.ok(line.length <= 100, line)
+      const version = await run(process.execPath, [bundle, '--version'])
+      assert.deepEqual(version, { code: 0, stdout: `${manifest.version}\n`, stderr: '' })
+    })
+  }
+
+  test(`${name} refuses an unknown option with 64`, () => fails(64, name, '--no-such-option'))
+}
+
+for (const name of siblings) {
+  describe(name, () => {
+    test('names every verb in its help', async () => {
+      const { stdout } = await call(name, '--help')
+      for (const verb of VERBS) assert.match(stdout, new RegExp(`^  ${verb} +\\w`, 'm'))
+    })
+
+    test('refuses no verb, an unknown verb and a word too many with 64', async () => {
+      await fails(64, name)
+      await fails(64, name, 'drop')
+      await fails(64, name, 'check', 'twice')
+      for (const verb of ['ban', 'unban']) await fails(64, name, verb)
+    })
+
+    test('refuses bad values with 65, whatever the configuration', async () => {
+      for (const ip of ['fe80::1%eth0', '$(id)', '999.1.1.1', 'example.com', '']) {
+        for (const verb of ['ban', 'unban']) await fails(65, name, verb, '--ip', ip)
+      }
+      await fails(65, name, 'ban', '--ip', '192.0.2.7', '--bantime', '1h')
+      await fails(65, name, 'ban', '--ip', '192.0.2.7', '--time', 'now')
+    })
+
+    test('refuses a missing configuration with 78, for every verb', async () => {
+      const missing = `${folder}/none.yaml`
+      for (const verb of VERBS) {
+        await fails(78, name, verb, '--ip', '192.0.2.7', '--config', missing)
+      }
+    })
+
+    test('never bans what is in never_ban and enters nothing that is over', async () => {
+      const options = ['--config', `${folder}/config.yaml`, '--dry-run']
+      await fails(65, name, 'ban', '--ip', '127.0.0.1', ...options)
+      await fails(65, name, 'ban', '--ip', '10.0.0.0/8', ...options)
+      const over = ['--ip', '192.0.2.7', '--time', '1000000000.5', '--bantime', '60', ...options]
+      assert.deepEqual(await call(name, 'ban', ...over), { code: 0, stdout: '', stderr: '' })
+    })
+  })
+}
+
+for (const name of names('action.d', '.conf')) {
+  describe(`action.d/${name}.conf`, () => {
+    const text = readFileSync(`action.d/${name}.conf`, 'utf8')
+    const section = (title: string): string =>
+      (text.split(/^(?=\[)/m).find((part) => part.startsWith(`[${title}]`)) ?? '').replace(
+        /^\s*#.*\n/gm,
+        '',
+      )
+
+    test('has all actions, an Init section with a timeout, and one for IPv6', () => {
+      for (const verb of ['start', 'stop', 'check', 'ban', 'unban', 'flush']) {
+        assert.match(section('Definition'), new RegExp(`^action${verb} *=`, 'm'))
+      }
+      assert.match(section('Init'), /^timeout *= *\d+/m)
+      assert.ok(text.includes('[Init?family=inet6]'))
+    })
+
+    test('has tags only inside double quotes', () => {
+      const commands = section('Definition').matchAll(/^action\w+ *=(.*(?:\n[ \t]+.*)*)/gm)
+      for (const [line, command = ''] of commands) {
+        const bare = command.replace(/"[^"]*"/g, '').replace(/<_[a-z_]+>/g, '')
+        assert.doesNotMatch(bare, /<(?!_)[a-zA-Z][\w-]*>/, line)
+      }
+    })
+
+    test('is read by Fail2Ban', async () => {
+      const etc = `${folder}/${name}`
+      await run('cp', ['-r', '/etc/fail2ban', etc])
+      await run('cp', [`action.d/${name}.conf`, `${etc}/action.d/`])
+      writeFileSync(`${folder}/log`, '')
+      const jail = `[DEFAULT]\n[sshd]\nenabled = true\nbackend = polling\nlogpath = ${folder}/log`
+      await run('sh', ['-c', `rm -rf ${etc}/jail.d/* ${etc}/jail.local`])
+      writeFileSync(`${etc}/jail.local`, `${jail}\naction = ${name}[name=sshd]\n`)
+      const { code, stdout, stderr } = await run('fail2ban-client', ['-c', etc, '-d'])
+      assert.equal(code, 0, stderr)
+      assert.ok(stdout.includes(`'addaction', '${name}'`), stdout)
+    })
+  })
+}

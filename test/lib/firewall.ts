@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict'
+import { resolve } from 'node:path'
+import { type Ended, run } from '../../scripts/lib/run.ts'
+import { openSandbox, type Sandbox } from './sandbox.ts'
+
+export const BACKENDS = ['nftables', 'ipset', 'iptables'] as const
+export type BackendName = (typeof BACKENDS)[number]
+
+export const LEDGER = '/var/lib/fail2ban-perimeter/firewall.leases'
+export const PERIMETER = resolve('dist/firewall-side/perimeter.cjs')
+
+/** As setup leaves a firewall: an empty ledger of a generation. */
+const EMPTY = '# generation abcd0123 1700000000\n'
+
+/** A firewall side in a sandbox, over a real kernel; what it blocks is read by code of our own. */
+export interface TestFirewall {
+  box: Sandbox
+  /** What the gate hands over for one request of an owner. */
+  ask(request: string, owner?: string, env?: NodeJS.ProcessEnv): Promise<Ended>
+  /** A whole `firewall` session; the lines it answers. */
+  session(lines: string[], owner?: string, env?: NodeJS.ProcessEnv): Promise<string[]>
+  /** One of the programs for root, such as `sweepips`. */
+  root(program: string, ...args: string[]): Promise<Ended>
+  /** Everything that the kernel blocks: `<chain> <address>`, sorted. */
+  blocks(): Promise<string[]>
+  /** Jumps into our chains: `<hook> <chain> <ports>`, sorted; both families have the same. */
+  jumps(): Promise<string[]>
+  ledger(): Promise<string>
+  configure(yaml: string): Promise<void>
+  write(path: string, text: string): Promise<void>
+  /** A firewall just set up: nothing in the kernel, an empty ledger. */
+  reset(backend: BackendName, ledger?: string): Promise<void>
+}
+
+/** Opens a sandbox with a firewall in it; close `box` in the end. */
+export async function openFirewall(): Promise<TestFirewall> {
+  const box = await openSandbox()
+  const out = async (file: string, ...args: string[]): Promise<string> =>
+    (await box.run(file, args)).stdout
+  const write = async (path: string, input: string): Promise<void> => {
+    await box.run('sh', ['-c', 'mkdir -p "$(dirname "$1")" && cat >"$1"', 'sh', path], { input })
+  }
+  const send = (owner: string, request: string, env = process.env): Promise<Ended> => {
+    const input = `owner ${owner} 192.0.2.10\n${request}`
+    return box.run(process.execPath, [PERIMETER], { input, env })
+  }
+  const configure = (yaml: string): Promise<void> =>
+    write('/etc/fail2ban-perimeter/firewall.yaml', yaml)
+
+  return {
+    box,
+    write,
+    configure,
+    ask: (request, owner = 'web1', env) => send(owner, `${request}\n`, env),
+    async session(lines, owner = 'web1', env) {
+      const ended = await send(owner, `firewall\n${lines.map((line) => `${line}\n`).join('')}`, env)
+      assert.equal(ended.stderr, '')
+      return ended.stdout.split('\n').slice(0, -1)
+    },
+    root: (program, ...args) =>
+      box.run(process.execPath, [resolve(`dist/firewall-side/${program}.cjs`), ...args]),
+    async blocks() {
+      return [
+        ...nftBlocks(await out('nft', '-j', 'list', 'ruleset')),
+        ...setBlocks(await out('ipset', 'save')),
+        ...ruleBlocks(await out('iptables', '-S')),
+        ...ruleBlocks(await out('ip6tables', '-S')),
+      ].sort()
+    },
+    async jumps() {
+      const nft = await Promise.all(
+        ['input', 'forward'].map(async (hook) => {
+          const chain = await out('nft', 'list', 'chain', 'inet', 'fail2ban-perimeter', hook)
+          return nftJumps(hook.toUpperCase(), chain)
+        }),
+      )
+      const four = ruleJumps(await out('iptables', '-S'))
+      assert.deepEqual(ruleJumps(await out('ip6tables', '-S')), four)
+      return [...nft.flat(), ...four].sort()
+    },
+    ledger: () => out('cat', LEDGER),
+    async reset(backend, ledger = EMPTY) {
+      const script = `nft flush ruleset; ipset destroy; rm -rf /run/fail2ban-perimeter
+        ! mountpoint -q /var/lib/fail2ban-perimeter || umount /var/lib/fail2ban-perimeter
+        rm -rf /etc/fail2ban-perimeter /var/lib/fail2ban-perimeter`
+      await box.sh(script)
+      await configure(`backend: ${backend}\n`)
+      await write(LEDGER, ledger)
+    },
+  }
+}
+
+/** The living leases of a ledger's text: `<chain> <address>`, sorted, each once. */
+export function leasesOf(ledger: string): string[] {
+  const last = new Map<string, string[]>()
+  for (const line of ledger.split('\n')) {
+    const words = line.split(' ')
+    if (words.length !== 4 || line.startsWith('#')) continue
+    last.set(`${words[0]} ${words[1]} ${words[3]}`, words)
+  }
+  const living = [...last.values()].filter(([, , end]) => end === '0' || Number(end) > 1e9)
+  return [...new Set(living.map(([address, jail]) => `fail2ban-${jail} ${address}`))].sort()
+}
+
+/** Waits until something is so, a short time after each look. */
+export async function until(isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000
+  while (!(await isSo())) {
+    assert.ok(Date.now() < deadline, 'it has not become so in 20 seconds')
+    await run('sleep', ['0.02'])
+  }
+}
+
+interface NftItem {
+  set?: { table: string; name: string; elem?: (string | { elem: { val: string } })[] }
+}
+
+function nftBlocks(json: string): string[] {
+  const items = (JSON.parse(json) as { nftables: NftItem[] }).nftables
+  return items.flatMap(({ set }) => {
+    const [chain, family, width] = set?.name.split('/') ?? []
+    if (set?.table !== 'fail2ban-perimeter' || !family?.startsWith('inet')) return []
+    return (set.elem ?? []).map((item) => {
+      const text = typeof item === 'string' ? item : item.elem.val
+      return `${chain} ${text}${width ? `/${width}` : ''}`
+    })
+  })
+}
+
+function setBlocks(saved: string): string[] {
+  return [...saved.matchAll(/^add ((?:fail2ban|f2b)-\S+)-[46] (\S+)/gm)].flatMap(
+    ([, chain, address]) => (chain === 'f2b-never' ? [] : [`${chain} ${address}`]),
+  )
+}
+
+function ruleBlocks(rules: string): string[] {
+  return [...rules.matchAll(/^-A (\S+) -s (\S+) -j (?:DROP|REJECT)/gm)].map(
+    ([, chain, address = '']) => `${chain} ${address.replace(/\/(32|128)$/, '')}`,
+  )
+}
+
+function nftJumps(hook: string, listing: string): string[] {
+  return [...listing.matchAll(/^\s*(.*)jump (\S+)/gm)].map(([, match = '', chain]) => {
+    const ports = /dport (?:\{ (.*?) \}|(\S+))/.exec(match)
+    const list = (ports?.[1] ?? ports?.[2] ?? 'all').replaceAll(', ', ',').replaceAll('-', ':')
+    return `${hook} ${chain} ${list}`
+  })
+}
+
+function ruleJumps(rules: string): string[] {
+  return [...rules.matchAll(/^-A (\S+) (.*)-j ((?:fail2ban|f2b)-\S+)$/gm)]
+    .map(([, hook, match = '', chain]) => {
+      const ports = /--dports (\S+)/.exec(match)?.[1] ?? 'all'
+      return `${hook} ${chain} ${ports}`
+    })
+    .sort()
+}
