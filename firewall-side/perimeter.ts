@@ -39,6 +39,7 @@ fluships and checkfw beside this program.`,
 
 /** Not every sudo has a secure_path: what we start must not be looked up where the caller says. */
 function cleanEnvironment(): void {
+  if (process.env.SUDO_UID === undefined) return // root itself
   for (const name of Object.keys(process.env)) delete process.env[name]
   process.env.PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
   process.env.LC_ALL = 'C'
