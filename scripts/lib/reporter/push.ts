@@ -1,0 +1,175 @@
+import { EXIT, Failure } from '../failure.ts'
+import type { Call } from '../verbs.ts'
+import type { Book } from './book.ts'
+import { type Pace, pause, reset, returned, spend, trip, tripped, waitFor } from './pace.ts'
+import type { Reporter } from './reporter.ts'
+import type { Due, Route, Service, Verdict } from './service.ts'
+
+/** The next call to make, and the milliseconds to wait before it may be made. */
+interface Step {
+  route: Route
+  batch: Due[]
+  /** Addresses that are due in all. */
+  due: number
+  wait: number
+  /** Epoch seconds that the call speaks of. */
+  at: number
+}
+
+/** Milliseconds that a long verb waits for another process that is sending. */
+const LONGEST_TURN = 60_000
+
+/**
+ * Tells the service everything that is due, in as few calls as it allows. Only one process sends;
+ * what the others have entered by then goes along, the rest stays due.
+ *
+ * @param patience milliseconds that may be spent waiting
+ * @param single a ban or an unban: what it cannot send now is safe in the ledger, and that will do
+ * @throws Failure 69, 75, 76 or 77 for what went wrong with a call of this very process; unless
+ * `single`, 75 also if something stays due
+ */
+export async function push(
+  reporter: Reporter,
+  call: Call,
+  patience: number,
+  single = false,
+): Promise<void> {
+  const done = await reporter.sender(single ? 0 : LONGEST_TURN)
+  if (!done) return putOff(call, single, busy())
+  try {
+    const stopped = await reporter.locked(call, (_, pace) => tripped(pace, reporter.clock.now()))
+    if (stopped) putOff(call, single, stopped)
+    else await pushAll(reporter, call, patience, single)
+  } finally {
+    done()
+    await reporter.http.close()
+  }
+}
+
+async function pushAll(reporter: Reporter, call: Call, patience: number, single: boolean) {
+  let left = patience
+  let sent = 0
+  let later = false
+  let step = await reporter.locked(call, (book, pace) => nextStep(reporter, book, pace))
+  while (step) {
+    if (step.wait > left) return putOff(call, single && !later, exhausted(step, later))
+    if (step.wait > 0) {
+      left -= step.wait
+      await waitTurn(reporter, call, step.wait)
+      step = await reporter.locked(call, (book, pace) => nextStep(reporter, book, pace))
+      continue
+    }
+    const verdict = await send(reporter, call, step)
+    later = verdict.kind === 'later'
+    if (verdict.kind === 'done') sent += step.batch.length
+    if (!single) call.progress(sent, sent + step.due - step.batch.length)
+    step = await settle(reporter, call, step, verdict)
+  }
+}
+
+/** Which call comes next; it is counted from here on. Undefined if nothing is due. */
+function nextStep(reporter: Reporter, book: Book, pace: Pace): Step | undefined {
+  const now = reporter.clock.now()
+  const at = reporter.seconds()
+  const steps = jobs(reporter.service, book, at).map(({ route, due }) => ({
+    route,
+    batch: due.slice(0, sizeOf(pace, route)),
+    due: due.length,
+    wait: Math.max(...route.buckets.map((bucket) => waitFor(pace, bucket, now))),
+    at,
+  }))
+  const [step] = steps.sort((a, b) => a.wait - b.wait)
+  if (!step) {
+    pace.dueSince = 0
+    pace.probes = {}
+    book.tidy(at)
+  } else if (step.wait === 0) {
+    for (const bucket of step.route.buckets) spend(pace, bucket, now)
+  }
+  return step
+}
+
+/** What could be sent, best first: an address freed too late harms more than one listed too late. */
+function jobs(service: Service, book: Book, at: number): { route: Route; due: Due[] }[] {
+  const ended = book.toWithdraw(at)
+  const due = book.toReport(at)
+  const reports = service.reports
+    .filter(({ from }) => due.length >= from)
+    .sort((a, b) => b.from - a.from)
+    .map((route) => ({ route, due }))
+  if (!service.withdrawal || ended.length === 0) return reports
+  return [{ route: service.withdrawal, due: ended }, ...reports]
+}
+
+function sizeOf(pace: Pace, { name, most }: Route): number {
+  return Math.min(most, pace.sizes[name] ?? most, pace.probes[name] ?? most)
+}
+
+/** Makes the call. @throws Failure, after which nobody calls for a while */
+async function send(reporter: Reporter, call: Call, step: Step): Promise<Verdict> {
+  const { route, batch } = step
+  const ask = route.ask(batch, step.at)
+  call.say(`${ask.method} ${ask.url} (${batch.length})`)
+  try {
+    const answer = await reporter.http.send(ask, call.signal)
+    const verdict = route.judge(answer, batch)
+    if (verdict.kind !== 'split' || batch.length > 1) return verdict
+    if (verdict.why === 'bad') return { kind: 'done', refused: batch.map((due) => due.address) }
+    throw new Failure(EXIT.unexpected, 'the list is too long even with one address (413)')
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    await reporter.locked(call, (_, pace) => {
+      for (const bucket of route.buckets) returned(pace, bucket, reporter.clock.now())
+      trip(pace, reporter.clock.now(), error)
+    })
+    throw new Failure(error.code, `${error.message}; it is kept and tried again later`)
+  }
+}
+
+/** Notes what came of a call, and finds the next. */
+function settle(reporter: Reporter, call: Call, step: Step, verdict: Verdict) {
+  return reporter.locked(call, (book, pace) => {
+    const now = reporter.clock.now()
+    const { route, batch } = step
+    for (const bucket of route.buckets) returned(pace, bucket, now)
+    reset(pace)
+    const own = route.buckets.at(-1)
+    if (verdict.kind === 'later' && own) pause(pace, own, now + verdict.seconds * 1000)
+    if (verdict.kind === 'split') {
+      const sizes = verdict.why === 'long' ? pace.sizes : pace.probes
+      sizes[route.name] = Math.ceil(batch.length / 2)
+    }
+    if (verdict.kind === 'done') {
+      if (route === reporter.service.withdrawal) book.withdrawn(batch)
+      else book.reported(batch, verdict.refused ?? [], step.at)
+      if (verdict.refused?.length) delete pace.probes[route.name]
+    }
+    return nextStep(reporter, book, pace)
+  })
+}
+
+async function waitTurn(reporter: Reporter, call: Call, ms: number): Promise<void> {
+  call.say(`waiting ${Math.ceil(ms / 1000)} s for the next call`)
+  try {
+    await reporter.clock.wait(ms, call.signal)
+  } catch (error) {
+    if (!call.signal.aborted) throw error
+    throw new Failure(EXIT.temporary, 'no time is left to wait for the next call')
+  }
+}
+
+/** What is due stays in the ledger. That is enough for a ban, and too little for a sync. */
+function putOff(call: Call, enough: boolean, why: Failure): void {
+  if (!enough) throw why
+  call.say(`kept for later: ${why.message}`)
+}
+
+function exhausted(step: Step, later: boolean): Failure {
+  const seconds = Math.ceil(step.wait / 1000)
+  const why = later ? 'too many calls (429)' : 'the calls of this period are used up'
+  return new Failure(EXIT.temporary, `${why}, ${step.due} kept, the next try is in ${seconds} s`)
+}
+
+function busy(): Failure {
+  return new Failure(EXIT.temporary, 'another process is reporting')
+}
