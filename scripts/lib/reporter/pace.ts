@@ -31,15 +31,15 @@ const FIRST_RETRY = 60_000
 const LONGEST_RETRY = 3_600_000
 
 const moment = v.pipe(v.number(), v.minValue(0))
+const track = v.object({ changed: moment, dueSince: moment })
 const shape = v.object({
   /** When calls were made, and before when none may be made, by bucket. */
   buckets: v.record(v.string(), v.object({ calls: v.array(moment), until: moment })),
   /** Addresses per call by route: what a 413 taught, and how far a bad one is narrowed down. */
   sizes: v.record(v.string(), moment),
   probes: v.record(v.string(), moment),
-  /** When something to report came last, and since when something waits; 0 = nothing does. */
-  changed: moment,
-  dueSince: moment,
+  /** When something to tell came last, and since when something of it waits; 0 = nothing does. */
+  tracks: v.object({ report: track, withdrawal: track }),
   /** Failures in a row, before when not to try again, and what went wrong. */
   failures: moment,
   until: moment,
@@ -53,14 +53,19 @@ const shape = v.object({
  */
 export type Pace = v.InferOutput<typeof shape>
 
+/** What a service is told: that an address is banned, or that it no longer is. */
+export type Kind = keyof Pace['tracks']
+
 /** Reads it; a file that is missing or damaged costs at most a 429, so it is no error. */
 export function readPace(path: string): Pace {
   const fresh: Pace = {
     buckets: {},
     sizes: {},
     probes: {},
-    changed: 0,
-    dueSince: 0,
+    tracks: {
+      report: { changed: 0, dueSince: 0 },
+      withdrawal: { changed: 0, dueSince: 0 },
+    },
     failures: 0,
     until: 0,
     code: 0,
@@ -122,14 +127,16 @@ export function pause(pace: Pace, bucket: Bucket, until: number): void {
 }
 
 /**
- * Notes that there is something to report, and tells whether to do so now: at once if nothing came
- * just before, else when the burst is over, so that a thousand bans are not a thousand calls.
+ * Notes that there is something to tell, and says whether to do so now: at once if nothing of its
+ * kind came just before, else when the burst is over, so that a thousand bans are not a thousand
+ * calls.
  */
-export function isTime(pace: Pace, now: number): boolean {
-  const quiet = now - pace.changed >= GATHER || pace.changed > now
-  const overdue = pace.dueSince > 0 && now - pace.dueSince >= LONGEST_GATHER
-  pace.changed = now
-  pace.dueSince ||= now
+export function isTime(pace: Pace, kind: Kind, now: number): boolean {
+  const track = pace.tracks[kind]
+  const quiet = now - track.changed >= GATHER || track.changed > now
+  const overdue = track.dueSince > 0 && now - track.dueSince >= LONGEST_GATHER
+  track.changed = now
+  track.dueSince ||= now
   return quiet || overdue
 }
 

@@ -1,7 +1,17 @@
 import { EXIT, Failure } from '../failure.ts'
 import type { Call } from '../verbs.ts'
 import type { Book } from './book.ts'
-import { type Pace, pause, reset, returned, spend, trip, tripped, waitFor } from './pace.ts'
+import {
+  type Kind,
+  type Pace,
+  pause,
+  reset,
+  returned,
+  spend,
+  trip,
+  tripped,
+  waitFor,
+} from './pace.ts'
 import type { Reporter } from './reporter.ts'
 import type { Due, Route, Service, Verdict } from './service.ts'
 
@@ -16,6 +26,18 @@ interface Step {
   at: number
 }
 
+const KINDS: Kind[] = ['report', 'withdrawal']
+
+interface PushOptions {
+  /** Milliseconds that may be spent waiting. */
+  patience: number
+  /**
+   * For a single ban or unban: what to tell. The other kind may be gathering. What cannot be sent
+   * now is safe in the ledger, and that will do.
+   */
+  only?: Kind
+}
+
 /** Milliseconds that a long verb waits for another process that is sending. */
 const LONGEST_TURN = 60_000
 
@@ -23,55 +45,54 @@ const LONGEST_TURN = 60_000
  * Tells the service everything that is due, in as few calls as it allows. Only one process sends;
  * what the others have entered by then goes along, the rest stays due.
  *
- * @param patience milliseconds that may be spent waiting
- * @param single a ban or an unban: what it cannot send now is safe in the ledger, and that will do
- * @throws Failure 69, 75, 76 or 77 for what went wrong with a call of this very process; unless
- * `single`, 75 also if something stays due
+ * @throws Failure 69, 75, 76 or 77 for what went wrong with a call of this very process; without
+ * `only`, 75 also if something stays due
  */
-export async function push(
-  reporter: Reporter,
-  call: Call,
-  patience: number,
-  single = false,
-): Promise<void> {
-  const done = await reporter.sender(single ? 0 : LONGEST_TURN)
-  if (!done) return putOff(call, single, busy())
+export async function push(reporter: Reporter, call: Call, options: PushOptions): Promise<void> {
+  const enough = options.only !== undefined
+  const done = await reporter.sender(enough ? 0 : LONGEST_TURN)
+  if (!done) return putOff(call, enough, busy())
   try {
     const stopped = await reporter.locked(call, (_, pace) => tripped(pace, reporter.clock.now()))
-    if (stopped) putOff(call, single, stopped)
-    else await pushAll(reporter, call, patience, single)
+    if (stopped) putOff(call, enough, stopped)
+    else await pushAll(reporter, call, options)
   } finally {
     done()
     await reporter.http.close()
   }
 }
 
-async function pushAll(reporter: Reporter, call: Call, patience: number, single: boolean) {
+async function pushAll(reporter: Reporter, call: Call, { patience, only }: PushOptions) {
+  const next = (book: Book, pace: Pace) => nextStep(reporter, book, pace, only)
   let left = patience
   let sent = 0
   let later = false
-  let step = await reporter.locked(call, (book, pace) => nextStep(reporter, book, pace))
+  let step = await reporter.locked(call, next)
   while (step) {
-    if (step.wait > left) return putOff(call, single && !later, exhausted(step, later))
+    if (step.wait > left) return putOff(call, Boolean(only) && !later, exhausted(step, later))
     if (step.wait > 0) {
       left -= step.wait
       await waitTurn(reporter, call, step.wait)
-      step = await reporter.locked(call, (book, pace) => nextStep(reporter, book, pace))
+      step = await reporter.locked(call, next)
       continue
     }
-    const verdict = await send(reporter, call, step)
+    const made = step
+    const verdict = await send(reporter, call, made)
     later = verdict.kind === 'later'
-    if (verdict.kind === 'done') sent += step.batch.length
-    if (!single) call.progress(sent, sent + step.due - step.batch.length)
-    step = await settle(reporter, call, step, verdict)
+    if (verdict.kind === 'done') sent += made.batch.length
+    if (!only) call.progress(sent, sent + made.due - made.batch.length)
+    step = await reporter.locked(call, (book, pace) => {
+      settle(reporter, book, pace, made, verdict)
+      return next(book, pace)
+    })
   }
 }
 
 /** Which call comes next; it is counted from here on. Undefined if nothing is due. */
-function nextStep(reporter: Reporter, book: Book, pace: Pace): Step | undefined {
+function nextStep(reporter: Reporter, book: Book, pace: Pace, only?: Kind): Step | undefined {
   const now = reporter.clock.now()
   const at = reporter.seconds()
-  const steps = jobs(reporter.service, book, at).map(({ route, due }) => ({
+  const steps = jobs(reporter.service, book, at, only).map(({ route, due }) => ({
     route,
     batch: due.slice(0, sizeOf(pace, route)),
     due: due.length,
@@ -80,7 +101,7 @@ function nextStep(reporter: Reporter, book: Book, pace: Pace): Step | undefined 
   }))
   const [step] = steps.sort((a, b) => a.wait - b.wait)
   if (!step) {
-    pace.dueSince = 0
+    for (const kind of only ? [only] : KINDS) pace.tracks[kind].dueSince = 0
     pace.probes = {}
     book.tidy(at)
   } else if (step.wait === 0) {
@@ -90,15 +111,14 @@ function nextStep(reporter: Reporter, book: Book, pace: Pace): Step | undefined 
 }
 
 /** What could be sent, best first: an address freed too late harms more than one listed too late. */
-function jobs(service: Service, book: Book, at: number): { route: Route; due: Due[] }[] {
-  const ended = book.toWithdraw(at)
-  const due = book.toReport(at)
-  const reports = service.reports
-    .filter(({ from }) => due.length >= from)
-    .sort((a, b) => b.from - a.from)
-    .map((route) => ({ route, due }))
-  if (!service.withdrawal || ended.length === 0) return reports
-  return [{ route: service.withdrawal, due: ended }, ...reports]
+function jobs(service: Service, book: Book, at: number, only?: Kind) {
+  const found: { route: Route; due: Due[] }[] = []
+  const ended = only === 'report' ? [] : book.toWithdraw(at)
+  if (service.withdrawal && ended.length > 0) found.push({ route: service.withdrawal, due: ended })
+  const due = only === 'withdrawal' ? [] : book.toReport(at)
+  const fit = service.reports.filter(({ from }) => due.length >= from)
+  for (const route of fit.sort((a, b) => b.from - a.from)) found.push({ route, due })
+  return found
 }
 
 function sizeOf(pace: Pace, { name, most }: Route): number {
@@ -126,26 +146,23 @@ async function send(reporter: Reporter, call: Call, step: Step): Promise<Verdict
   }
 }
 
-/** Notes what came of a call, and finds the next. */
-function settle(reporter: Reporter, call: Call, step: Step, verdict: Verdict) {
-  return reporter.locked(call, (book, pace) => {
-    const now = reporter.clock.now()
-    const { route, batch } = step
-    for (const bucket of route.buckets) returned(pace, bucket, now)
-    reset(pace)
-    const own = route.buckets.at(-1)
-    if (verdict.kind === 'later' && own) pause(pace, own, now + verdict.seconds * 1000)
-    if (verdict.kind === 'split') {
-      const sizes = verdict.why === 'long' ? pace.sizes : pace.probes
-      sizes[route.name] = Math.ceil(batch.length / 2)
-    }
-    if (verdict.kind === 'done') {
-      if (route === reporter.service.withdrawal) book.withdrawn(batch)
-      else book.reported(batch, verdict.refused ?? [], step.at)
-      if (verdict.refused?.length) delete pace.probes[route.name]
-    }
-    return nextStep(reporter, book, pace)
-  })
+/** Notes what came of a call. */
+function settle(reporter: Reporter, book: Book, pace: Pace, step: Step, verdict: Verdict): void {
+  const now = reporter.clock.now()
+  const { route, batch } = step
+  for (const bucket of route.buckets) returned(pace, bucket, now)
+  reset(pace)
+  const own = route.buckets.at(-1)
+  if (verdict.kind === 'later' && own) pause(pace, own, now + verdict.seconds * 1000)
+  if (verdict.kind === 'split') {
+    const sizes = verdict.why === 'long' ? pace.sizes : pace.probes
+    sizes[route.name] = Math.ceil(batch.length / 2)
+  }
+  if (verdict.kind !== 'done') return
+  if (route === reporter.service.withdrawal) book.withdrawn(batch)
+  else book.reported(batch, verdict.refused ?? [], step.at)
+  // The one that spoiled the list was found: the rest may go in one call again.
+  if (verdict.refused?.length) delete pace.probes[route.name]
 }
 
 async function waitTurn(reporter: Reporter, call: Call, ms: number): Promise<void> {

@@ -16,6 +16,7 @@ import {
   pause,
   readPace,
   reset,
+  returned,
   spend,
   systemClock,
   tripped,
@@ -53,9 +54,9 @@ export class Reporter {
     if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
     const due = await this.locked(call, (book, pace) => {
       const owed = book.want(lineOf(lease), this.seconds())
-      return owed && isTime(pace, this.clock.now())
+      return owed && isTime(pace, 'report', this.clock.now())
     })
-    if (due) await push(this, call, PATIENCE.single, true)
+    if (due) await push(this, call, { patience: PATIENCE.single, only: 'report' })
   }
 
   /** Forgets the lease and, unless another jail has one, withdraws the report. */
@@ -64,9 +65,10 @@ export class Reporter {
     if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
     const due = await this.locked(call, (book, pace) => {
       const line = { address: address.text, jail, owner: call.owner }
-      return book.release(line, this.seconds()) && isTime(pace, this.clock.now())
+      const over = book.release(line, this.seconds())
+      return over && isTime(pace, 'withdrawal', this.clock.now())
     })
-    if (due) await push(this, call, PATIENCE.single, true)
+    if (due) await push(this, call, { patience: PATIENCE.single, only: 'withdrawal' })
   }
 
   /** Withdraws what this owner reported, or what its jail `call.jail` did. */
@@ -84,7 +86,7 @@ export class Reporter {
       return found
     })
     if (call.dryRun) for (const line of changes) call.show(wordsOf(line))
-    else await push(this, call, PATIENCE.long)
+    else await push(this, call, { patience: PATIENCE.long })
     return { ...counts, refused: leases.length - fit.length }
   }
 
@@ -130,9 +132,12 @@ export class Reporter {
         else {
           call.say(`${ask.method} ${ask.url}`)
           const answer = await this.http.send(ask, call.signal)
-          if (answer.status !== 429) return answer
-          const until = this.clock.now() + retryAfter(answer) * 1000
-          await this.locked(call, (_, pace) => pause(pace, bucket, until))
+          const until = answer.status === 429 ? this.clock.now() + retryAfter(answer) * 1000 : 0
+          await this.locked(call, (_, pace) => {
+            returned(pace, bucket, this.clock.now())
+            if (until > 0) pause(pace, bucket, until)
+          })
+          if (until === 0) return answer
         }
       }
     } finally {
