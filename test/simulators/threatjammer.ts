@@ -29,6 +29,8 @@ export interface ThreatJammerSimulator {
   faults: ThreatJammerFaults
   /** The account's addresses that have not ended. */
   entries(): Map<string, Entry>
+  /** Drops an address, as the service's own web page can. */
+  remove(address: string): void
   close(): Promise<void>
 }
 
@@ -65,6 +67,7 @@ export async function startThreatJammer(
     seen,
     faults,
     entries: living,
+    remove: (address) => void account.delete(address),
     close: async () => void (await Promise.all(hosts.map((host) => host.close()))),
   }
 }

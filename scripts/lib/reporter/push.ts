@@ -26,6 +26,12 @@ interface Step {
   at: number
 }
 
+/** What one push is about: what was due when it began, or a burst would keep it calling. */
+interface Round {
+  only: Kind | undefined
+  addresses: Set<string> | undefined
+}
+
 const KINDS: Kind[] = ['report', 'withdrawal']
 
 interface PushOptions {
@@ -63,7 +69,8 @@ export async function push(reporter: Reporter, call: Call, options: PushOptions)
 }
 
 async function pushAll(reporter: Reporter, call: Call, { patience, only }: PushOptions) {
-  const next = (book: Book, pace: Pace) => nextStep(reporter, book, pace, only)
+  const round: Round = { only, addresses: undefined }
+  const next = (book: Book, pace: Pace) => nextStep(reporter, book, pace, round)
   let left = patience
   let sent = 0
   let later = false
@@ -88,11 +95,11 @@ async function pushAll(reporter: Reporter, call: Call, { patience, only }: PushO
   }
 }
 
-/** Which call comes next; it is counted from here on. Undefined if nothing is due. */
-function nextStep(reporter: Reporter, book: Book, pace: Pace, only?: Kind): Step | undefined {
+/** Which call comes next; it is counted from here on. Undefined if nothing of the round is due. */
+function nextStep(reporter: Reporter, book: Book, pace: Pace, round: Round): Step | undefined {
   const now = reporter.clock.now()
   const at = reporter.seconds()
-  const steps = jobs(reporter.service, book, at, only).map(({ route, due }) => ({
+  const steps = jobs(reporter.service, book, at, round).map(({ route, due }) => ({
     route,
     batch: due.slice(0, sizeOf(pace, route)),
     due: due.length,
@@ -101,7 +108,7 @@ function nextStep(reporter: Reporter, book: Book, pace: Pace, only?: Kind): Step
   }))
   const [step] = steps.sort((a, b) => a.wait - b.wait)
   if (!step) {
-    for (const kind of only ? [only] : KINDS) pace.tracks[kind].dueSince = 0
+    for (const kind of round.only ? [round.only] : KINDS) pace.tracks[kind].dueSince = 0
     pace.probes = {}
     book.tidy(at)
   } else if (step.wait === 0) {
@@ -111,11 +118,14 @@ function nextStep(reporter: Reporter, book: Book, pace: Pace, only?: Kind): Step
 }
 
 /** What could be sent, best first: an address freed too late harms more than one listed too late. */
-function jobs(service: Service, book: Book, at: number, only?: Kind) {
+function jobs(service: Service, book: Book, at: number, round: Round) {
   const found: { route: Route; due: Due[] }[] = []
-  const ended = only === 'report' ? [] : book.toWithdraw(at)
-  if (service.withdrawal && ended.length > 0) found.push({ route: service.withdrawal, due: ended })
-  const due = only === 'withdrawal' ? [] : book.toReport(at)
+  const ended = round.only === 'report' ? [] : book.toWithdraw(at)
+  const fresh = round.only === 'withdrawal' ? [] : book.toReport(at)
+  round.addresses ??= new Set([...ended, ...fresh].map(({ address }) => address))
+  const over = ended.filter(({ address }) => round.addresses?.has(address))
+  const due = fresh.filter(({ address }) => round.addresses?.has(address))
+  if (service.withdrawal && over.length > 0) found.push({ route: service.withdrawal, due: over })
   const fit = service.reports.filter(({ from }) => due.length >= from)
   for (const route of fit.sort((a, b) => b.from - a.from)) found.push({ route, due })
   return found
