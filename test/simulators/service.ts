@@ -134,5 +134,5 @@ async function readRequest(request: IncomingMessage, at: number): Promise<Seen> 
 
 /** Public addresses as mere text for tests: documentation ranges are never reported. */
 export function publicAddress(n: number): string {
-  return `1.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255 || 1}`
+  return `1.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
 }

@@ -5,7 +5,7 @@ import type { AbuseIpDb } from '../settings/abuseipdb.ts'
 import type { Answer, Ask } from './http.ts'
 import type { Bucket } from './pace.ts'
 import type { Section } from './section.ts'
-import { type Due, judgeFailure, type Route, type Service, type Verdict } from './service.ts'
+import { type Due, judgeFailure, type Route, type Service, SLACK, type Verdict } from './service.ts'
 
 export type Settings = Section<AbuseIpDb>
 
@@ -31,7 +31,7 @@ export function makeService(settings: Settings): Service {
     late: DAY,
     until: (due, _, now) => (due.until === 0 ? 0 : Math.max(due.until, now + AGAIN)),
     owed(end, known, now) {
-      if (known === 0 || (end !== 0 && end <= known)) return 'nothing'
+      if (known === 0 || (end !== 0 && end <= known + SLACK)) return 'nothing'
       return known > now ? 'covered' : 'report'
     },
   }

@@ -55,6 +55,12 @@ export interface Service {
   owed(until: number, known: number, now: number): 'report' | 'covered' | 'nothing'
 }
 
+/**
+ * Seconds that a ban may outlast its report without being owed another: what Fail2Ban tells an
+ * action and what it answers when asked differ by a fraction of a second.
+ */
+export const SLACK = 60
+
 /** Seconds after which to ask again where a 429 does not say. */
 const WAIT = 60
 

@@ -3,7 +3,7 @@ import { RELEASED } from '../ledger.ts'
 import type { ThreatJammer } from '../settings/threatjammer.ts'
 import type { Ask } from './http.ts'
 import type { Section } from './section.ts'
-import { type Due, judgeFailure, type Route, type Service } from './service.ts'
+import { type Due, judgeFailure, type Route, type Service, SLACK } from './service.ts'
 
 export type Settings = Section<ThreatJammer>
 
@@ -24,10 +24,10 @@ export function makeService(settings: Settings): Service {
     late: 0,
     until: (_, batch, now) => endOf(settings, batch, now),
     owed(end, known, now) {
-      const missing = end === 0 || end > known
+      const last = (end || Number.POSITIVE_INFINITY) - SLACK
       // What the service cannot keep as long as we want is renewed when half of it is over.
-      const fresh = known >= Math.min(end || Number.POSITIVE_INFINITY, now + max_ttl / 2)
-      return missing && !fresh ? 'report' : 'nothing'
+      const enough = known > now && known >= Math.min(last, now + max_ttl / 2)
+      return enough ? 'nothing' : 'report'
     },
   }
 }
