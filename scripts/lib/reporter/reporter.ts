@@ -27,8 +27,11 @@ import { isPublic } from './public.ts'
 import { push } from './push.ts'
 import { retryAfter, type Service } from './service.ts'
 
-/** Milliseconds that a single verb, and that a long one, may spend waiting for its turn. */
-export const PATIENCE = { single: 5_000, check: 15_000, long: 540_000 }
+/**
+ * Milliseconds that a verb may spend waiting for its turn. Fail2Ban stands still for a single one;
+ * a long one outlasts a minute's budget, but is not what keeps other targets from their sync.
+ */
+export const PATIENCE = { single: 5_000, check: 15_000, long: 90_000 }
 
 /** What the verbs of a reporter are made of, whichever service it reports to. */
 export class Reporter {
