@@ -7,12 +7,12 @@
 // Exit codes: f2b-abuseipdb --help
 import { parseAddress } from './lib/address.ts'
 import { textOption, usageFailure } from './lib/command.ts'
-import type { Loaded } from './lib/config.ts'
 import { makeService, question, type Settings } from './lib/reporter/abuseipdb.ts'
 import { PATIENCE, Reporter } from './lib/reporter/reporter.ts'
 import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
-import { type Call, onEach, runSibling, type Target } from './lib/verbs.ts'
+import type { Loaded } from './lib/settled.ts'
+import { type Call, loadSection, onEach, runSibling, type Target } from './lib/verbs.ts'
 
 /** What a free account may do in a day beside reporting. */
 const CHECKS = { name: 'check', limits: [{ calls: 1000, seconds: 86400 }] }
@@ -60,7 +60,7 @@ function open(loaded: Loaded) {
   return { settings, reporter, target: makeTarget(settings, reporter) }
 }
 
-await runSibling({
+void runSibling({
   name: 'abuseipdb',
   command: 'f2b-abuseipdb',
   about: `Reports every ban to AbuseIPDB, without log text. Reports stay: unban withdraws nothing.
@@ -71,7 +71,7 @@ A ban that comes alone is reported at once. One of many (less than 10 s after an
 the plan has no call left for today, and one while the service is out of order is kept in
 state_dir, which is a success too: the next ban after the burst, or "sync", reports all of them in
 one bulk report. Addresses that are not public are never reported.`,
-  section: 'abuseipdb',
+  load: loadSection('abuseipdb'),
   targets: (loaded) => [open(loaded).target],
   verbs: {
     clear: {

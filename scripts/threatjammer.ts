@@ -7,7 +7,6 @@
 //
 // Exit codes: f2b-threatjammer --help
 import { usageFailure } from './lib/command.ts'
-import type { Loaded } from './lib/config.ts'
 import {
   LIST_HELP,
   LIST_OPTIONS,
@@ -19,7 +18,8 @@ import { PATIENCE, Reporter } from './lib/reporter/reporter.ts'
 import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
 import { makeService, question, type Settings } from './lib/reporter/threatjammer.ts'
-import { type Call, onEach, runSibling, type Target } from './lib/verbs.ts'
+import type { Loaded } from './lib/settled.ts'
+import { type Call, loadSection, onEach, runSibling, type Target } from './lib/verbs.ts'
 
 /** The User API takes 10 calls a minute from a free account. */
 const QUESTIONS = { name: 'user', limits: [{ calls: 10, seconds: 60 }] }
@@ -79,7 +79,7 @@ function open(loaded: Loaded) {
   return { settings, reporter, target: makeTarget(settings, reporter) }
 }
 
-await runSibling({
+void runSibling({
   name: 'threatjammer',
   command: 'f2b-threatjammer',
   about: `Reports every ban to Threat Jammer and withdraws it when it ends.
@@ -90,7 +90,7 @@ A ban that comes alone is reported at once. One of many (less than 10 s after an
 the service has no call left for, and one while it is out of order is kept in state_dir, which is
 a success too: the next ban after the burst, or "sync", reports all of them in one call.
 Addresses that are not public are never reported.`,
-  section: 'threatjammer',
+  load: loadSection('threatjammer'),
   targets: (loaded) => [open(loaded).target],
   options: { ...LIST_OPTIONS, yes: { type: 'boolean' } },
   optionsHelp: `${LIST_HELP}\n  --yes             delete-all: really`,

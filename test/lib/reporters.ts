@@ -13,6 +13,8 @@ export interface Bench {
   directory: string
   config: string
   state: string
+  /** The command line of the built script with this configuration. */
+  command: string[]
   /** Runs the built script with these arguments, as Fail2Ban would: `f2b('ban', '--ip', ...)`. */
   f2b(...args: string[]): Promise<Ended>
   /** The same with something on standard input. */
@@ -40,13 +42,15 @@ export function makeBench(
   const lines = [`key_file: ${keyFile}`, ...section].map((line) => `  ${line}`)
   const head = ['owner: web1', `state_dir: ${state}`, ...top, `${script}:`]
   writeFileSync(config, `${[...head, ...lines].join('\n')}\n`)
-  const file = join(DIST, `${script}.mjs`)
+  const file = join(DIST, `${script}.cjs`)
   const feed = (input: string, ...args: string[]) =>
     run(process.execPath, [file, ...args, '--config', config], { input })
+  const command = [process.execPath, file, `--config=${config}`]
   return {
     directory,
     config,
     state,
+    command,
     f2b: (...args) => feed('', ...args),
     feed,
     remove: () => rmSync(directory, { recursive: true, force: true }),

@@ -232,7 +232,7 @@ test('what may not be read by others is not: the ledgers are 0600', async () => 
 
 test('a configuration without the section, or without a key, is 78', async () => {
   const other = makeBench('abuseipdb', KEY, [])
-  const script = new URL('../../dist/threatjammer.mjs', import.meta.url).pathname
+  const script = new URL('../../dist/threatjammer.cjs', import.meta.url).pathname
   const ended = await run(process.execPath, [script, 'check', '--config', other.config])
   other.remove()
   assert.equal(ended.code, 78)

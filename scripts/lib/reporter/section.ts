@@ -1,5 +1,5 @@
-import type { Loaded } from '../config.ts'
 import { EXIT, Failure } from '../failure.ts'
+import type { Loaded } from '../settled.ts'
 
 /** A service's section once its key has been read. */
 export type Section<T> = T & { key: string }
