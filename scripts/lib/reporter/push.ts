@@ -1,6 +1,7 @@
 import { EXIT, Failure } from '../failure.ts'
 import type { Call } from '../verbs.ts'
 import type { Book } from './book.ts'
+import { send } from './http.ts'
 import {
   type Kind,
   type Pace,
@@ -64,7 +65,6 @@ export async function push(reporter: Reporter, call: Call, options: PushOptions)
     else await pushAll(reporter, call, options)
   } finally {
     done()
-    await reporter.http.close()
   }
 }
 
@@ -84,7 +84,7 @@ async function pushAll(reporter: Reporter, call: Call, { patience, only }: PushO
       continue
     }
     const made = step
-    const verdict = await send(reporter, call, made)
+    const verdict = await tell(reporter, call, made)
     later = verdict.kind === 'later'
     if (verdict.kind === 'done') sent += made.batch.length
     if (!only) call.progress(sent, sent + made.due - made.batch.length)
@@ -136,12 +136,12 @@ function sizeOf(pace: Pace, { name, most }: Route): number {
 }
 
 /** Makes the call. @throws Failure, after which nobody calls for a while */
-async function send(reporter: Reporter, call: Call, step: Step): Promise<Verdict> {
+async function tell(reporter: Reporter, call: Call, step: Step): Promise<Verdict> {
   const { route, batch } = step
   const ask = route.ask(batch, step.at)
   call.say(`${ask.method} ${ask.url} (${batch.length})`)
   try {
-    const answer = await reporter.http.send(ask, call.signal)
+    const answer = await send(reporter.service.key, ask, call.signal)
     const verdict = route.judge(answer, batch)
     if (verdict.kind !== 'split' || batch.length > 1) return verdict
     if (verdict.why === 'bad') return { kind: 'done', refused: batch.map((due) => due.address) }

@@ -7,7 +7,7 @@ import { type Line, RELEASED } from '../ledger.ts'
 import { lock, tryLock } from '../lock.ts'
 import type { Call, Synced } from '../verbs.ts'
 import { Book } from './book.ts'
-import { type Answer, type Ask, Http } from './http.ts'
+import { type Answer, type Ask, send } from './http.ts'
 import {
   type Bucket,
   type Clock,
@@ -37,7 +37,6 @@ export const PATIENCE = { single: 5_000, check: 15_000, long: 90_000 }
 export class Reporter {
   readonly service: Service
   readonly clock: Clock
-  readonly http: Http
   readonly #directory: string
   #book: Book | undefined
 
@@ -45,7 +44,6 @@ export class Reporter {
   constructor(service: Service, directory: string, clock = systemClock) {
     this.service = service
     this.clock = clock
-    this.http = new Http(service.key)
     this.#directory = directory
   }
 
@@ -126,25 +124,21 @@ export class Reporter {
    * @throws Failure 69, 75, 76, 77
    */
   async ask(call: Call, bucket: Bucket, ask: Ask, patience: number): Promise<Answer> {
-    try {
-      for (let left = patience; ; ) {
-        const wait = await this.locked(call, (_, pace) => turn(pace, bucket, this.clock.now()))
-        if (wait > left) throw tooManyCalls(wait)
-        left -= wait
-        if (wait > 0) await this.clock.wait(wait, call.signal)
-        else {
-          call.say(`${ask.method} ${ask.url}`)
-          const answer = await this.http.send(ask, call.signal)
-          const until = answer.status === 429 ? this.clock.now() + retryAfter(answer) * 1000 : 0
-          await this.locked(call, (_, pace) => {
-            returned(pace, bucket, this.clock.now())
-            if (until > 0) pause(pace, bucket, until)
-          })
-          if (until === 0) return answer
-        }
+    for (let left = patience; ; ) {
+      const wait = await this.locked(call, (_, pace) => turn(pace, bucket, this.clock.now()))
+      if (wait > left) throw tooManyCalls(wait)
+      left -= wait
+      if (wait > 0) await this.clock.wait(wait, call.signal)
+      else {
+        call.say(`${ask.method} ${ask.url}`)
+        const answer = await send(this.service.key, ask, call.signal)
+        const until = answer.status === 429 ? this.clock.now() + retryAfter(answer) * 1000 : 0
+        await this.locked(call, (_, pace) => {
+          returned(pace, bucket, this.clock.now())
+          if (until > 0) pause(pace, bucket, until)
+        })
+        if (until === 0) return answer
       }
-    } finally {
-      await this.http.close()
     }
   }
 
