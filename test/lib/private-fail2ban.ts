@@ -52,9 +52,9 @@ export async function startPrivateFail2ban(jail: string, actions: string[]) {
         ),
       )
       await call(['start'])
-      const restored = async () =>
-        readFileSync(at('log'), 'utf8').includes(`Restore Ban ${address}`)
-      await waitUntil(`the restored ban of ${address}`, restored, { every: 50 })
+      // Actions of a ban run one after another, and the witness comes last.
+      const restored = async () => readFileSync(at('witness'), 'utf8').includes(`${address} 1\n`)
+      await waitUntil(`the restored ban of ${address}`, restored, { timeout: 30_000, every: 50 })
     },
     async remove() {
       await call(['stop']).catch(() => '')
@@ -73,6 +73,11 @@ function configure(directory: string, jail: string, actions: string[]): void {
   }
   const at = (name: string) => join(directory, name)
   write('watched', '')
+  write('witness', '')
+  write(
+    'action.d/witness.conf',
+    `[Definition]\nactionban = echo "<ip> <restored>" >>${at('witness')}\n`,
+  )
   write('filter.d/x.conf', '[Definition]\nfailregex = ^ failure <ADDR>$\ndatepattern = ^Epoch\n')
   write(
     'fail2ban.conf',
@@ -98,7 +103,7 @@ logpath = ${at('watched')}
 usedns = no
 maxretry = 1
 bantime = 600
-action = ${actions.join('\n         ')}
+action = ${[...actions, 'witness'].join('\n         ')}
 `,
   )
 }

@@ -140,16 +140,16 @@ test('a check with a key that works again starts the reports again', async () =>
   }
 })
 
-test('a list that is not JSON is 76, and no character of it can command a terminal', async () => {
+test('a list that is not JSON is 76, and shows no key and nothing that a terminal obeys', async () => {
   const service = await startThreatJammer(KEY)
-  service.faults.garbage = 'a\u001b[31mb\u0007\u009bc\nd'
+  service.faults.garbage = `a\u001b[31mb\u0007\u009bc\nd ${KEY}`
   const { reportUrl, apiUrl } = service
   const bench = makeBench('threatjammer', KEY, [`report_url: ${reportUrl}`, `api_url: ${apiUrl}`])
   try {
     const plain = await bench.f2b('list')
     assert.equal(plain.code, 76)
     assert.match(plain.stderr, /the list could not be read/)
-    assert.equal((await bench.f2b('list', '--format', 'csv')).stdout, 'a[31mbc\nd\n')
+    assert.equal((await bench.f2b('list', '--format', 'csv')).stdout, 'a[31mbc\nd ***\n')
   } finally {
     bench.remove()
     await service.close()
