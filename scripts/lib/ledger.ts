@@ -76,11 +76,6 @@ export class Ledger {
     return this.#stamp !== ''
   }
 
-  /** Bytes in the file as last read or written. */
-  get size(): number {
-    return this.#bytes.length
-  }
-
   /** Tells this content of the file from any other. */
   get stamp(): string {
     return this.#stamp
