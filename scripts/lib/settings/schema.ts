@@ -3,6 +3,7 @@ import * as v from 'valibot'
 import { addressText, minPrefix, ownerName, path } from './common.ts'
 import { fail2ban } from './fail2ban.ts'
 import { firewalls } from './firewalls.ts'
+import { sophosxg } from './sophosxg.ts'
 
 /**
  * The whole of `config.yaml`: one section per sibling, unknown keys refused.
@@ -15,6 +16,7 @@ export const schema = v.strictObject({
   state_dir: v.optional(path, '/var/lib/fail2ban-perimeter'),
   fail2ban: v.optional(fail2ban, {}),
   firewalls: v.optional(firewalls, []),
+  sophosxg: v.optional(sophosxg, []),
 })
 
 export type Config = v.InferOutput<typeof schema>
