@@ -53,7 +53,7 @@ export function readYaml<S extends v.GenericSchema>(
     }
     const result = v.safeParse(shape, document.toJS() ?? {})
     if (result.success && problems.length === 0) return { value: result.output, warnings }
-    for (const issue of result.issues ?? []) {
+    for (const issue of (result.issues ?? []).flatMap(issuesOf)) {
       report(offsetOf(document.contents, issue), explain(issue))
     }
   }
@@ -101,6 +101,22 @@ function offsetOf(root: unknown, issue: v.BaseIssue<unknown>): number {
     node = next
   }
   return offset
+}
+
+/**
+ * What is wrong with a value that may be one of several shapes: the issues of the shape that it has,
+ * instead of "must be this or that".
+ */
+function issuesOf(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
+  const shape = Array.isArray(issue.input) ? 'array' : 'object'
+  const inner = (issue.issues ?? []).filter(
+    (one) => issue.type === 'union' && one.path?.[0].type === shape,
+  )
+  if (inner.length === 0) return [issue]
+  return inner.map((one) => {
+    const path = [...(issue.path ?? []), ...(one.path ?? [])]
+    return { ...one, path: path as NonNullable<typeof one.path> }
+  })
 }
 
 function explain(issue: v.BaseIssue<unknown>): string {
