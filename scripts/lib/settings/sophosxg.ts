@@ -47,7 +47,9 @@ const target = v.pipe(
     ca: v.optional(path),
     pin: v.optional(pin),
     user: login,
-    pass: login,
+    // One of the two; a file is read by the script that needs it only, so "pass" may be missing here.
+    pass: v.optional(login),
+    pass_file: v.optional(path),
     // The rest of an object's name needs room: jail, address and owner within 60 characters.
     iphost_prefix: v.optional(objectName(30), 'f2b_'),
     iphostgroup_name: v.optional(objectName(60), 'f2b_blockings'),
@@ -56,8 +58,13 @@ const target = v.pipe(
     deadline: v.optional(duration, '20s'),
     connect_timeout: v.optional(duration, '3s'),
   }),
+  v.check(
+    (given) => given.pass !== undefined || given.pass_file !== undefined,
+    'needs pass or pass_file',
+  ),
   v.transform((given) => ({
     ...given,
+    pass: given.pass ?? '',
     name: given.name ?? new URL(given.url).hostname.replace(/^\[|\]$/g, ''),
     iphostgroup_name_v6: given.iphostgroup_name_v6 ?? `${given.iphostgroup_name}_v6`,
   })),
