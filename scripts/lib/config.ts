@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs'
 import * as v from 'valibot'
 import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
 import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
+import { targetAddresses } from './never.ts'
 import { type Config, schema } from './settings/schema.ts'
 import { configPath, type Loaded } from './settled.ts'
 
@@ -9,7 +10,7 @@ import { configPath, type Loaded } from './settled.ts'
 const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
 
 /**
- * Reads and checks the configuration. All problems are reported together, a line each, with file,
+ * Reads and checks the configuration; the targets' own addresses join `never_ban`. All problems are reported together, a line each, with file,
  * line and column.
  *
  * @param section whose secrets are read from their files; the others' may be unreadable for us
@@ -18,7 +19,8 @@ const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
 export function loadConfig(given?: string, section?: keyof Config): Loaded {
   const path = configPath(given)
   const { value, warnings } = readYaml(path, schema, section)
-  return { config: value, path, warnings }
+  const never_ban = [...value.never_ban, ...targetAddresses(value)]
+  return { config: { ...value, never_ban }, path, warnings }
 }
 
 /** Reads a YAML file against a schema; see `loadConfig`. @throws Failure 78 */
