@@ -7,7 +7,7 @@
 //
 // Exit codes: f2b-sophosxg --help
 import { sophosTargets } from './lib/sophosxg/target.ts'
-import { runSibling } from './lib/verbs.ts'
+import { loadSection, runSibling } from './lib/verbs.ts'
 
 await runSibling({
   name: 'sophosxg',
@@ -15,6 +15,6 @@ await runSibling({
   about: `Keeps a host group on Sophos XG/XGS firewalls equal to what is banned. Use the group in a rule.
 
   f2b-sophosxg ban --ip 192.0.2.7 --name sshd --bantime 600`,
-  section: 'sophosxg',
+  load: loadSection('sophosxg'),
   targets: ({ config }) => sophosTargets(config.sophosxg),
 })

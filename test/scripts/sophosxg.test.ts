@@ -141,7 +141,14 @@ test('sophosxg ban of what is already over enters nothing', async () => {
 test('sophosxg refuses what must never be banned, the firewall itself included', async () => {
   await inWorld({}, async (world) => {
     const config = world.configure({ url: 'https://192.0.2.99:4444/webconsole/APIController' })
-    for (const ip of ['127.0.0.1', '192.0.2.99', '192.0.2.0/23', '0.0.0.0/0', 'fe80::1%eth0', 'x']) {
+    for (const ip of [
+      '127.0.0.1',
+      '192.0.2.99',
+      '192.0.2.0/23',
+      '0.0.0.0/0',
+      'fe80::1%eth0',
+      'x',
+    ]) {
       assert.equal((await world.run(`ban --ip ${ip}`, { config })).code, 65, ip)
     }
     assert.equal(world.sim.log.length, 0)
