@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { type Address, isSingle, parseAddress } from '../address.ts'
 import { ioFailure } from '../failure.ts'
-import { type Lease, later, NO_JAIL, now } from '../lease.ts'
+import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
 import { lock } from '../lock.ts'
 import type { Synced } from '../verbs.ts'
@@ -31,7 +31,7 @@ export async function banListed(box: Box, lease: Lease): Promise<void> {
 export async function unbanListed(box: Box, address: Address, jail: string): Promise<void> {
   await withLedger(box, async (ledger) => {
     const rows = ledger.held(address.text)
-    const others = rows.filter((row) => row.jail !== jail && row.expires !== RELEASED)
+    const others = rows.filter((row) => row.jail !== jail && alive(row.expires, now()))
     if (!isSingle(address)) await unbanHost(box, address, jail)
     else if (others.length === 0) await change(box, (all) => all.delete(address.text))
     if (rows.some((row) => row.jail === jail)) {
@@ -68,6 +68,10 @@ export async function syncListed(
     const plan = await converge(box, box.settings.iphost_prefix, (found) =>
       makePlan(box, found, goal),
     )
+    if (!box.call.dryRun) {
+      ledger.commit()
+      ledger.compact(now())
+    }
     return { counts, lines: plan.lines }
   })
 }
@@ -85,7 +89,6 @@ async function withLedger<T>(box: Box, work: (ledger: Ledger) => Promise<T>): Pr
     const ledger = openLedger(box)
     const result = await work(ledger)
     if (!box.call.dryRun) ledger.commit()
-    if (!box.call.dryRun && ledger.size > 1 << 16) ledger.compact(now())
     return result
   } finally {
     unlock?.()
