@@ -6,6 +6,8 @@ import type { Kind } from './request.ts'
 export interface Status {
   code: number | undefined
   text: string
+  /** The answer to a Get that found nothing: two wordings, with and without a code. */
+  nothing: boolean
 }
 
 /** An object as the box has it. */
@@ -77,10 +79,13 @@ const parser = new XMLParser({
 /**
  * Reads an answer strictly: a whole Response, no refusal on top, a login that succeeded.
  *
+ * @param secret what no text that we pass on may hold, should the box echo it
  * @throws Failure 77 if we are refused, 76 for anything that is not such an answer
  */
-export function readAnswer(body: string, kind: Kind | undefined): Answer {
+export function readAnswer(body: string, kind: Kind | undefined, secret: string): Answer {
   const response = parseResponse(body)
+  const statusesOf = (tree: Tree): Status[] =>
+    asList(tree.Status).map((status) => readStatus(status, secret))
   const [top] = statusesOf(response)
   if (top) throw refusal(top) ?? unexpected(`answered ${describeStatus(top)}`)
   const login = (response.Login as Tree | undefined)?.status
@@ -88,7 +93,7 @@ export function readAnswer(body: string, kind: Kind | undefined): Answer {
   if (!/success/i.test(login)) throw new Failure(EXIT.refused, LOGIN)
   const entities = asList(kind && response[kind])
   const statuses = entities.flatMap(statusesOf)
-  const foreign = kind && foreignStatus(response, kind)
+  const foreign = kind && foreignParts(response, kind).flatMap(statusesOf)[0]
   for (const status of foreign ? [...statuses, foreign] : statuses) {
     const refused = refusal(status)
     if (refused) throw refused
@@ -101,14 +106,6 @@ export function readAnswer(body: string, kind: Kind | undefined): Answer {
 export function judge(status: Status): Verdict {
   if (status.code === undefined) return 'unsure'
   return VERDICTS[status.code] ?? 'refused'
-}
-
-/** True for the answer to a Get that found nothing: two wordings, with and without a code. */
-export function isNothing(status: Status): boolean {
-  return (
-    (status.code === undefined || status.code === 526) &&
-    /^(no\.?|number) of records zero/i.test(status.text)
-  )
 }
 
 /** `501 "Operation failed"`, for messages; the text is cut, since it comes from outside. */
@@ -133,20 +130,44 @@ function parseResponse(body: string): Tree {
   return asTree(Response)
 }
 
-function statusesOf(tree: Tree): Status[] {
-  return asList(tree.Status).map((status) => {
-    const code = status['@code']
-    const known = typeof code === 'string' && /^\d{3}$/.test(code)
-    return { code: known ? Number(code) : undefined, text: textOf(status) }
-  })
+function readStatus(tree: Tree, secret: string): Status {
+  const given = tree['@code']
+  const code = typeof given === 'string' && /^\d{3}$/.test(given) ? Number(given) : undefined
+  const text = textOf(tree)
+  const nothing =
+    (code === undefined || code === 526) && /^(no\.?|number) of records zero/i.test(text)
+  return { code, text: withhold(text, secret), nothing }
+}
+
+/** A text of the box, unless it holds the password in whatever spelling. */
+function withhold(text: string, secret: string): string {
+  const plain = text.toLowerCase()
+  const spellings = [
+    secret,
+    encodeURIComponent(secret),
+    new URLSearchParams([['', secret]]).toString().slice(1),
+    escapeXml(secret),
+  ]
+  return spellings.some((one) => plain.includes(one.toLowerCase())) ? '(withheld)' : text
+}
+
+function escapeXml(text: string): string {
+  const names: Record<string, string> = {
+    '&': 'amp',
+    '<': 'lt',
+    '>': 'gt',
+    '"': 'quot',
+    "'": 'apos',
+  }
+  return text.replace(/[&<>"']/g, (c) => `&${names[c]};`)
 }
 
 /** An unknown module answers under its own tag; its status must not be overlooked. */
-function foreignStatus(response: Tree, kind: Kind): Status | undefined {
+function foreignParts(response: Tree, kind: Kind): Tree[] {
   const others = Object.entries(response).filter(
     ([tag]) => tag !== kind && tag !== 'Login' && !tag.startsWith('@'),
   )
-  return others.flatMap(([, value]) => asList(value).flatMap(statusesOf))[0]
+  return others.flatMap(([, value]) => asList(value))
 }
 
 function readFound(tree: Tree): Found {

@@ -4,7 +4,7 @@ import type { Agent, buildConnector } from 'undici'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 import type { Call } from '../verbs.ts'
-import { type Answer, describeStatus, isNothing, readAnswer, type Status } from './answer.ts'
+import { type Answer, describeStatus, readAnswer, type Status } from './answer.ts'
 import {
   type Ask,
   buildRequest,
@@ -63,7 +63,7 @@ export class Client {
     if (answer.found.length > 0) return answer.found
     const [status] = answer.statuses
     if (!status) throw new Failure(EXIT.unexpected, `answered nothing about ${kind}`)
-    if (isNothing(status)) return []
+    if (status.nothing) return []
     throw new Failure(EXIT.unexpected, `answered ${describeStatus(status)} when asked for ${kind}`)
   }
 
@@ -127,7 +127,7 @@ export class Client {
       })
       const text = await readBody(body)
       checkHttp(statusCode)
-      return readAnswer(text, ask.verb === 'Login' ? undefined : ask.kind)
+      return readAnswer(text, ask.verb === 'Login' ? undefined : ask.kind, this.#settings.pass)
     } catch (error) {
       if (error instanceof Failure) throw error
       throw this.#explain(error, signal.aborted)

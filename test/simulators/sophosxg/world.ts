@@ -3,7 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buildSync } from 'esbuild'
+import { loadConfig } from '../../../scripts/lib/config.ts'
+import type { Lease } from '../../../scripts/lib/lease.ts'
+import { parseLease } from '../../../scripts/lib/lease.ts'
 import { type Ended, run } from '../../../scripts/lib/run.ts'
+import { sophosTargets } from '../../../scripts/lib/sophosxg/target.ts'
+import { makeCall, type Target } from '../../../scripts/lib/verbs.ts'
 import { type Options, SophosSimulator } from '../sophosxg.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
@@ -15,6 +20,8 @@ export interface World {
   script: string
   /** Runs a verb as `web1`, or with other settings. */
   run(args: string, options?: { input?: string; config?: string }): Promise<Ended>
+  /** The same in this process: quicker, for what a test only needs to have done. */
+  within<T>(work: (target: Target, call: ReturnType<typeof makeCall>) => Promise<T>): Promise<T>
   /** Writes a configuration file and returns its path. */
   configure(settings?: Record<string, unknown>, owner?: string): string
 }
@@ -45,6 +52,11 @@ export async function inWorld(setting: Setting, work: (world: World) => Promise<
       dir,
       script,
       configure,
+      within: async (inside) => {
+        const loaded = loadConfig(config, 'sophosxg')
+        const [target] = sophosTargets(loaded.config.sophosxg)
+        return await inside(target as Target, makeCall(loaded, {}, 60))
+      },
       run: (args, options = {}) =>
         run(process.execPath, [script, ...args.split(' '), '--config', options.config ?? config], {
           ...(options.input !== undefined && { input: options.input }),
@@ -54,6 +66,12 @@ export async function inWorld(setting: Setting, work: (world: World) => Promise<
     await sim.close()
     rmSync(dir, { recursive: true, force: true })
   }
+}
+
+/** Leases of `web1`, from lines as `list` prints them. */
+export function leasesFrom(lines: string): Lease[] {
+  const full = lines.split('\n').filter((line) => line !== '')
+  return full.map((line) => parseLease(line, 'web1'))
 }
 
 let built: string | undefined
