@@ -9,7 +9,7 @@
 import { sophosTargets } from './lib/sophosxg/target.ts'
 import { loadSection, runSibling } from './lib/verbs.ts'
 
-await runSibling({
+void runSibling({
   name: 'sophosxg',
   command: 'f2b-sophosxg',
   about: `Keeps a host group on Sophos XG/XGS firewalls equal to what is banned. Use the group in a rule.
