@@ -24,7 +24,7 @@ async function inSite(work: (site: Site) => Promise<void>): Promise<void> {
     const prefix = join(world.dir, 'root')
     mkdirSync(join(prefix, 'etc/fail2ban/action.d'), { recursive: true })
     const secret = join(world.dir, 'secret')
-    writeFileSync(secret, `${PASS}\n`)
+    writeFileSync(secret, `${PASS}\n`, { mode: 0o600 })
     const fixed = ['sophosxg', '--address', `127.0.0.1:${world.sim.port}`, '--user', 'apiuser']
     const common = ['--pass-file', secret, '--prefix', prefix]
     const script = join(ROOT, 'scripts/setup.ts')
@@ -70,23 +70,21 @@ test(
 )
 
 test('f2b-setup sophosxg writes what f2b-sophosxg then works with', rooted, async () => {
-  await inSite(async ({ world, setup, read }) => {
-    const passFile = join(world.dir, 'secret')
-    for (const trust of [`--pin ${PIN}`, `--ca ${world.sim.ca}`]) {
-      assert.equal((await setup(`${trust} --owner web1 --title edge --mode iplist`)).code, 0)
+  for (const trust of ['pin', 'ca']) {
+    await inSite(async ({ world, setup, read }) => {
+      const given = trust === 'pin' ? `--pin ${PIN}` : `--ca ${world.sim.ca}`
+      assert.equal((await setup(`${given} --owner web1 --title edge --mode iplist`)).code, 0)
       const text = read('etc/fail2ban-perimeter/config.yaml')
+      assert.match(text, trust === 'pin' ? /^ {2}pin: /m : /^ {2}ca: .*sophosxg-edge.pem$/m)
       const file = join(world.dir, 'made.yaml')
       const places = text
-        .replace(/pass_file: .*/, `pass_file: ${passFile}`)
+        .replace(/pass_file: .*/, `pass_file: ${join(world.dir, 'secret')}`)
         .replace(/ca: .*/, `ca: ${world.sim.ca}`)
       writeFileSync(file, places)
-      assert.deepEqual(await world.run('check', { config: file }), {
-        code: 0,
-        stdout: '',
-        stderr: '',
-      })
-    }
-  })
+      const ended = await world.run('check', { config: file })
+      assert.deepEqual(ended, { code: 0, stdout: '', stderr: '' })
+    })
+  }
 })
 
 test(
