@@ -256,6 +256,7 @@ test('quirks 30 and 31: many objects, odd statuses', () => {
   assert.equal(made.hosts.has('c'), true, 'no rollback')
   const both = `<Set>${host('d')}</Set><Remove><IPHost><Name>d</Name></IPHost></Remove>`
   assert.deepEqual(codes(ask(made, both)), ['200', '200'])
+  assert.deepEqual(codes(ask(made, both, { oneVerbOnly: true })), ['529'])
   assert.deepEqual(codes(ask(made, `<Set>${host('e')}</Set>`, { writeStatus: '217' })), ['217'])
   assert.equal(made.hosts.has('e'), true)
   assert.equal(ask(made, `<Set>${host('f')}</Set>`, { writeStatus: 'none' }), '')

@@ -24,6 +24,7 @@ export interface Logged {
   names: string[]
   /** True if the request changed something. */
   wrote: boolean
+  /** Bytes of the request's URL and body, and of the answer's body. */
   sent: number
   received: number
   /** The request line: a secret in it would be in the box's web log. */
@@ -111,7 +112,11 @@ export class SophosSimulator {
     if (faults.refuseBefore) return void this.#misbehave(faults, response)
     const xml = readRequestXml(request, body)
     const result = handle(this.box, xml, faults)
-    const entry = { ...result, sent: body.length, line: `${request.method} ${request.url}` }
+    const entry = {
+      ...result,
+      sent: body.length + (request.url ?? '').length,
+      line: `${request.method} ${request.url}`,
+    }
     const { verb, kind, names, wrote, sent, line } = entry
     this.log.push({ verb, kind, names, wrote, sent, received: result.xml.length, line })
     await this.#wait(wrote ? 6 : 1)

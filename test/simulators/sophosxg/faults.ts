@@ -33,6 +33,8 @@ export interface Faults {
   /** Filters are ignored, as unsupported ones are (14). */
   ignoreFilter: boolean
   apiVersions: string[]
+  /** Several verbs in one request are not understood, instead of done in order (30). */
+  oneVerbOnly: boolean
 }
 
 export const NO_FAULTS: Faults = {
@@ -52,4 +54,5 @@ export const NO_FAULTS: Faults = {
   only: '',
   ignoreFilter: false,
   apiVersions: ['2200.1', '2100.1'],
+  oneVerbOnly: false,
 }

@@ -51,7 +51,9 @@ export function handle(box: Box, xml: string, faults: Faults): Handled {
   const refused = refusal(box, xml, faults)
   if (refused !== undefined) return { ...NOTHING, xml: envelope(refused) }
   const { Request } = parser.parse(xml) as { Request: Tree }
-  const done = verbsOf(Request).map(([verb, body]) => carryOut(box, verb, body, faults))
+  const verbs = verbsOf(Request)
+  if (faults.oneVerbOnly && verbs.length > 1) return { ...NOTHING, xml: envelope(status(529)) }
+  const done = verbs.map(([verb, body]) => carryOut(box, verb, body, faults))
   const text = done.map((one) => one.xml).join('')
   const login = '<Login><status>Authentication Successful</status></Login>'
   return { ...(done.at(-1) ?? NOTHING), xml: envelope(login + text) }
