@@ -224,6 +224,22 @@ const CASES: Case[] = [
   lost('hang'),
 ]
 
+/** What matters to lists as well: answers that are lost, odd or untrue. */
+const LIST_FAULTS: (keyof Faults)[] = ['refuseAfter', 'refuseBefore', 'writeStatus', 'writeIgnored']
+
+describe('sophosxg in mode iplist with a fault', { concurrency: 4 }, () => {
+  for (const one of CASES) {
+    const { name, faults, verbs } = one
+    if (!LIST_FAULTS.some((key) => key in faults) || faults.only || faults.refuseAfter === 'hang')
+      continue
+    test(name, async () => {
+      for (const verb of verbs) {
+        if (['ban', 'unban', 'sync'].includes(verb)) await checkCase(one, verb, 'iplist')
+      }
+    })
+  }
+})
+
 describe('sophosxg with a fault', { concurrency: 4 }, () => {
   for (const one of CASES) {
     test(one.name, async () => {
@@ -286,10 +302,10 @@ test('sophosxg sends nothing to a box whose certificate is not trusted', async (
 const PIN =
   'C7:D7:38:D3:77:12:DD:9D:F7:12:BA:9C:97:D4:73:CA:59:12:4E:49:D7:2B:2C:9D:94:B9:61:D2:3B:FD:AE:F0'
 
-async function checkCase(one: Case, verb: Verb): Promise<void> {
+async function checkCase(one: Case, verb: Verb, mode = 'hosts'): Promise<void> {
   const about = `${verb}: ${one.name}`
   const account = { pass: SECRET }
-  const settings = { ...account, deadline: `${DEADLINE}s`, connect_timeout: '1s' }
+  const settings = { ...account, mode, deadline: `${DEADLINE}s`, connect_timeout: '1s' }
   await inWorld({ simulator: account, settings }, async (world) => {
     await prepare(world)
     const foreign = foreignPart(world)
@@ -335,7 +351,10 @@ function blocked({ sim }: World): string[] {
   const members = [...(sim.box.groups.get('f2b_blockings')?.members ?? [])]
   return members
     .filter((name) => name.endsWith('@web1'))
-    .map((name) => sim.box.hosts.get(name)?.IPAddress ?? '')
+    .flatMap((name) => {
+      const host = sim.box.hosts.get(name)
+      return host?.ListOfIPAddresses?.split(',') ?? host?.IPAddress ?? ''
+    })
     .sort()
 }
 

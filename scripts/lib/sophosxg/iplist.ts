@@ -63,7 +63,7 @@ export async function syncListed(
     const lines = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     const { changes, ...counts } = ledger.difference(box.owner, jail, lines, now())
     for (const line of changes) ledger.put(line)
-    const wanted = singles(ledger.living(now()))
+    const wanted = singles([...ledger.living(now())])
     const goal = { leases: leases.filter((l) => !isSingle(l.address)), listed: wanted, jail }
     const plan = await converge(box, box.settings.iphost_prefix, (found) =>
       makePlan(box, found, goal),
@@ -122,6 +122,6 @@ function leasesOf(ledger: Ledger, text: string, owner: string): Lease[] {
   return rows.map((row) => ({ address, jail: row.jail, expires: row.expires, owner: row.owner }))
 }
 
-function* singles(lines: Iterable<Line>): Generator<string> {
-  for (const { address } of lines) if (!address.includes('/')) yield address
+function singles(lines: Line[]): string[] {
+  return lines.map(({ address }) => address).filter((text) => !text.includes('/'))
 }

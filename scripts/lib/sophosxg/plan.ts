@@ -24,7 +24,7 @@ export interface Plan {
 /** What the box should have. `listed` is undefined in `hosts` mode, which has no lists. */
 export interface Goal {
   leases: Lease[]
-  listed?: Iterable<string>
+  listed?: readonly string[]
   jail: string | undefined
 }
 
