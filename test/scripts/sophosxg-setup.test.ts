@@ -65,6 +65,12 @@ test(
       const again = await setup(`--pin ${PIN} --owner web1`)
       assert.match(again.stdout, /nothing to change/)
       assert.equal(read('etc/fail2ban-perimeter/config.yaml'), config)
+
+      // The certificate was renewed: the file still has the old pin.
+      const path = join(prefix, 'etc/fail2ban-perimeter/config.yaml')
+      writeFileSync(path, `# mine\n${config.replace(PIN, '00:'.repeat(32).slice(0, -1))}`)
+      assert.equal((await setup(`--pin ${PIN}`)).code, 0)
+      assert.equal(read('etc/fail2ban-perimeter/config.yaml'), `# mine\n${config}`)
     })
   },
 )

@@ -187,18 +187,26 @@ function actionFile(place: Place): Item[] {
   return fail2banItems(place).filter((item) => item.name.endsWith('/sophosxg.conf'))
 }
 
-/** The entry in config.yaml. What somebody else wrote there stays as it is, remarks included. */
+/**
+ * The entry in config.yaml. What somebody else wrote there stays as it is, remarks included; of an
+ * entry for the same firewall only a renewed certificate is changed.
+ */
 function section(place: Place, wish: Wish, values: Values): Item {
   const path = place.at(CONFIG)
   const text = textOf(path) ?? ''
-  const document = parseDocument(text)
-  const known = (document.toJS() as { sophosxg?: unknown } | null)?.sophosxg
-  const entries = known === undefined ? [] : [known].flat()
-  const same = entries.some((one) => (one as { url?: string }).url === wish.entry.url)
+  const known = (parseDocument(text).toJS() as { sophosxg?: unknown } | null)?.sophosxg
+  const entries = (known === undefined ? [] : [known].flat()) as Record<string, unknown>[]
+  const at = entries.findIndex((one) => one.url === wish.entry.url)
+  const trusted = entries[at]?.pin === wish.entry.pin && entries[at]?.ca === wish.entry.ca
+  const where = Array.isArray(known) ? ['sophosxg', at] : ['sophosxg']
   return {
     name: `${path} (section sophosxg)`,
-    look: () => (same ? 'same' : 'absent'),
-    make: () => writeAs(path, withSection(text, entries, wish, values), 0o600),
+    look: () => (at < 0 ? 'absent' : trusted ? 'same' : 'different'),
+    make: () => {
+      const made =
+        at < 0 ? withSection(text, entries, wish, values) : withTrust(text, where, wish.entry)
+      writeAs(path, made, 0o600)
+    },
     remove: () => false,
     kept: true,
   }
@@ -210,6 +218,15 @@ function withSection(text: string, entries: unknown[], wish: Wish, values: Value
   if (entries.length === 0) return `${start.trimEnd()}\n\n${stringify({ sophosxg: wish.entry })}`
   const document = parseDocument(start)
   document.set('sophosxg', document.createNode([...entries, wish.entry]))
+  return document.toString()
+}
+
+function withTrust(text: string, where: (string | number)[], entry: Wish['entry']): string {
+  const document = parseDocument(text)
+  for (const key of ['pin', 'ca']) {
+    if (entry[key] === undefined) document.deleteIn([...where, key])
+    else document.setIn([...where, key], entry[key])
+  }
   return document.toString()
 }
 

@@ -1,10 +1,9 @@
-import { readFileSync } from 'node:fs'
-import type { TLSSocket } from 'node:tls'
-import type { Agent, buildConnector } from 'undici'
-import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
+import type { Agent } from 'undici'
+import { EXIT, Failure } from '../failure.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 import type { Call } from '../verbs.ts'
 import { type Answer, describeStatus, readAnswer, type Status } from './answer.ts'
+import { distrustOf, noConnection, openAgent } from './connection.ts'
 import {
   type Ask,
   buildRequest,
@@ -25,18 +24,6 @@ export const TRIES = 3
 
 /** Bytes; 10,000 hosts are 4 MB. More than this is not the answer of a firewall. */
 const LONGEST_ANSWER = 64 << 20
-
-const NO_CONNECTION: Record<string, string> = {
-  ECONNREFUSED: 'connection refused',
-  ENOTFOUND: 'host name not found',
-  EAI_AGAIN: 'host name not found',
-  EHOSTUNREACH: 'no route to it',
-  ENETUNREACH: 'no route to it',
-  ETIMEDOUT: 'no answer in time',
-  UND_ERR_CONNECT_TIMEOUT: 'no answer in time',
-}
-
-const TLS_TRUST = /SELF_SIGNED|UNABLE_TO|CERT_|ERR_TLS_CERT|HOSTNAME_MISMATCH|PIN_MISMATCH/
 
 /** A kept-open connection to the XML API of one firewall. Close it, or the process lingers. */
 export class Client {
@@ -112,7 +99,9 @@ export class Client {
   async #send(ask: Ask): Promise<Answer> {
     const { url, deadline } = this.#settings
     const { request } = await import('undici')
-    this.#agent ??= await this.#open()
+    this.#agent ??= await openAgent(this.#settings, () => {
+      this.#connected = true
+    })
     this.#call.say(`${this.#settings.name}: ${describeAsk(ask)}`)
     this.requests++
     const signal = AbortSignal.any([this.#call.signal, AbortSignal.timeout(deadline * 1000)])
@@ -134,38 +123,11 @@ export class Client {
     }
   }
 
-  async #open(): Promise<Agent> {
-    const { Agent, buildConnector } = await import('undici')
-    const { connect_timeout, deadline, pin, ca, verifySslCertificate } = this.#settings
-    const connect = buildConnector({
-      timeout: connect_timeout * 1000,
-      rejectUnauthorized: verifySslCertificate && pin === undefined,
-      // A resumed session shows no certificate to compare with the pin.
-      maxCachedSessions: 0,
-      ...(ca !== undefined && { ca: readCa(ca) }),
-    })
-    const timeout = deadline * 1000 + 1000
-    return new Agent({
-      connections: 1,
-      headersTimeout: timeout,
-      bodyTimeout: timeout,
-      connect: (options, done) =>
-        connect(options, (...result: Parameters<buildConnector.Callback>) => {
-          const [error, socket] = result
-          if (error) return done(error, null)
-          const wrong = pin !== undefined && fingerprint(socket as TLSSocket) !== pin
-          if (wrong) socket.destroy()
-          else this.#connected = true
-          if (wrong) done(Object.assign(new Error(), { code: 'PIN_MISMATCH' }), null)
-          else done(null, socket)
-        }),
-    })
-  }
-
   /** Errors of the connection; none of their texts is passed on, only their codes. */
   #explain(error: unknown, late: boolean): Failure {
     const code = String((error as NodeJS.ErrnoException).code ?? (error as Error).name)
-    if (TLS_TRUST.test(code)) return new Failure(EXIT.refused, distrust(code))
+    const distrust = distrustOf(code)
+    if (distrust !== undefined) return new Failure(EXIT.refused, distrust)
     if (this.#connected) {
       const why = late ? 'no answer in time' : `connection lost (${code})`
       return new LostAnswer(EXIT.temporary, why)
@@ -173,7 +135,7 @@ export class Client {
     if (/^(EPROTO|ERR_SSL)/.test(code)) {
       return new Failure(EXIT.unexpected, `does not speak TLS (${code}): check url`)
     }
-    const why = late ? 'no answer in time' : (NO_CONNECTION[code] ?? code)
+    const why = late ? 'no answer in time' : noConnection(code)
     return new NotConnected(EXIT.unreachable, `cannot connect: ${why}`)
   }
 }
@@ -221,26 +183,4 @@ async function readBody(body: AsyncIterable<Buffer>): Promise<string> {
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString('utf8')
-}
-
-function readCa(path: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    throw new Failure(EXIT.config, messageOf(ioFailure(`read "${path}"`, error)))
-  }
-}
-
-function fingerprint(socket: TLSSocket): string {
-  return socket.getPeerCertificate().fingerprint256?.replaceAll(':', '') ?? ''
-}
-
-function distrust(code: string): string {
-  if (code === 'PIN_MISMATCH') {
-    return 'its certificate is not the pinned one, nothing was sent: if it was renewed, run f2b-setup sophosxg again'
-  }
-  if (/ALTNAME|HOSTNAME/.test(code)) {
-    return `its certificate is for another name (${code}), nothing was sent: f2b-setup sophosxg stores a pin instead`
-  }
-  return `its certificate is not trusted (${code}), nothing was sent: f2b-setup sophosxg shows and stores it, or set ca or pin`
 }
