@@ -1,4 +1,5 @@
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { type Address, isSingle, parseAddress } from '../address.ts'
 import { ioFailure } from '../failure.ts'
 import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
@@ -46,9 +47,9 @@ export async function listListed(box: Box, jail: string | undefined): Promise<Le
   const ranges = found
     .map((one) => readHost(box.settings, box.owner, one)?.lease)
     .filter((lease) => lease !== undefined && lease.expires !== RELEASED)
-  const ledger = openLedger(box)
-  const leases = [...listed(box.settings, readLists(box.settings, box.owner, found))].flatMap(
-    (text) => leasesOf(ledger, text, box.owner),
+  const texts = [...listed(box.settings, readLists(box.settings, box.owner, found))]
+  const leases = await withLedger(box, async (ledger) =>
+    texts.flatMap((text) => leasesOf(ledger, text, box.owner)),
   )
   return [...leases, ...(ranges as Lease[])].filter((l) => jail === undefined || l.jail === jail)
 }
@@ -84,19 +85,18 @@ async function change(box: Box, edit: (listed: Set<string>) => void): Promise<vo
 
 /** Holds the lock around reading, writing the box and committing what it confirmed. */
 async function withLedger<T>(box: Box, work: (ledger: Ledger) => Promise<T>): Promise<T> {
-  const unlock = box.call.dryRun ? undefined : await lock(`${pathOf(box)}.lock`)
+  const path = pathOf(box)
+  // A dry run makes no folder; without one there is no ledger to lock either.
+  const unlock = existsSync(dirname(path)) ? await lock(`${path}.lock`) : undefined
   try {
-    const ledger = openLedger(box)
+    const ledger = new Ledger(`${path}.leases`)
+    ledger.refresh()
     const result = await work(ledger)
     if (!box.call.dryRun) ledger.commit()
     return result
   } finally {
     unlock?.()
   }
-}
-
-function openLedger(box: Box): Ledger {
-  return new Ledger(`${pathOf(box)}.leases`)
 }
 
 function pathOf(box: Box): string {
