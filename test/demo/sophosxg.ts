@@ -11,9 +11,10 @@ type Print = (line: string) => void
 /**
  * Runs a real Fail2Ban against a simulated Sophos firewall and shows what arrives there.
  *
- * @param print where the lines go; standard output if left out
+ * @param show where the lines go: the stage of test/demo.ts
  */
-export async function demoSophosxg(print: Print = console.log): Promise<void> {
+export async function demoSophosxg(show: { plain: Print }): Promise<void> {
+  const print: Print = (line) => show.plain(line)
   print(styleText('bold', 'Fail2Ban blocks on a Sophos firewall'))
   print(`a real fail2ban-server, a simulated firewall ${SPEED} times as fast as a real one\n`)
   await inFail2ban({ scale: SPEED }, async (world, fail2ban) => {
