@@ -14,6 +14,7 @@ import { lock } from './lib/lock.ts'
 import { setUpFirewall } from './lib/setup/firewall.ts'
 import { type Place, placeOf } from './lib/setup/place.ts'
 import { setUpServer } from './lib/setup/server.ts'
+import { SOPHOSXG_HELP, SOPHOSXG_OPTIONS, setupSophosxg } from './lib/setup/sophosxg.ts'
 
 interface Side {
   /** The options that only this one has. */
@@ -42,6 +43,7 @@ const SIDES: Record<string, Side> = {
     },
     run: setUpServer,
   },
+  sophosxg: { options: SOPHOSXG_OPTIONS, run: setupSophosxg },
 }
 
 const COMMON: Options = {
@@ -61,6 +63,7 @@ void main({
   name: 'setup',
   help: `Usage: f2b-setup server   --owner NAME --firewall HOST [options]
        f2b-setup firewall --owner NAME --key-file FILE [options]
+       f2b-setup sophosxg --address HOST[:PORT] --user NAME [options]
 
 Installs fail2ban-perimeter: first the server side, beside Fail2Ban, which makes a key and prints
 the line to run on the firewall; then the firewall side, once for each server. To be run as root.
@@ -92,14 +95,16 @@ f2b-setup firewall
   --systemd WHEN       auto | yes | no; without systemd cron loads the bans at boot
   --remove-owner       take the key of --owner away, and nothing else
 
-Both
+${SOPHOSXG_HELP}
+
+All
   --dry-run            show what would be changed, change nothing
   --prefix DIR         install below DIR (an image, a package); no accounts, no services
   --uninstall          undo it; settings, keys and the ledger of bans are left
   --purge              with --uninstall: remove these too
 
 Options`,
-  options: { ...COMMON, ...SIDES.firewall?.options, ...SIDES.server?.options },
+  options: { ...COMMON, ...SIDES.firewall?.options, ...SIDES.server?.options, ...SOPHOSXG_OPTIONS },
   run: setUp,
 })
 

@@ -11,7 +11,17 @@ import { type Ended, run } from '../scripts/lib/run.ts'
 const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync']
 const folder = mkdtempSync('/tmp/f2b-contract-')
 after(() => rmSync(folder, { recursive: true }))
-writeFileSync(`${folder}/config.yaml`, 'owner: web1\nfirewalls:\n  - host: edge1\n')
+writeFileSync(
+  `${folder}/config.yaml`,
+  `owner: web1
+firewalls:
+  - host: edge1
+sophosxg:
+  url: https://fw1.example:4444/webconsole/APIController
+  user: apiuser
+  pass: secret
+`,
+)
 
 const scripts = names('scripts', '.ts')
 const siblings = scripts.filter((name) =>
@@ -116,7 +126,9 @@ for (const name of names('action.d', '.conf')) {
     test('has tags only inside double quotes', () => {
       const commands = section('Definition').matchAll(/^action\w+ *=(.*(?:\n[ \t]+.*)*)/gm)
       for (const [line, command = ''] of commands) {
-        const bare = command.replace(/"[^"]*"/g, '').replace(/<(_[a-z_<>]+|firewall|sync)>/g, '')
+        const bare = command
+          .replace(/"[^"]*"/g, '')
+          .replace(/<(_[a-z_<>]+|firewall|sophosxg|sync)>/g, '')
         assert.doesNotMatch(bare, /<(?!_)[a-zA-Z][\w-]*>/, line)
       }
     })

@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs'
 import * as v from 'valibot'
 import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
 import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
+import { targetAddresses } from './never.ts'
 import { type Config, schema } from './settings/schema.ts'
 import { configPath, type Loaded } from './settled.ts'
 
@@ -9,7 +10,7 @@ import { configPath, type Loaded } from './settled.ts'
 const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
 
 /**
- * Reads and checks the configuration. All problems are reported together, a line each, with file,
+ * Reads and checks the configuration; the targets' own addresses join `never_ban`. All problems are reported together, a line each, with file,
  * line and column.
  *
  * @param section whose secrets are read from their files; the others' may be unreadable for us
@@ -18,7 +19,8 @@ const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
 export function loadConfig(given?: string, section?: keyof Config): Loaded {
   const path = configPath(given)
   const { value, warnings } = readYaml(path, schema, section)
-  return { config: value, path, warnings }
+  const never_ban = [...value.never_ban, ...targetAddresses(value)]
+  return { config: { ...value, never_ban }, path, warnings }
 }
 
 /** Reads a YAML file against a schema; see `loadConfig`. @throws Failure 78 */
@@ -53,7 +55,7 @@ export function readYaml<S extends v.GenericSchema>(
     }
     const result = v.safeParse(shape, document.toJS() ?? {})
     if (result.success && problems.length === 0) return { value: result.output, warnings }
-    for (const issue of result.issues ?? []) {
+    for (const issue of (result.issues ?? []).flatMap(issuesOf)) {
       report(offsetOf(document.contents, issue), explain(issue))
     }
   }
@@ -101,6 +103,22 @@ function offsetOf(root: unknown, issue: v.BaseIssue<unknown>): number {
     node = next
   }
   return offset
+}
+
+/**
+ * What is wrong with a value that may be one of several shapes: the issues of the shape that it has,
+ * instead of "must be this or that".
+ */
+function issuesOf(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
+  const shape = Array.isArray(issue.input) ? 'array' : 'object'
+  const inner = (issue.issues ?? []).filter(
+    (one) => issue.type === 'union' && one.path?.[0].type === shape,
+  )
+  if (inner.length === 0) return [issue]
+  return inner.map((one) => {
+    const path = [...(issue.path ?? []), ...(one.path ?? [])]
+    return { ...one, path: path as NonNullable<typeof one.path> }
+  })
 }
 
 function explain(issue: v.BaseIssue<unknown>): string {
