@@ -6,6 +6,7 @@ import { fail2ban } from './fail2ban.ts'
 import { firewalls } from './firewalls.ts'
 import { sophosxg } from './sophosxg.ts'
 import { threatjammer } from './threatjammer.ts'
+import { fortigate } from './fortigate.ts'
 
 /**
  * The whole of `config.yaml`: one section per sibling, unknown keys refused.
@@ -21,6 +22,7 @@ export const schema = v.strictObject({
   threatjammer: v.optional(threatjammer),
   abuseipdb: v.optional(abuseipdb),
   sophosxg: v.optional(sophosxg, []),
+  fortigate: v.optional(fortigate),
 })
 
 export type Config = v.InferOutput<typeof schema>
