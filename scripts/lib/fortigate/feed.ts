@@ -17,8 +17,8 @@ const MAX_BEHIND_MS = 5_000
 export interface Served {
   bytes: Uint8Array
   etag: string
-  /** HTTP date. */
-  modified: string
+  /** Epoch seconds. */
+  modified: number
 }
 
 export type Question = { search: string; limit: number } | { render: true }
@@ -48,7 +48,7 @@ export class Feed {
   async serve(part: Part, gzipped: boolean): Promise<Served> {
     const snapshot = await this.snapshot()
     const { bytes, hash } = snapshot.parts[part]
-    const modified = new Date(snapshot.modified * 1000).toUTCString()
+    const { modified } = snapshot
     if (!gzipped) return { bytes, etag: `"${hash}"`, modified }
     return { bytes: await this.#zip(snapshot, part), etag: `"${hash}-gzip"`, modified }
   }

@@ -157,7 +157,7 @@ async function list(site: Site, part: Part, request: http.IncomingMessage): Prom
   const headers = {
     ...TEXT,
     etag,
-    'last-modified': modified,
+    'last-modified': lastModified(modified),
     'cache-control': 'no-cache',
     vary: 'accept-encoding',
     ...(gzipped && { 'content-encoding': 'gzip' }),
@@ -168,14 +168,22 @@ async function list(site: Site, part: Part, request: http.IncomingMessage): Prom
   return status === 304 ? { status, headers } : { status, headers, body: bytes }
 }
 
+/**
+ * The list may change again within the second that is the present one. Until it is over, the time
+ * before is given, so that nobody who asks by time alone is told "unchanged" about the second change.
+ */
+function lastModified(modified: number): string {
+  return new Date(Math.min(modified, now() - 1) * 1000).toUTCString()
+}
+
 /** If-None-Match decides if it is there (RFC 9110, 13.1.3), else If-Modified-Since. */
-function isUnchanged(headers: http.IncomingHttpHeaders, etag: string, modified: string): boolean {
+function isUnchanged(headers: http.IncomingHttpHeaders, etag: string, modified: number): boolean {
   const tags = headers['if-none-match']
   if (tags !== undefined) {
     return tags.split(',').some((tag) => ['*', etag].includes(tag.trim().replace(/^W\//, '')))
   }
   const since = Date.parse(headers['if-modified-since'] ?? '')
-  return Date.parse(modified) <= since
+  return modified * 1000 <= since
 }
 
 /** `gzip` or `*` with a weight above zero. */
