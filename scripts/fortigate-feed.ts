@@ -5,6 +5,7 @@
 //   f2b-fortigate-feed --config /etc/fail2ban-perimeter/config.yaml
 //
 // Exit codes: f2b-fortigate-feed --help
+import { realpathSync } from 'node:fs'
 import { isMainThread, Worker } from 'node:worker_threads'
 import { main, textOption, usageFailure, type Values } from './lib/command.ts'
 import { loadConfig } from './lib/config.ts'
@@ -27,7 +28,7 @@ Options
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`
 
 if (isMainThread) {
-  await main({
+  void main({
     name: 'fortigate-feed',
     help: HELP,
     options: { config: { type: 'string' }, configfile: { type: 'string' } },
@@ -44,5 +45,10 @@ async function run(positionals: string[], values: Values): Promise<void> {
   const { config, path, warnings } = loadConfig(given, 'fortigate.feed', 'fortigate.webhook')
   if (!config.fortigate) throw new Failure(EXIT.config, `${path}: missing section "fortigate"`)
   for (const warning of warnings) process.stderr.write(`fortigate-feed: warning: ${warning}\n`)
-  await runFeed(config, config.fortigate, () => new Worker(new URL(import.meta.url)))
+  await runFeed(config, config.fortigate, startWorker)
+}
+
+/** This very script again, as a thread; the command may be a link to it. */
+function startWorker(): Worker {
+  return new Worker(realpathSync(process.argv[1] ?? ''))
 }

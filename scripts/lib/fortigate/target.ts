@@ -23,6 +23,7 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
     async start(call) {
       if (call.dryRun) return call.show(`make an empty "${list.path}" unless there is one`)
       await list.prepare()
+      await mirror.refresh(call)
     },
 
     // The leases stay: they end by themselves, and the feed drops them then.
