@@ -25,6 +25,12 @@ export function listStyle(mode: number): Style {
 }
 
 /**
+ * Seconds to wait for the list. One change takes milliseconds; this is for hundreds of processes on a
+ * machine with two processors, of which each must first get its turn to start.
+ */
+const PATIENCE = 40
+
+/**
  * The list of blocked addresses. Every change happens under a lock and replaces the file, so that
  * writers lose nothing and a reader sees a whole list, the old one or the new one.
  */
@@ -108,7 +114,7 @@ export class BlockList {
   }
 
   async #locked<T>(work: (ledger: Ledger) => T): Promise<T> {
-    const release = await lock(`${this.path}.lock`)
+    const release = await lock(`${this.path}.lock`, PATIENCE)
     try {
       return work(this.#read())
     } finally {
