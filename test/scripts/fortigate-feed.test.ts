@@ -211,7 +211,7 @@ test('what nobody may ban is not served, whoever wrote it into the list', async 
     top: { never_ban: ['198.51.100.0/28'] },
   })
   assert.equal((await get('/blocked-ips')).body.toString(), '203.0.113.5\n')
-  assert.match((await get('/')).body.toString(), /4 addresses in the list may never be banned/)
+  assert.match((await get('/')).body.toString(), /4 addresses of the list are not served/)
 })
 
 test('HTTPS with the configured certificate', async () => {

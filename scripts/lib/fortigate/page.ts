@@ -65,9 +65,11 @@ ${heading(view)}
 ${alarms(status)}
 ${figures(view)}
 ${history(view)}
-${bans(view)}
+<div class="pair">
 ${clients(view)}
 ${receiver(view)}
+</div>
+${bans(view)}
 </main>
 <footer>fail2ban-perimeter &middot; <a href="/blocked-ips">list</a> &middot;
 <a href="/blocked-ips/ipv4">IPv4</a> &middot; <a href="/blocked-ips/ipv6">IPv6</a> &middot;
@@ -94,15 +96,16 @@ function alarms({ alarms }: Status): Html {
   return html`${alarms.map((text) => html`<p class="banner bad" role="alert">${text}</p>\n`)}`
 }
 
-function figures({ status, activity, found }: View): Html {
+function figures({ status, activity }: View): Html {
   const day = activity.day(status.at)
   const last = activity.lastPull()
   const parts = status.snapshot?.parts
-  const family = parts && `${count(parts.ipv4.entries)} IPv4, ${count(parts.ipv6.entries)} IPv6`
+  const [ipv4 = 0, ipv6 = 0] = [parts?.ipv4, parts?.ipv6].map((p) => p && p.entries + p.dropped)
+  const families = `${count(ipv4)} IPv4, ${count(ipv6)} IPv6`
   return html`<section class="tiles" aria-label="In short">
-${tile('Blocked now', found ? count(found.total) : 'unknown', family ?? 'the list cannot be read')}
+${tile('Blocked now', parts ? count(ipv4 + ipv6) : 'unknown', parts ? families : 'the list cannot be read')}
 ${tile('New bans', count(sum(day.map((hour) => hour.bans))), 'in the last 24 hours')}
-${tile('Failed logins', count(sum(day.map((hour) => hour.logins))), 'received in the last 24 hours')}
+${tile('Failed logins', count(sum(day.map((hour) => hour.logins))), 'in the last 24 hours')}
 ${tile('Last fetch', last ? `${span(status.at - last)} ago` : 'none yet', 'by any device')}
 </section>`
 }
@@ -137,7 +140,7 @@ ${shown === 0 ? html`<p class="empty">${words ? 'Nothing matches.' : 'Nobody is 
 }
 
 function banTable(rows: Found[], at: number): Html {
-  return html`<table>
+  return html`<table class="bans">
 <thead><tr><th>Address</th><th>Jail</th><th>Server</th><th>Remaining</th></tr></thead>
 <tbody>
 ${rows.map(({ address, holders }) =>
@@ -166,7 +169,7 @@ function clients({ activity, settings, status }: View): Html {
     return html`<tr${stale ? html` class="stale"` : undefined}>
 <td data-name="From"><code>${client.address}</code></td>
 <td data-name="Last fetch">${span(status.at - client.last)} ago${stale ? ' (stopped)' : ''}</td>
-<td data-name="Answer">${client.status === 304 ? 'unchanged (304)' : 'whole list (200)'}</td>
+<td data-name="Answer">${client.status === 304 ? '304 unchanged' : '200 list'}</td>
 <td data-name="Fetches">${count(client.pulls)}</td>
 <td data-name="Program">${client.agent || 'unnamed'}</td></tr>
 `
@@ -195,11 +198,11 @@ ${
   rows.length === 0
     ? undefined
     : html`<table>
-<thead><tr><th>What became of it</th><th>Why or what</th><th>Logs</th></tr></thead>
+<thead><tr><th>Logs were</th><th>as</th><th>Count</th></tr></thead>
 <tbody>
 ${rows.map(([what, times]) => {
   const cut = what.indexOf(' ')
-  return html`<tr><td data-name="Log">${what.slice(0, cut)}</td><td data-name="What">${what.slice(cut + 1)}</td><td data-name="Logs">${count(times)}</td></tr>
+  return html`<tr><td data-name="Logs were">${what.slice(0, cut)}</td><td data-name="as">${what.slice(cut + 1)}</td><td data-name="Count">${count(times)}</td></tr>
 `
 })}</tbody>
 </table>`

@@ -47,7 +47,7 @@ const LIMITS = {
 const IDLE_MS = 30_000
 const MAX_CONNECTIONS = 512
 const MAX_PER_SOURCE = 64
-/** How long a sender may go on after we have answered, so that the answer reaches it. */
+/** How long a sender may go on after we have answered. */
 const LINGER_MS = 1_000
 
 /** Starts the server. @throws Failure 75 or 78 */
@@ -118,18 +118,20 @@ async function handle(
 
 function send(request: http.IncomingMessage, response: http.ServerResponse, made: Answer): void {
   const { status, headers, body } = made
-  const early = !request.complete && request.method === 'POST'
   response.writeHead(status, {
     'x-content-type-options': 'nosniff',
     ...(body === undefined && status !== 204 && status !== 304 && { 'content-length': 0 }),
     ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
     ...headers,
-    ...(early && { connection: 'close' }),
   })
   response.end(request.method === 'HEAD' ? undefined : body)
-  if (!early) return
+  if (!request.complete) cutOff(request)
+}
+
+/** Ends a body that we will not read; not at once, or our answer might not arrive. */
+function cutOff(request: http.IncomingMessage): void {
   request.resume()
-  setTimeout(() => request.socket.destroy(), LINGER_MS).unref()
+  setTimeout(() => request.complete || request.socket.destroy(), LINGER_MS).unref()
 }
 
 async function answer(site: Site, request: http.IncomingMessage): Promise<Answer> {

@@ -17,7 +17,8 @@ header, main, footer { max-width: 62rem; margin: 0 auto; padding: 0 1rem }
 header { display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between; gap: 0 1rem; padding-top: 1.25rem }
 h1 { font-size: 1.4rem; font-weight: 400; margin: 0 }
 h2 { font-size: 1rem; margin: 0 0 .5rem }
-header p, footer { color: var(--soft); margin: 0; font-size: .875rem }
+header p, footer { color: var(--soft); font-size: .875rem }
+header p { margin: 0 }
 footer { padding: .5rem 1rem 2rem }
 a { color: var(--accent) }
 header a { margin-left: .75rem }
@@ -30,6 +31,8 @@ section, .banner { background: var(--card); border: 1px solid var(--line); borde
 .tiles h2 { font-size: .875rem; font-weight: 500; color: var(--soft); margin: 0 }
 .tiles p { margin: 0; color: var(--soft); font-size: .875rem }
 .tiles .value { color: var(--ink); font-size: 1.75rem; line-height: 1.3; font-weight: 600; white-space: nowrap }
+.pair { display: grid; grid-template-columns: 3fr 2fr; gap: 1rem }
+.pair section { margin: 0 }
 .chart { display: block; width: 100%; height: auto }
 .chart .axis { stroke: var(--line) }
 .chart .slot { fill: transparent }
@@ -58,10 +61,15 @@ code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace }
   .tiles { padding: 0 }
   .chart text { font-size: 22px }
   thead { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden }
-  tr { display: grid; border-top: 1px solid var(--line); padding: .5rem 0 }
+  .pair { grid-template-columns: 1fr }
+  tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0 }
   td { border: 0; padding: .05rem 0; display: flex; gap: .75rem }
   td::before { content: attr(data-name); color: var(--soft); flex: 0 0 6rem }
-  .again td { padding-top: .05rem }
+  .bans tr { display: grid; grid-template-columns: 1fr auto; column-gap: .75rem }
+  .bans td::before { content: none }
+  .bans td:nth-child(4) { grid-area: 1 / 2 }
+  .bans td:nth-child(n+2):nth-child(-n+3) { color: var(--soft); font-size: .875rem }
+  .bans td:nth-child(3) { justify-content: end }
   .again code { opacity: 1 }
 }
 `
