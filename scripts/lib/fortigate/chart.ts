@@ -1,11 +1,11 @@
 import { type Html, html } from './html.ts'
 
 const WIDTH = 720
-const HEIGHT = 120
+const HEIGHT = 130
 const FLOOR = 100
-const TOP = 14
+const TOP = 24
 
-/** Bars with a label under every third; each tells its value when pointed at. */
+/** Bars with a label under every third (every sixth on a phone); each tells its value when pointed at. */
 export function chart(bars: { label: string; value: number }[]): Html {
   const most = Math.max(1, ...bars.map((bar) => bar.value))
   const step = WIDTH / bars.length
@@ -20,7 +20,7 @@ ${bars.map(({ label, value }, i) => {
 <rect class="slot" x="${x}" y="0" width="${step}" height="${FLOOR}"/>
 <rect class="bar" x="${x + 3}" y="${FLOOR - height}" width="${step - 6}" height="${height}" rx="2"/>
 ${top ? html`<text x="${x + step / 2}" y="${FLOOR - height - 4}">${value}</text>` : undefined}
-${i % 3 === 2 ? html`<text x="${x + step / 2}" y="${HEIGHT - 5}">${label}</text>` : undefined}</g>
+${i % 3 === 2 ? html`<text${i % 6 === 5 ? html` class="minor"` : undefined} x="${x + step / 2}" y="${HEIGHT - 6}">${label}</text>` : undefined}</g>
 `
 })}</svg>`
 }

@@ -104,8 +104,8 @@ function figures({ status, activity }: View): Html {
   const families = `${count(ipv4)} IPv4, ${count(ipv6)} IPv6`
   return html`<section class="tiles" aria-label="In short">
 ${tile('Blocked now', parts ? count(ipv4 + ipv6) : 'unknown', parts ? families : 'the list cannot be read')}
-${tile('New bans', count(sum(day.map((hour) => hour.bans))), 'in the last 24 hours')}
-${tile('Failed logins', count(sum(day.map((hour) => hour.logins))), 'in the last 24 hours')}
+${tile('New bans', count(sum(day.map((hour) => hour.bans))), 'in 24 hours')}
+${tile('Failed logins', count(sum(day.map((hour) => hour.logins))), 'in 24 hours')}
 ${tile('Last fetch', last ? `${span(status.at - last)} ago` : 'none yet', 'by any device')}
 </section>`
 }

@@ -60,6 +60,7 @@ code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace }
   section { padding: .9rem }
   .tiles { padding: 0 }
   .chart text { font-size: 22px }
+  .chart .minor { display: none }
   thead { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden }
   .pair { grid-template-columns: 1fr }
   tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0 }
