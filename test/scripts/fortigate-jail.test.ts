@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, test } from 'node:test'
-import { type Fail2Ban, openFail2Ban, withCommands } from '../lib/private-fail2ban.ts'
 import { type Bench, openBench, PASS, SECRET, until } from '../lib/fortigate.ts'
+import { type Fail2Ban, openFail2Ban, withCommands } from '../lib/private-fail2ban.ts'
 import { FortiGate, SSLVPN_FAILED, tunnelUp } from '../simulators/fortigate.ts'
 
 let bench: Bench

@@ -110,7 +110,7 @@ export class BlockList {
   }
 
   #read(): Ledger {
-    return new Ledger(this.path, this.#style)
+    return readList(this.path, this.#style)
   }
 
   async #locked<T>(work: (ledger: Ledger) => T): Promise<T> {
@@ -121,6 +121,13 @@ export class BlockList {
       release()
     }
   }
+}
+
+/** The list as it is now. It is replaced whole, so no lock is needed to read it. */
+export function readList(path: string, style: Style = listStyle(0)): Ledger {
+  const ledger = new Ledger(path, style)
+  ledger.refresh()
+  return ledger
 }
 
 /** The lines that are neither remark nor entry: kept for the person who wrote them, never served. */

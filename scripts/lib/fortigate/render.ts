@@ -3,8 +3,8 @@ import { statSync } from 'node:fs'
 import { type Address, compareAddresses, overlaps, parseAddress } from '../address.ts'
 import { ioFailure } from '../failure.ts'
 import { alive } from '../lease.ts'
-import { Ledger, type Line } from '../ledger.ts'
-import { BY_HAND, listStyle, unreadableLines } from './list.ts'
+import type { Line } from '../ledger.ts'
+import { BY_HAND, readList, unreadableLines } from './list.ts'
 
 /** The routes' names for what they serve. */
 export const PARTS = ['all', 'ipv4', 'ipv6'] as const
@@ -58,7 +58,7 @@ export interface Found {
  */
 export function render(rules: Rules, at: number): Snapshot {
   const changed = statSync(rules.path).mtimeMs / 1000
-  const ledger = new Ledger(rules.path, listStyle(0))
+  const ledger = readList(rules.path)
   if (!ledger.exists) throw ioFailure(`read "${rules.path}"`, { code: 'ENOENT' })
   const newest = new Map<string, Address>()
   const times = { until: Number.POSITIVE_INFINITY, modified: Math.floor(changed) }
@@ -92,7 +92,7 @@ function countNew(addresses: Map<string, Address>): number {
 /** The addresses in force whose text, jail or owner contains the words; at most `limit` of them. */
 export function search(path: string, words: string, limit: number, at: number) {
   const byAddress = new Map<string, Found>()
-  for (const line of new Ledger(path, listStyle(0)).living(at)) {
+  for (const line of readList(path).living(at)) {
     const { address, ...holder } = line
     const found = byAddress.get(address)
     if (found) found.holders.push(holder)
