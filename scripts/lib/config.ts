@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import * as v from 'valibot'
 import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
 import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
@@ -84,11 +85,21 @@ function secretFiles(root: unknown, section: string) {
         const key = SECRETS.find((name) => pair.key.value === `${name}_file`)
         const path = pair.value?.value
         if (!key || typeof path !== 'string') continue
-        found.push({ node, key, file: { path, at: pair.value?.range?.[0] ?? 0 } })
+        found.push({ node, key, file: { path: handedOver(path), at: pair.value?.range?.[0] ?? 0 } })
       }
     },
   })
   return found
+}
+
+/**
+ * Where a file that the configuration names is for us: systemd hands a service without rights copies
+ * of such files (LoadCredential=<base name>:<path>, systemd.exec(5)), else it is where it is named.
+ */
+export function handedOver(path: string): string {
+  const folder = process.env.CREDENTIALS_DIRECTORY
+  const copy = folder === undefined ? path : join(folder, basename(path))
+  return existsSync(copy) ? copy : path
 }
 
 type YamlMap = { has(key: string): boolean; set(key: string, value: string): void }

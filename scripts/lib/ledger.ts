@@ -207,7 +207,10 @@ export class Ledger {
    */
   commit(): void {
     if (this.#pending.length === 0) return
-    if (this.#style.replace !== undefined) return this.#replace(this.#withChanges())
+    if (this.#style.replace !== undefined) {
+      this.#replace(this.#withChanges())
+      return
+    }
     const lines = Buffer.from(`${this.#pending.join('\n')}\n`)
     appendDurably(this.path, lines)
     this.#pending = []
@@ -244,7 +247,8 @@ export class Ledger {
   compact(at: number, remarks: string[] = this.remarks()): void {
     const { replace, parse } = this.#style
     if (replace !== undefined) {
-      return this.#replace(this.#rawLines().filter((raw) => alive(parse(raw)?.expires ?? 0, at)))
+      this.#replace(this.#rawLines().filter((raw) => alive(parse(raw)?.expires ?? 0, at)))
+      return
     }
     const living = Array.from(this.living(at), (line) => this.#textOf(line))
     const lines = [...remarks, ...this.#unreadable(), ...living]

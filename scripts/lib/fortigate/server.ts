@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'
 import type { Socket } from 'node:net'
+import { handedOver } from '../config.ts'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
 import { now } from '../lease.ts'
 import type { Feed as FeedSettings } from '../settings/fortigate.ts'
@@ -79,7 +80,10 @@ function makeServer(site: Site): http.Server {
   const handler: http.RequestListener = (request, response) => void handle(site, request, response)
   if (!cert_file || key === undefined) return http.createServer(LIMITS, handler)
   try {
-    return https.createServer({ ...LIMITS, cert: readFileSync(cert_file), key }, handler)
+    return https.createServer(
+      { ...LIMITS, cert: readFileSync(handedOver(cert_file)), key },
+      handler,
+    )
   } catch (error) {
     throw new Failure(EXIT.config, `Cannot use certificate "${cert_file}": ${messageOf(error)}`)
   }
