@@ -28,7 +28,7 @@ export function listStyle(mode: number): Style {
  * Seconds to wait for the list. One change takes milliseconds; this is for hundreds of processes on a
  * machine with two processors, of which each must first get its turn to start.
  */
-const PATIENCE = 40
+const PATIENCE = 50
 
 /**
  * The list of blocked addresses. Every change happens under a lock and replaces the file, so that
@@ -53,12 +53,12 @@ export class BlockList {
 
   /** Enters a lease; one that ends earlier than what is known already changes nothing. */
   async enter(lease: Lease): Promise<void> {
+    const line = { ...lease, address: lease.address.text }
+    // A ban that is in force already, restored after a restart for instance, need not queue up.
+    if (covers(this.#read(), line)) return
     await this.#locked((ledger) => {
-      const line = { ...lease, address: lease.address.text }
-      const known = heldBy(ledger, line)
-      const expires = known ? later(known.expires, line.expires) : line.expires
-      if (known?.expires === expires) return
-      ledger.put({ ...line, expires })
+      if (covers(ledger, line)) return
+      ledger.put(line)
       ledger.commit()
     })
   }
@@ -136,6 +136,11 @@ export function* unreadableLines(ledger: Ledger): Generator<string> {
     if (line || raw.trim().startsWith('#')) continue
     yield `${number}: ${JSON.stringify(Buffer.from(raw, 'latin1').toString().slice(0, 80))}`
   }
+}
+
+function covers(ledger: Ledger, line: Line): boolean {
+  const known = heldBy(ledger, line)
+  return known !== undefined && later(known.expires, line.expires) === known.expires
 }
 
 function heldBy(ledger: Ledger, line: Line) {
