@@ -50,5 +50,8 @@ async function run(positionals: string[], values: Values): Promise<void> {
 
 /** This very script again, as a thread; the command may be a link to it. */
 function startWorker(): Worker {
-  return new Worker(realpathSync(process.argv[1] ?? ''))
+  // Rendering leaves much garbage and keeps little: a small nursery keeps the process small.
+  return new Worker(realpathSync(process.argv[1] ?? ''), {
+    resourceLimits: { maxYoungGenerationSizeMb: 8 },
+  })
 }

@@ -129,7 +129,7 @@ function send(request: http.IncomingMessage, response: http.ServerResponse, made
     ...headers,
   })
   response.end(request.method === 'HEAD' ? undefined : body)
-  if (!request.complete) cutOff(request)
+  if (request.method === 'POST' && !request.complete) cutOff(request)
 }
 
 /** Ends a body that we will not read; not at once, or our answer might not arrive. */
