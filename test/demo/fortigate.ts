@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { openBench, PASS, SECRET, until } from '../lib/fortigate.ts'
-import { openFail2Ban, withCommands } from '../lib/private-fail2ban.ts'
+import { openFail2Ban, withCommands } from '../lib/fortigate-jail.ts'
 import { FortiGate, SSLVPN_FAILED, tunnelUp } from '../simulators/fortigate.ts'
 
 const ATTACKER = '203.0.113.7'

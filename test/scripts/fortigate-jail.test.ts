@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, test } from 'node:test'
 import { type Bench, openBench, PASS, SECRET, until } from '../lib/fortigate.ts'
-import { type Fail2Ban, openFail2Ban, withCommands } from '../lib/private-fail2ban.ts'
+import { type Fail2Ban, openFail2Ban, withCommands } from '../lib/fortigate-jail.ts'
 import { FortiGate, SSLVPN_FAILED, tunnelUp } from '../simulators/fortigate.ts'
 
 let bench: Bench

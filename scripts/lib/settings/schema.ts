@@ -7,6 +7,7 @@ import { firewalls } from './firewalls.ts'
 import { sophosxg } from './sophosxg.ts'
 import { threatjammer } from './threatjammer.ts'
 import { fortigate } from './fortigate.ts'
+import { threatjammer } from './threatjammer.ts'
 
 /**
  * The whole of `config.yaml`: one section per sibling, unknown keys refused.
