@@ -13,8 +13,8 @@ import { runSibling } from './lib/verbs.ts'
 void runSibling({
   name: 'fortigate',
   command: 'f2b-fortigate',
-  about: `Blocks on FortiGates: keeps the list file that f2b-fortigate-feed serves as a threat feed, and pushes
-each change to the device if section "fortigate" of the configuration has "push".
+  about: `Blocks on FortiGates: keeps the list file that f2b-fortigate-feed serves as a threat feed, and
+pushes each change to the device if section "fortigate" of the configuration has "push".
 
   f2b-fortigate ban --ip 192.0.2.7 --name fortigate --bantime 600
   f2b-fortigate list --device`,
