@@ -64,7 +64,7 @@ code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace }
   thead { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden }
   .pair { grid-template-columns: 1fr }
   tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0 }
-  td { border: 0; padding: .05rem 0; display: flex; gap: .75rem }
+  td { border: 0; padding: .05rem 0; display: flex; align-items: baseline; gap: .75rem }
   td::before { content: attr(data-name); color: var(--soft); flex: 0 0 6rem }
   .bans tr { display: grid; grid-template-columns: 1fr auto; column-gap: .75rem }
   .bans td::before { content: none }
