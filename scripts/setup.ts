@@ -99,6 +99,7 @@ f2b-setup firewall
   --remove-owner       take the key of --owner away, and nothing else
 
 ${SOPHOSXG_HELP}
+
 ${FORTIGATE_HELP}
 
 All
@@ -108,7 +109,6 @@ All
   --purge              with --uninstall: remove these too
 
 Options`,
-  options: { ...COMMON, ...SIDES.firewall?.options, ...SIDES.server?.options, ...SOPHOSXG_OPTIONS },
   options: Object.assign({}, COMMON, ...Object.values(SIDES).map((side) => side.options)),
   run: setUp,
 })

@@ -20,9 +20,9 @@ sophosxg:
   url: https://fw1.example:4444/webconsole/APIController
   user: apiuser
   pass: secret
+fortigate: {}
 `,
 )
-writeFileSync(`${folder}/config.yaml`, 'owner: web1\nfirewalls:\n  - host: edge1\nfortigate: {}\n')
 
 const scripts = names('scripts', '.ts')
 const siblings = scripts.filter((name) =>

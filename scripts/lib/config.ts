@@ -4,7 +4,6 @@ import * as v from 'valibot'
 import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
 import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
 import { targetAddresses } from './never.ts'
-import { type Config, schema } from './settings/schema.ts'
 import { schema } from './settings/schema.ts'
 import { configPath, type Loaded } from './settled.ts'
 
@@ -12,8 +11,8 @@ import { configPath, type Loaded } from './settled.ts'
 const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
 
 /**
- * Reads and checks the configuration; the targets' own addresses join `never_ban`. All problems are reported together, a line each, with file,
- * line and column.
+ * Reads and checks the configuration; the targets' own addresses join `never_ban`. All problems are
+ * reported together, a line each, with file, line and column.
  *
  * @param sections whose secrets are read from their files (`fortigate`, `fortigate.feed`); the
  *   others' may be unreadable for us
@@ -21,11 +20,9 @@ const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
  */
 export function loadConfig(given?: string, ...sections: string[]): Loaded {
   const path = configPath(given)
-  const { value, warnings } = readYaml(path, schema, section)
+  const { value, warnings } = readYaml(path, schema, ...sections)
   const never_ban = [...value.never_ban, ...targetAddresses(value)]
   return { config: { ...value, never_ban }, path, warnings }
-  const { value, warnings } = readYaml(path, schema, ...sections)
-  return { config: value, path, warnings }
 }
 
 /** Reads a YAML file against a schema; see `loadConfig`. @throws Failure 78 */

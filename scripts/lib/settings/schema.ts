@@ -4,9 +4,8 @@ import { abuseipdb } from './abuseipdb.ts'
 import { addressText, minPrefix, ownerName, path } from './common.ts'
 import { fail2ban } from './fail2ban.ts'
 import { firewalls } from './firewalls.ts'
-import { sophosxg } from './sophosxg.ts'
-import { threatjammer } from './threatjammer.ts'
 import { fortigate } from './fortigate.ts'
+import { sophosxg } from './sophosxg.ts'
 import { threatjammer } from './threatjammer.ts'
 
 /**
