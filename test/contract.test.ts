@@ -20,6 +20,7 @@ sophosxg:
   url: https://fw1.example:4444/webconsole/APIController
   user: apiuser
   pass: secret
+fortigate: {}
 `,
 )
 
@@ -108,7 +109,7 @@ for (const name of siblings) {
 
 for (const name of names('action.d', '.conf')) {
   describe(`action.d/${name}.conf`, () => {
-    const text = readFileSync(`action.d/${name}.conf`, 'utf8')
+    const text = withIncluded(name)
     const section = (title: string): string =>
       (text.split(/^(?=\[)/m).find((part) => part.startsWith(`[${title}]`)) ?? '').replace(
         /^\s*#.*\n/gm,
@@ -136,7 +137,7 @@ for (const name of names('action.d', '.conf')) {
     test('is read by Fail2Ban', async () => {
       const etc = `${folder}/${name}`
       await run('cp', ['-r', '/etc/fail2ban', etc])
-      await run('cp', [`action.d/${name}.conf`, `${etc}/action.d/`])
+      await run('cp', ['-r', 'action.d', etc])
       writeFileSync(`${folder}/log`, '')
       const jail = `[DEFAULT]\n[sshd]\nenabled = true\nbackend = polling\nlogpath = ${folder}/log`
       await run('sh', ['-c', `rm -rf ${etc}/jail.d/* ${etc}/jail.local`])
@@ -146,4 +147,11 @@ for (const name of names('action.d', '.conf')) {
       assert.ok(stdout.includes(`'addaction', '${name}'`), stdout)
     })
   })
+}
+
+/** An action file with the one of ours that it builds on. */
+function withIncluded(name: string): string {
+  const text = readFileSync(`action.d/${name}.conf`, 'utf8')
+  const before = `action.d/${/^before *= *(\S+)/m.exec(text)?.[1]}`
+  return existsSync(before) ? readFileSync(before, 'utf8') + text : text
 }

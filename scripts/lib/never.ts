@@ -46,10 +46,16 @@ export function neverBan(configured: Iterable<string | Address>): Address[] {
  * The addresses of the configured targets, as far as the configuration names addresses: a host name
  * is not looked up, since that would make every ban wait for the name service.
  */
-export function targetAddresses(config: Pick<Config, 'firewalls' | 'sophosxg'>): string[] {
+export function targetAddresses(
+  config: Pick<Config, 'firewalls' | 'sophosxg' | 'fortigate'>,
+): string[] {
+  const urls = [
+    ...config.sophosxg.map((target) => target.url),
+    config.fortigate?.push?.url,
+  ].flatMap((url) => url ?? [])
   const hosts = [
     ...config.firewalls.map((firewall) => firewall.host),
-    ...config.sophosxg.map((target) => new URL(target.url).hostname.replace(/^\[|\]$/g, '')),
+    ...urls.map((url) => new URL(url).hostname.replace(/^\[|\]$/g, '')),
   ]
   return hosts.filter((host) => isIP(host) !== 0)
 }
