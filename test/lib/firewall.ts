@@ -7,7 +7,7 @@ export const BACKENDS = ['nftables', 'ipset', 'iptables'] as const
 export type BackendName = (typeof BACKENDS)[number]
 
 export const LEDGER = '/var/lib/fail2ban-perimeter/firewall.leases'
-export const PERIMETER = resolve('dist/firewall-side/perimeter.cjs')
+export const PERIMETER = bundleOf('perimeter')
 
 /** As setup leaves a firewall: an empty ledger of a generation. */
 const EMPTY = '# generation abcd0123 1700000000\n'
@@ -21,6 +21,8 @@ export interface TestFirewall {
   session(lines: string[], owner?: string, env?: NodeJS.ProcessEnv): Promise<string[]>
   /** One of the programs for root, such as `sweepips`. */
   root(program: string, ...args: string[]): Promise<Ended>
+  /** The same as somebody who is not root. */
+  nobody(program: string, ...args: string[]): Promise<Ended>
   /** Everything that the kernel blocks: `<chain> <address>`, sorted. */
   blocks(): Promise<string[]>
   /** Jumps into our chains: `<hook> <chain> <ports>`, sorted; both families have the same. */
@@ -30,6 +32,10 @@ export interface TestFirewall {
   write(path: string, text: string): Promise<void>
   /** A firewall just set up: nothing in the kernel, an empty ledger. */
   reset(backend: BackendName, ledger?: string): Promise<void>
+}
+
+function bundleOf(program: string): string {
+  return resolve(`dist/firewall-side/${program}.cjs`)
 }
 
 /** Opens a sandbox with a firewall in it; close `box` in the end. */
@@ -57,8 +63,11 @@ export async function openFirewall(): Promise<TestFirewall> {
       assert.equal(ended.stderr, '')
       return ended.stdout.split('\n').slice(0, -1)
     },
-    root: (program, ...args) =>
-      box.run(process.execPath, [resolve(`dist/firewall-side/${program}.cjs`), ...args]),
+    root: (program, ...args) => box.run(process.execPath, [bundleOf(program), ...args]),
+    nobody(program, ...args) {
+      const user = ['--reuid=65534', '--regid=65534', '--clear-groups']
+      return box.run('setpriv', [...user, process.execPath, bundleOf(program), ...args])
+    },
     async blocks() {
       return [
         ...nftBlocks(await out('nft', '-j', 'list', 'ruleset')),
