@@ -13,7 +13,7 @@ import type { Caller } from './lib/books.ts'
 import { openPerimeter } from './lib/open.ts'
 import type { Perimeter } from './lib/perimeter.ts'
 import { LONGEST_LINE, parseCommand, type Request } from './lib/request.ts'
-import { answerText, Reader } from './lib/session.ts'
+import { answerText, Reader, turnsOf } from './lib/session.ts'
 
 /** What `firewall` means as a request: a session of operations, one a line. */
 const SESSION = 'firewall'
@@ -27,14 +27,24 @@ listips, fluships and checkfw beside this program.`,
   options: {},
   async run(words) {
     noWords(words)
+    cleanEnvironment()
     const input = readChunks()
     const { caller, request, rest } = await readHead(input)
     const single = request === SESSION ? undefined : parseCommand(request)
     const { perimeter, config } = await openPerimeter(caller)
-    if (single) await runSingle(perimeter, single)
-    else await runSession(perimeter, new Reader(config.max_leases), rest, input)
+    if (single) return runSingle(perimeter, single)
+    await runSession(perimeter, new Reader(config.max_leases), rest, input)
+    process.stdin.destroy()
   },
 })
+
+/** Not every sudo has a secure_path: what we start must not be looked up where the caller says. */
+function cleanEnvironment(): void {
+  if (process.env.SUDO_UID === undefined) return // root itself
+  for (const name of Object.keys(process.env)) delete process.env[name]
+  process.env.PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+  process.env.LC_ALL = 'C'
+}
 
 async function runSingle(perimeter: Perimeter, request: Request): Promise<void> {
   const [answer] = await perimeter.perform([request])
@@ -43,7 +53,7 @@ async function runSingle(perimeter: Perimeter, request: Request): Promise<void> 
   if (answer.lines.length > 0) process.stdout.write(`${answer.lines.join('\n')}\n`)
 }
 
-/** Answers whatever arrives, all that has arrived in one transaction, until the input ends. */
+/** Answers whatever arrives, in as few transactions as may be, until the input ends. */
 async function runSession(
   perimeter: Perimeter,
   reader: Reader,
@@ -51,15 +61,24 @@ async function runSession(
   input: AsyncIterator<string>,
 ): Promise<void> {
   for (let chunk: string | undefined = first; chunk !== undefined; ) {
-    const requests = reader.feed(chunk)
-    if (requests.length > 0) {
+    for (const requests of turnsOf(reader.feed(chunk))) {
       const answers = await perimeter.perform(requests)
       const texts = answers.map((answer, i) => answerText(requests[i] ?? { verb: 'check' }, answer))
-      process.stdout.write(texts.join(''))
+      // What arrived from somebody who is gone is not worked off: nobody was told that it is done.
+      if (!(await write(texts.join('')))) return
     }
     const next = await input.next()
     chunk = next.done ? undefined : next.value
   }
+}
+
+/**
+ * Waits until the server takes what it is told, without any lock: nothing piles up here.
+ *
+ * @returns false if it is gone
+ */
+function write(text: string): Promise<boolean> {
+  return new Promise((resolve) => process.stdout.write(text, (error) => resolve(!error)))
 }
 
 /** Reads the gate's line and the request. Both are checked here again: the gate may be wrong. */

@@ -2,7 +2,7 @@ import { type Address, checkBannable, isSingle, parseAddress } from '../../scrip
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
-import { unionOfServices } from '../../scripts/lib/ports.ts'
+import { type Service, unionOfServices } from '../../scripts/lib/ports.ts'
 import type { Chain, Contents, Entry } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import {
@@ -21,6 +21,11 @@ import type { Paths } from './paths.ts'
 import { KEEP, type Request } from './request.ts'
 import { Usage } from './usage.ts'
 
+/** How many jails one server may have at a time. */
+const MAX_JAILS = 256
+
+/** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
+const ROOM = 8_000_000
 /** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
 export const SLACK = 3
 
@@ -76,6 +81,7 @@ export class Books {
     if (this.#register.generation === '') {
       this.#ledger.remark(generationRemark(true))
       this.#ledger.commit()
+      this.#ledger.settle()
       this.#register = readRegister(this.#ledger.remarks())
     }
     this.usage.load(this.#ledger, this.at)
@@ -189,7 +195,7 @@ export class Books {
   chains(): Chain[] {
     return [...this.#register.chains].map(([jail, owners]) => ({
       jail,
-      services: unionOfServices(owners.values()),
+      services: servicesOf(owners.values()),
       widths: this.#register.widths.get(jail) ?? [],
     }))
   }
@@ -250,7 +256,13 @@ export class Books {
     for (const _ of this.#ledger.ended(this.at)) ended++
     if (ended <= more) return
     this.#ledger.compact(this.at, writeRegister(this.#register, this.#ledger.remarks()))
+    this.usage.compacted = this.#ledger.size
     this.usage.save(this.#ledger)
+  }
+
+  /** Rewrites the ledger once most of it is over, so that no churn fills the disk. */
+  shrink(): void {
+    if (this.#ledger.size > 2 * this.usage.compacted + ROOM) this.compact(-1)
   }
 
   *#mine(jail: string | undefined): Generator<Line> {
@@ -294,6 +306,7 @@ export class Books {
     const { owner } = this.#caller
     const owners = this.#register.chains.get(jail) ?? new Map<string, Naming>()
     const known = owners.get(owner)
+    if (!known) this.#checkJails()
     const naming = {
       ports: ports === KEEP ? (known?.ports ?? 'all') : ports,
       protocol: protocol === KEEP ? (known?.protocol ?? 'all') : protocol,
@@ -364,6 +377,17 @@ export class Books {
     throw new Failure(EXIT.refused, `max_leases ${max} reached: no room for more of "${owner}"`)
   }
 
+  /** A chain per jail costs every packet, so a server cannot have as many as it likes. */
+  #checkJails(): void {
+    const { owner } = this.#caller
+    const jails = [...this.#register.chains.values()].filter((owners) => owners.has(owner)).length
+    if (jails < MAX_JAILS) return
+    throw new Failure(
+      EXIT.refused,
+      `${MAX_JAILS} jails reached: flush those that "${owner}" no longer uses`,
+    )
+  }
+
   #isRefused(address: Address): boolean {
     try {
       checkBannable(address, this.never, this.#config.min_prefix)
@@ -371,6 +395,15 @@ export class Books {
     } catch {
       return true
     }
+  }
+}
+
+/** A name that /etc/services no longer has must not stop every ban: then all ports are blocked. */
+function servicesOf(namings: Iterable<Naming>): Service[] {
+  try {
+    return unionOfServices(namings)
+  } catch {
+    return [{ protocol: 'all', ports: 'all' }]
   }
 }
 

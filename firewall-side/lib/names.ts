@@ -16,14 +16,14 @@ export function jailOf(chain: string): string {
 
 /**
  * The chain's name in the kernel: `fail2ban-<jail>` where that fits and holds only characters that
- * every tool takes, else a readable beginning and a hash. Hashed names begin with `f2b-`, so the two
- * kinds cannot meet.
+ * every tool takes, else a readable beginning and a hash of 72 bits, too many for an owner to find a
+ * jail that shares another's chain. Hashed names begin with `f2b-`, so the two kinds cannot meet.
  */
 export function chainName(jail: string): string {
   const name = PREFIX + jail
   if (name.length <= LONGEST && /^[A-Za-z0-9_.-]+$/.test(jail)) return name
   // Loaded when a name needs it: most do not, and it costs 3 ms.
   const { createHash } = process.getBuiltinModule('node:crypto')
-  const hash = createHash('sha256').update(jail).digest('hex').slice(0, 12)
+  const hash = createHash('sha256').update(jail).digest('base64url').slice(0, 12)
   return `f2b-${jail.replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 11)}-${hash}`
 }

@@ -18,6 +18,9 @@ export interface Answer {
 /** A ledger with this many ended lines is rewritten without them. */
 const COMPACT_AT = 1000
 
+/** So many refusals of one batch stand in the journal; the others are counted. */
+const REFUSED = 10
+
 /**
  * The perimeter of one firewall: the books say who holds what and until when; the backend only
  * enters, removes and loads addresses with the latest end that any owner's lease has.
@@ -47,15 +50,21 @@ export class Perimeter {
     return await this.#locked(async () => {
       const answers: Answer[] = []
       for (const request of requests) answers.push(await this.#answer(request))
-      try {
-        await this.#takeEffect()
-        return answers
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error
-        const failed = { code: error.code, lines: [], error: error.message }
-        return answers.map((answer) => (answer.code === 0 ? failed : answer))
-      }
+      return await this.#conclude(answers)
     })
+  }
+
+  /** Makes what was answered take effect; if that fails, that is the answer. */
+  async #conclude(answers: Answer[]): Promise<Answer[]> {
+    this.#logRefused(answers)
+    try {
+      await this.#takeEffect()
+      return answers
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      const failed = { code: error.code, lines: [], error: error.message }
+      return answers.map((answer) => (answer.code === 0 ? failed : answer))
+    }
   }
 
   /** Makes the kernel equal to the books: at boot, before the network is up. */
@@ -87,6 +96,7 @@ export class Perimeter {
       }
       await this.#takeEffect()
       this.#books.compact(this.#backend.expires ? COMPACT_AT : 0)
+      this.#books.shrink()
     })
   }
 
@@ -106,14 +116,24 @@ export class Perimeter {
 
   async #answer(request: Request | Failure): Promise<Answer> {
     try {
-      if (request instanceof Failure) throw request
       this.#books.usage.operation(this.#caller.owner, this.#books.at)
+      if (request instanceof Failure) throw request
       return { code: EXIT.done, lines: await this.#request(request), error: '' }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      this.#books.log.push(`${this.#caller.owner} refused: ${error.message}`)
       return { code: error.code, lines: [], error: error.message }
     }
+  }
+
+  /** A flood of what is refused must not become a flood in the journal. */
+  #logRefused(answers: Answer[]): void {
+    const refused = answers.filter((answer) => answer.code !== EXIT.done)
+    const { owner } = this.#caller
+    for (const { error } of refused.slice(0, REFUSED)) {
+      this.#books.log.push(`${owner} refused: ${error}`)
+    }
+    const more = refused.length - REFUSED
+    if (more > 0) this.#books.log.push(`${owner} refused: ${more} more`)
   }
 
   async #request(request: Request): Promise<string[]> {
@@ -168,6 +188,8 @@ export class Perimeter {
       this.#before = byJail(this.#books.chains())
       this.#books.usage.never = never
       this.#books.settle()
+      // Without a kernel that ends leases by itself, the sweeper needs to see what has ended.
+      if (this.#backend.expires) this.#books.shrink()
     } catch (error) {
       this.#books.log.push(messageOf(error))
       this.#books.revert()

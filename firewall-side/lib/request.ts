@@ -30,7 +30,7 @@ const WORDS: Record<string, string> = {
 /** Reads the words of a single command, such as `banip fail2ban-sshd 192.0.2.1 22 tcp`. */
 export function parseCommand(line: string): Request {
   const [word = '', ...rest] = split(line)
-  const verb = WORDS[word]
+  const verb = Object.hasOwn(WORDS, word) ? WORDS[word] : undefined
   if (!verb) throw new Failure(EXIT.usage, `Unknown command ${quote(word)}`)
   return parseWords(verb, rest)
 }

@@ -2,6 +2,9 @@ import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import type { Answer } from './perimeter.ts'
 import { LONGEST_LINE, parseLine, parseSyncLine, type Request } from './request.ts'
 
+/** Nobody sends so many lines by mistake; whoever means it does not keep us busy. */
+const UNREADABLE = 1000
+
 /** A sync whose lines are still arriving. */
 interface Incomplete {
   request: Request & { verb: 'sync' }
@@ -20,13 +23,18 @@ export class Reader {
   /** Discarding the remainder of a line that was too long. */
   #skipping = false
   #sync: Incomplete | undefined
+  /** Lines since the last that could be read. */
+  #unreadable = 0
 
   /** @param maxLeases a sync of more leases is refused before it is stored */
   constructor(maxLeases: number) {
     this.#maxLeases = maxLeases
   }
 
-  /** @returns what has become complete, in order; a Failure for a line that could not be read */
+  /**
+   * @returns what has become complete, in order; a Failure for a line that could not be read
+   * @throws Failure 65 if nothing but such lines arrives
+   */
   feed(chunk: string): (Request | Failure)[] {
     const done: (Request | Failure)[] = []
     const lines = (this.#rest + chunk).split('\n')
@@ -51,6 +59,9 @@ export class Reader {
       if (!(error instanceof Failure)) throw error
       if (this.#sync) this.#sync.failure ??= error
       else done.push(error)
+      if (++this.#unreadable > UNREADABLE) {
+        throw new Failure(EXIT.input, `Cannot read this session: ${UNREADABLE} bad lines in a row`)
+      }
     }
     if (this.#sync?.missing === 0) {
       done.push(this.#sync.failure ?? this.#sync.request)
@@ -60,6 +71,7 @@ export class Reader {
 
   #request(line: string, done: (Request | Failure)[]): void {
     const request = parseLine(line)
+    this.#unreadable = 0
     if (request.verb !== 'sync') {
       done.push(request)
       return
@@ -78,6 +90,22 @@ export class Reader {
     sync.missing--
     if (!sync.failure) sync.request.leases.push(parseSyncLine(line))
   }
+}
+
+/**
+ * Cuts requests into turns, so that what others ask comes in between: bans and unbans are quick and
+ * share a transaction; all else may walk through every lease and is a turn of its own.
+ */
+export function turnsOf(requests: (Request | Failure)[]): (Request | Failure)[][] {
+  const turns: (Request | Failure)[][] = []
+  let open = false
+  for (const request of requests) {
+    const quick = request instanceof Failure || request.verb === 'ban' || request.verb === 'unban'
+    if (quick && open) turns.at(-1)?.push(request)
+    else turns.push([request])
+    open = quick
+  }
+  return turns
 }
 
 /** An answer as a `firewall` session gives it: the lines, then `ok` or `error <code> <text>`. */

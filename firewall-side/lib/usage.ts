@@ -20,6 +20,8 @@ interface Counts {
   peers: Record<string, string>
   /** When leases longer than the kernel can count were last renewed, epoch seconds. */
   renewed: number
+  /** Bytes of the ledger after it was last rewritten. */
+  compacted: number
 }
 
 /**
@@ -58,6 +60,14 @@ export class Usage {
     this.#counts.renewed = at
   }
 
+  get compacted(): number {
+    return this.#counts.compacted
+  }
+
+  set compacted(bytes: number) {
+    this.#counts.compacted = bytes
+  }
+
   /** Reads the counts; those of another ledger are counted anew. */
   load(ledger: Ledger, at: number): void {
     this.#counts = read(this.#path)
@@ -66,7 +76,7 @@ export class Usage {
 
   /** Counts the leases in force anew. */
   recount(ledger: Ledger, at: number): void {
-    const leases: Record<string, number> = {}
+    const leases = byOwner<number>()
     for (const { owner } of ledger.living(at)) leases[owner] = (leases[owner] ?? 0) + 1
     this.#counts.leases = leases
   }
@@ -76,7 +86,7 @@ export class Usage {
     const minute = Math.floor(at / 60)
     if (this.#counts.minute !== minute) {
       this.#counts.minute = minute
-      this.#counts.operations = {}
+      this.#counts.operations = byOwner()
     }
     const done = (this.#counts.operations[owner] ?? 0) + 1
     this.#counts.operations[owner] = done
@@ -106,19 +116,27 @@ export class Usage {
   }
 }
 
+/** An owner may be called `constructor`, which every other object has. */
+function byOwner<T>(known: Record<string, T> = {}): Record<string, T> {
+  return Object.assign(Object.create(null) as Record<string, T>, known)
+}
+
 function read(path: string): Counts {
-  const fresh = {
-    ledger: '',
-    leases: {},
-    minute: 0,
-    operations: {},
-    never: '',
-    peers: {},
-    renewed: 0,
-  }
+  let known: Partial<Counts> = {}
   try {
-    return { ...fresh, ...(JSON.parse(readFileSync(path, 'utf8')) as Partial<Counts>) }
+    known = JSON.parse(readFileSync(path, 'utf8')) as Partial<Counts>
   } catch {
-    return fresh
+    // None yet, or half of one: it is counted again.
+  }
+  return {
+    ledger: '',
+    minute: 0,
+    never: '',
+    renewed: 0,
+    compacted: 0,
+    ...known,
+    leases: byOwner(known.leases),
+    operations: byOwner(known.operations),
+    peers: byOwner(known.peers),
   }
 }

@@ -91,10 +91,15 @@ function joinValues(argv: string[], options: Options): string[] {
 }
 
 function linesOf(error: unknown, verbose: boolean): string[] {
-  if (error instanceof Failure) {
-    const lines = error.message.split('\n')
-    return error.code === EXIT.config ? lines : [lines.join(' ')]
-  }
-  const stack = verbose && error instanceof Error ? error.stack : undefined
-  return [stack ?? `Bug, please report it: ${messageOf(error)} (--verbose shows where)`]
+  if (verbose && error instanceof Error && !(error instanceof Failure)) return [String(error.stack)]
+  const lines = messageOf(error).split('\n')
+  if (codeOf(error) === EXIT.config) return lines.map(plain)
+  const line = plain(lines.join(' '))
+  if (error instanceof Failure) return [line]
+  return [`Bug, please report it: ${line} (--verbose shows where)`]
+}
+
+/** What another program or machine said may have codes in it that a terminal or log obeys. */
+function plain(line: string): string {
+  return line.replace(/\p{Cc}+/gu, ' ')
 }

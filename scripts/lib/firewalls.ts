@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
-import { EXIT, type ExitCode, Failure } from './failure.ts'
+import { EXIT, Failure } from './failure.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
-import { formatLease, type Lease, parseLease } from './lease.ts'
+import { formatLease, type Lease, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
@@ -35,7 +35,7 @@ function firewallTarget(firewall: Firewall): Target {
 
     async start(call) {
       if (!call.dryRun && name !== 'local') await openConnection(firewall, call.signal)
-      const generation = generationIn(await ask(firewall, call, 'checkfw'))
+      const generation = generationIn(await ask(firewall, call, 'checkfw'), call.dryRun)
       if (generation && knownGeneration(call.config.state_dir, name) === undefined) {
         rememberGeneration(call.config.state_dir, name, generation)
       }
@@ -48,10 +48,10 @@ function firewallTarget(firewall: Firewall): Target {
 
     async check(call) {
       const lines = await ask(firewall, call, 'checkfw')
-      for (const line of lines) call.say(`${name}: ${line}`)
+      for (const line of lines) call.say(`${name}: ${printable(line)}`)
       const known = knownGeneration(call.config.state_dir, name)
-      const generation = generationIn(lines)
-      if (known !== undefined && generation !== undefined && generation !== known) {
+      const generation = generationIn(lines, call.dryRun)
+      if (known !== undefined && generation && generation !== known) {
         throw new Failure(EXIT.temporary, 'lost generation: the firewall began anew, run f2b-sync')
       }
     },
@@ -101,9 +101,10 @@ async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Sy
   })
   // A flush of everything is how an owner without a single lease says that it has sent them all.
   const whole = jails.size > 0 ? input.join('') : call.jail ? '' : 'flush\n'
-  const answers = await session(firewall, call, `${whole}generation\n`)
-  const generation = answers.at(-1)?.lines[0]
-  if (call.jail === undefined && generation) {
+  const count = input.length + (whole === 'flush\n' ? 2 : 1)
+  const answers = await session(firewall, call, `${whole}generation\n`, count)
+  const generation = generationIn(answers.at(-1)?.lines ?? [])
+  if (call.jail === undefined) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)
   }
   return sum(answers.map((answer) => answer.ok))
@@ -133,11 +134,12 @@ interface SessionAnswer {
   ok: string
 }
 
-/** Sends operations in a `firewall` session. @throws Failure for the first that was refused */
+/** Sends `count` operations in a session. @throws Failure for the first that was refused */
 async function session(
   firewall: Firewall,
   call: Call,
   operations: string,
+  count: number,
 ): Promise<SessionAnswer[]> {
   const total = operations.length
   const progress = (taken: number): void => call.progress(taken, total)
@@ -146,7 +148,7 @@ async function session(
   let lines: string[] = []
   for (const line of ended.stdout.split('\n')) {
     const [, code, text = ''] = /^error (\d+) (.*)$/.exec(line) ?? []
-    if (code) throw new Failure(Number(code) as ExitCode, text)
+    if (code) throw refusal(Number(code), text)
     if (line === 'ok' || line.startsWith('ok ')) {
       answers.push({ lines, ok: line.slice(3) })
       lines = []
@@ -155,6 +157,7 @@ async function session(
     }
   }
   if (ended.code !== EXIT.done) throw failureOf(ended)
+  if (answers.length !== count) throw unexpected(`${answers.length} of ${count} answers came`)
   return answers
 }
 
@@ -193,26 +196,40 @@ function namingOf(call: Call, jail: string): { ports: string; protocol: string }
   return { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
 }
 
-/** What `checkfw` says of the generation. */
-function generationIn(lines: string[]): string | undefined {
-  return /^generation (\w+)$/m.exec(lines.join('\n'))?.[1]
-}
-
 /** The firewall's own codes and sentence; anything else was not our program that answered. */
 function failureOf({ code, stderr }: Ended): Failure {
   const line = stderr.trim().split('\n')[0] ?? ''
-  const known = Object.values(EXIT).find((value) => value === code)
-  if (known && line.startsWith('firewall: ')) return new Failure(known, line.slice(10))
-  return new Failure(
-    EXIT.unexpected,
-    `the firewall side failed with ${code}: ${line || 'no message'}`,
-  )
+  if (line.startsWith('firewall: ')) return refusal(code, line.slice(10))
+  return unexpected(`the firewall side failed with ${code}: ${line || 'no message'}`)
+}
+
+/** What the firewall says about itself, if it is one of ours that speaks. */
+function refusal(code: number, text: string): Failure {
+  const known = Object.values(EXIT).find((value) => value === code && value !== EXIT.done)
+  return known ? new Failure(known, printable(text)) : unexpected(`error ${code}: ${text}`)
+}
+
+function unexpected(text: string): Failure {
+  return new Failure(EXIT.unexpected, printable(text))
+}
+
+/** The generation as `checkfw` or a session tells it; we remember it. @throws Failure 76 */
+function generationIn(lines: string[], dryRun = false): string {
+  const [, found] = /^(?:generation )?([0-9a-f]{1,32})$/m.exec(lines.slice(0, 9).join('\n')) ?? []
+  if (dryRun || found) return found ?? ''
+  throw unexpected(`no generation but ${quote(lines[0] ?? '')}`)
+}
+
+/** Another machine's words as they may stand in our log: one line, no control codes, not endless. */
+function printable(text: string): string {
+  return text.slice(0, 300).replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
 }
 
 function sum(texts: string[]): Synced {
   const counts: Synced = { added: 0, extended: 0, removed: 0, unchanged: 0, refused: 0 }
   for (const text of texts) {
     for (const [, word, number] of text.matchAll(/(\w+) (\d+)/g)) {
+      if (!word || !Object.hasOwn(counts, word)) continue
       counts[word as keyof Synced] = (counts[word as keyof Synced] ?? 0) + Number(number)
     }
   }

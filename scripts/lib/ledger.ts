@@ -81,6 +81,11 @@ export class Ledger {
     return this.#stamp
   }
 
+  /** Bytes in the file. */
+  get size(): number {
+    return this.#tail.reduce((sum, bytes) => sum + bytes.length, this.#bytes.length)
+  }
+
   /** Reads the file again if somebody else changed it. Call it after taking the lock. */
   refresh(): void {
     const stamp = stampOf(this.path)

@@ -12,6 +12,13 @@ import { run } from './run.ts'
  * @throws Failure 75 if the file cannot be opened or the lock is not free in time
  */
 export async function lock(path: string, seconds = 15): Promise<() => void> {
+  const release = await tryLock(path, seconds)
+  if (release) return release
+  throw new Failure(EXIT.temporary, `Cannot lock "${path}": somebody else is busy with it`)
+}
+
+/** Like `lock`, but undefined if somebody else holds it all the while. */
+export async function tryLock(path: string, seconds = 0): Promise<(() => void) | undefined> {
   let fd: number
   try {
     fd = openSync(path, 'a', 0o600)
@@ -21,7 +28,6 @@ export async function lock(path: string, seconds = 15): Promise<() => void> {
   const { code } = await run('flock', ['-w', String(seconds), '3'], { fds: [fd] })
   if (code === 0) return () => closeSync(fd)
   closeSync(fd)
-  const why =
-    code === 127 ? 'flock is missing (install util-linux)' : 'somebody else is busy with it'
-  throw new Failure(EXIT.temporary, `Cannot lock "${path}": ${why}`)
+  if (code !== 127) return undefined
+  throw new Failure(EXIT.temporary, `Cannot lock "${path}": flock is missing (install util-linux)`)
 }

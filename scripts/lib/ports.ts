@@ -110,7 +110,8 @@ function portNumber(word: string): number {
     const port = Number(word)
     if (port <= 65535) return port
   } else if (NAME.test(word)) {
-    const port = WELL_KNOWN[word] ?? lookUp(word)
+    // Every object has a `constructor`, which is no port.
+    const port = Object.hasOwn(WELL_KNOWN, word) ? WELL_KNOWN[word] : lookUp(word)
     if (port !== undefined) return port
   }
   throw unreadable(word)

@@ -16,6 +16,8 @@ export interface RunOptions {
   /** Kills the program when it fires. */
   signal?: AbortSignal
   env?: NodeJS.ProcessEnv
+  /** Kills the program when it has said more characters than this. */
+  limit?: number
   /** File descriptors that the program gets as 3, 4, ... */
   fds?: number[]
 }
@@ -36,13 +38,13 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
       env: options.env ?? process.env,
       ...(signal && { signal, killSignal: 'SIGKILL' as const }),
     })
-    const output = collect(child)
+    const output = collect(child, options.limit)
     child.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') return // aborted: 'close' follows
       resolve({ code: 127, stdout: '', stderr: `${file}: not found` })
     })
-    child.on('exit', () => {
-      if (!signal?.aborted) return
+    child.on('exit', (_, killed) => {
+      if (!killed) return
       // An ssh that was killed has handed its pipes on to the shared connection, which may keep them
       // open for as long as it lives: do not wait for their end.
       child.stdout?.destroy()
@@ -55,11 +57,12 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
   })
 }
 
-function collect(child: ChildProcess): { stdout: string; stderr: string } {
+function collect(child: ChildProcess, limit = Infinity): { stdout: string; stderr: string } {
   const output = { stdout: '', stderr: '' }
   for (const name of ['stdout', 'stderr'] as const) {
     child[name]?.setEncoding('utf8').on('data', (text: string) => {
-      output[name] += text
+      if (output[name].length + text.length > limit) child.kill('SIGKILL')
+      else output[name] += text
     })
   }
   return output

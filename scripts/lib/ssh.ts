@@ -12,6 +12,9 @@ const CONFIG_DIR = '/etc/fail2ban-perimeter'
 /** Seconds that TCP and key exchange may take together. */
 const CONNECT = 3
 
+/** More characters than any answer has: 100,000 leases are 6 million. */
+const LONGEST_ANSWER = 32_000_000
+
 /** ssh's own exit status when the transport failed; the far side uses only 0 to 125. */
 const TRANSPORT = 255
 
@@ -38,7 +41,10 @@ export async function ssh(
   for (;;) {
     if (!existsSync(socket)) await connect(firewall, socket, options.signal)
     const args = ['-S', socket, '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false']
-    const ended = await run('ssh', [...args, ...common(firewall), command], options)
+    const ended = await run('ssh', [...args, ...common(firewall), command], {
+      ...options,
+      limit: LONGEST_ANSWER,
+    })
     if (options.signal.aborted) throw noAnswer()
     if (ended.code !== TRANSPORT) return ended
     if (!(await isAlive(firewall, socket))) await connect(firewall, socket, options.signal)

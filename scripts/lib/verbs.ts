@@ -40,6 +40,8 @@ export interface Call {
   say(line: string): void
   /** Shows how far long work is, on a terminal only. */
   progress(done: number, total: number): void
+  /** Every option as given: where a sibling reads those it has beyond the contract. */
+  values: Values
 }
 
 /** Counts of leases, as `sync` prints them. `extended` counts every changed end. */
@@ -88,6 +90,20 @@ export interface Sibling {
   load(given?: string): Promise<Loaded>
   /** The targets in the configuration. @throws Failure 78 if there is none */
   targets(loaded: Loaded): Target[]
+  /** Options beyond the contract, each with its lines for `--help`. */
+  options?: Options
+  optionsHelp?: string
+  /** Verbs beyond the contract, by their word. */
+  verbs?: Record<string, ExtraVerb>
+}
+
+/** A verb that only one sibling has. */
+export interface ExtraVerb {
+  /** Its line in `--help`. */
+  help: string
+  /** Whole seconds that it may take. */
+  seconds: number
+  run(call: Call, loaded: Loaded): Promise<void>
 }
 
 const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync'] as const
@@ -129,8 +145,8 @@ export async function runSibling(sibling: Sibling): Promise<void> {
   await main({
     name: sibling.name,
     help: helpOf(sibling),
-    options: OPTIONS,
-    run: (positionals, values) => runVerb(sibling, readVerb(positionals), values),
+    options: { ...OPTIONS, ...sibling.options },
+    run: (positionals, values) => runVerb(sibling, readVerb(sibling, positionals), values),
   })
 }
 
@@ -188,6 +204,7 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
     show: (line) => void process.stdout.write(`${line}\n`),
     say: (line) => void (verbose && process.stderr.write(`${line}\n`)),
     progress: showProgress,
+    values,
   }
 }
 
@@ -200,16 +217,17 @@ export function checkBan(address: Address, config: Config): void {
   }
 }
 
-function readVerb(positionals: string[]): Verb {
+function readVerb(sibling: Sibling, positionals: string[]): Verb | ExtraVerb {
   const [word, ...rest] = positionals
   if (word === undefined) throw usageFailure('No verb given')
-  const verb = VERBS.find((known) => known === word)
+  const extra = Object.entries(sibling.verbs ?? {}).find(([known]) => known === word)
+  const verb = VERBS.find((known) => known === word) ?? extra?.[1]
   if (!verb) throw usageFailure(`Unknown verb ${quote(word)}`)
   noWords(rest)
   return verb
 }
 
-async function runVerb(sibling: Sibling, verb: Verb, values: Values): Promise<void> {
+async function runVerb(sibling: Sibling, verb: Verb | ExtraVerb, values: Values): Promise<void> {
   const ip = textOption(values, 'ip')
   const single = verb === 'ban' || verb === 'unban'
   if (single && ip === undefined) throw usageFailure(`Missing option --ip for ${verb}`)
@@ -217,6 +235,7 @@ async function runVerb(sibling: Sibling, verb: Verb, values: Values): Promise<vo
   const expires = readExpiry(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const loaded = await sibling.load(given)
+  if (typeof verb !== 'string') return verb.run(makeCall(loaded, values, verb.seconds), loaded)
   const call = makeCall(loaded, values, DEADLINE[verb])
   const targets = sibling.targets(loaded)
   if (call.verbose || verb === 'start' || verb === 'check' || verb === 'sync') {
@@ -346,6 +365,9 @@ function showProgress(done: number, total: number): void {
 }
 
 function helpOf(sibling: Sibling): string {
+  const verbs = Object.entries(sibling.verbs ?? {}).map(
+    ([word, { help }]) => `\n  ${word.padEnd(17)} ${help}`,
+  )
   return `Usage: ${sibling.command} <verb> [options]
 
 ${sibling.about.trim()}
@@ -358,7 +380,7 @@ Verbs (all may be repeated without harm)
   ban               block --ip for --bantime seconds
   unban             release --ip in the jail --name
   list              print this server's bans: <address> <jail> <expires> <owner>
-  sync              read such lines on standard input and make the target equal to them
+  sync              read such lines on standard input and make the target equal to them${verbs.join('')}
 
 Options
   --ip ADDR         IPv4 or IPv6 address or CIDR range (ban, unban)
@@ -370,5 +392,5 @@ Options
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
   --allow-empty     let sync release everything
   --dry-run         show what would be done, change nothing
-  --json            list: one object a line`
+  --json            list: one object a line${sibling.optionsHelp ? `\n${sibling.optionsHelp}` : ''}`
 }

@@ -48,3 +48,23 @@ export const minPrefix = v.optional(
   }),
   {},
 )
+
+/** A service's key: one word that may stand in a header. Its text never enters a message. */
+export const serviceKey = v.pipe(
+  v.string('must be text: put it in quotes'),
+  v.regex(/^[\x21-\x7e]{1,512}$/, 'must be one word of printable characters'),
+)
+
+/** Where a service is: an https URL, or http on this very machine, since a key travels with it. */
+export const serviceUrl = v.pipe(
+  v.string('must be text'),
+  v.check(isServiceUrl, 'must be an https URL without user, query and fragment'),
+  v.transform((text) => text.replace(/\/+$/, '')),
+)
+
+function isServiceUrl(text: string): boolean {
+  if (!URL.canParse(text) || /[?#]/.test(text)) return false
+  const { protocol, hostname, username, password } = new URL(text)
+  const here = ['127.0.0.1', '[::1]', 'localhost'].includes(hostname)
+  return username + password === '' && (protocol === 'https:' || (protocol === 'http:' && here))
+}

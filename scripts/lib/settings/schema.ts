@@ -1,8 +1,10 @@
 import { hostname } from 'node:os'
 import * as v from 'valibot'
+import { abuseipdb } from './abuseipdb.ts'
 import { addressText, minPrefix, ownerName, path } from './common.ts'
 import { fail2ban } from './fail2ban.ts'
 import { firewalls } from './firewalls.ts'
+import { threatjammer } from './threatjammer.ts'
 
 /**
  * The whole of `config.yaml`: one section per sibling, unknown keys refused.
@@ -15,6 +17,8 @@ export const schema = v.strictObject({
   state_dir: v.optional(path, '/var/lib/fail2ban-perimeter'),
   fail2ban: v.optional(fail2ban, {}),
   firewalls: v.optional(firewalls, []),
+  threatjammer: v.optional(threatjammer),
+  abuseipdb: v.optional(abuseipdb),
 })
 
 export type Config = v.InferOutput<typeof schema>

@@ -32,6 +32,25 @@ export async function adviseSshd(): Promise<void> {
   const { code, stdout } = await run('/usr/sbin/sshd', ['-T', '-C', who])
   if (code !== 0) return
   for (const trouble of troubles(stdout)) say(`note: sshd would refuse the servers: ${trouble}`)
+  for (const leak of leaks(stdout)) {
+    say(`note: sshd lets servers set what a shell obeys before our gate starts: narrow ${leak}`)
+  }
+}
+
+/** What `sshd -T` shows of AcceptEnv that reaches the login shell: bash obeys PS4, and ld LD_*. */
+export function leaks(dump: string): string[] {
+  const obeyed = ['SHELLOPTS', 'PS4', 'BASH_ENV', 'ENV', 'LD_PRELOAD', 'LD_AUDIT']
+  const patterns = [...dump.matchAll(/^acceptenv (.*)$/gm)].flatMap(([, list = '']) =>
+    list.split(' '),
+  )
+  const lets = (pattern: string): boolean => {
+    const glob = pattern
+      .replace(/[^\w*?]/g, '')
+      .replace(/\*/g, '.*')
+      .replace(/\?/g, '.')
+    return obeyed.some((name) => new RegExp(`^${glob}$`).test(name))
+  }
+  return patterns.filter(lets).map((pattern) => `AcceptEnv ${pattern}`)
 }
 
 /** What `sshd -T` shows that keeps a key of the account from reaching its forced command. */

@@ -1,0 +1,205 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Address, isSingle, parseAddress } from '../address.ts'
+import { EXIT, Failure, ioFailure } from '../failure.ts'
+import { formatLease, type Lease } from '../lease.ts'
+import { type Line, RELEASED } from '../ledger.ts'
+import { lock, tryLock } from '../lock.ts'
+import type { Call, Synced } from '../verbs.ts'
+import { Book } from './book.ts'
+import { type Answer, type Ask, send } from './http.ts'
+import {
+  type Bucket,
+  type Clock,
+  isTime,
+  type Pace,
+  pause,
+  readPace,
+  reset,
+  returned,
+  spend,
+  systemClock,
+  tripped,
+  waitFor,
+  writePace,
+} from './pace.ts'
+import { isPublic } from './public.ts'
+import { push } from './push.ts'
+import { retryAfter, type Service } from './service.ts'
+
+/**
+ * Milliseconds that a verb may spend waiting for its turn. Fail2Ban stands still for a single one;
+ * a long one outlasts a minute's budget, but is not what keeps other targets from their sync.
+ */
+export const PATIENCE = { single: 5_000, check: 15_000, long: 90_000 }
+
+/** What the verbs of a reporter are made of, whichever service it reports to. */
+export class Reporter {
+  readonly service: Service
+  readonly clock: Clock
+  readonly #directory: string
+  #book: Book | undefined
+
+  /** @param directory `state_dir` */
+  constructor(service: Service, directory: string, clock = systemClock) {
+    this.service = service
+    this.clock = clock
+    this.#directory = directory
+  }
+
+  /** Remembers the lease and, unless it is one of many, reports it. */
+  async ban(call: Call, lease: Lease): Promise<void> {
+    if (!isSingle(lease.address)) throw new Failure(EXIT.input, 'a range cannot be reported')
+    if (!isPublic(lease.address))
+      return call.say(`${lease.address.text} is not public: not reported`)
+    if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
+    const due = await this.locked(call, (book, pace) => {
+      const owed = book.want(lineOf(lease), this.seconds())
+      return owed && isTime(pace, 'report', this.clock.now())
+    })
+    if (due) await push(this, call, { patience: PATIENCE.single, only: 'report' })
+  }
+
+  /** Forgets the lease and, unless another jail has one, withdraws the report. */
+  async unban(call: Call, address: Address, jail: string): Promise<void> {
+    if (!isPublic(address)) return
+    if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
+    const due = await this.locked(call, (book, pace) => {
+      const line = { address: address.text, jail, owner: call.owner }
+      const over = book.release(line, this.seconds())
+      return over && isTime(pace, 'withdrawal', this.clock.now())
+    })
+    if (due) await push(this, call, { patience: PATIENCE.single, only: 'withdrawal' })
+  }
+
+  /** Withdraws what this owner reported, or what its jail `call.jail` did. */
+  async flush(call: Call): Promise<void> {
+    await this.sync(call, [])
+  }
+
+  /** Makes the leases exactly these, then reports what is new and withdraws what ended. */
+  async sync(call: Call, leases: Lease[]): Promise<Synced> {
+    const fit = leases.filter(({ address }) => isPublic(address))
+    const lines = fit.map(lineOf)
+    const { changes, ...counts } = await this.locked(call, (book) => {
+      const found = book.wanted.difference(call.owner, call.jail, lines, this.seconds())
+      if (!call.dryRun) for (const line of found.changes) book.wanted.put(line)
+      return found
+    })
+    if (call.dryRun) for (const line of changes) call.show(wordsOf(line))
+    else await push(this, call, { patience: PATIENCE.long })
+    return { ...counts, refused: leases.length - fit.length }
+  }
+
+  /** This owner's leases (of `call.jail`) that the service was told about. */
+  async leases(call: Call): Promise<Lease[]> {
+    const now = this.seconds()
+    const lines = await this.locked(call, (book) =>
+      Array.from(book.wanted.living(now)).filter(
+        ({ address, jail, owner }) =>
+          owner === call.owner && jail === (call.jail ?? jail) && book.isReported(address, now),
+      ),
+    )
+    return lines.map((line) => ({ ...line, address: parseAddress(line.address) }))
+  }
+
+  /** Forgets every lease and report: the account was emptied. */
+  async forget(call: Call): Promise<void> {
+    await this.locked(call, (book) => book.forget(this.seconds()))
+  }
+
+  /** Fails if reports are stopped; a key that was refused and works now starts them again. */
+  async resume(call: Call): Promise<void> {
+    await this.locked(call, (_, pace) => {
+      const stopped = tripped(pace, this.clock.now())
+      if (stopped && stopped.code !== EXIT.refused) throw stopped
+      reset(pace)
+    })
+  }
+
+  /**
+   * One call beside the reports: a question, or a command for the whole account. It keeps to the
+   * bucket's limits and waits for them, and for a 429, as long as `patience` (ms) allows.
+   *
+   * @throws Failure 69, 75, 76, 77
+   */
+  async ask(call: Call, bucket: Bucket, ask: Ask, patience: number): Promise<Answer> {
+    for (let left = patience; ; ) {
+      const wait = await this.locked(call, (_, pace) => turn(pace, bucket, this.clock.now()))
+      if (wait > left) throw tooManyCalls(wait)
+      left -= wait
+      if (wait > 0) await this.clock.wait(wait, call.signal)
+      else {
+        call.say(`${ask.method} ${ask.url}`)
+        const answer = await send(this.service.key, ask, call.signal)
+        const until = answer.status === 429 ? this.clock.now() + retryAfter(answer) * 1000 : 0
+        await this.locked(call, (_, pace) => {
+          returned(pace, bucket, this.clock.now())
+          if (until > 0) pause(pace, bucket, until)
+        })
+        if (until === 0) return answer
+      }
+    }
+  }
+
+  /** Does something with the ledgers and the pace, under the lock, and writes both. */
+  async locked<T>(call: Call, work: (book: Book, pace: Pace) => T): Promise<T> {
+    makeDirectory(this.#directory)
+    const release = await lock(this.#file('lock'))
+    try {
+      this.#book ??= new Book(this.#directory, this.service, call.owner)
+      this.#book.refresh()
+      const pace = readPace(this.#file('pace'))
+      const before = JSON.stringify(pace)
+      const result = work(this.#book, pace)
+      this.#book.commit()
+      if (JSON.stringify(pace) !== before) writePace(this.#file('pace'), pace)
+      return result
+    } finally {
+      release()
+    }
+  }
+
+  /** The right to send, which one process has at a time; undefined if another has it. */
+  async sender(wait: number): Promise<(() => void) | undefined> {
+    return tryLock(this.#file('send'), Math.ceil(wait / 1000))
+  }
+
+  /** Now, in epoch seconds. */
+  seconds(): number {
+    return Math.floor(this.clock.now() / 1000)
+  }
+
+  #file(kind: string): string {
+    return join(this.#directory, `${this.service.name}.${kind}`)
+  }
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw ioFailure(`make "${path}"`, error)
+  }
+}
+
+/** Milliseconds to wait for a call; 0 = it is yours, and counted. */
+function turn(pace: Pace, bucket: Bucket, now: number): number {
+  const wait = waitFor(pace, bucket, now)
+  if (wait === 0) spend(pace, bucket, now)
+  return wait
+}
+
+function tooManyCalls(wait: number): Failure {
+  const seconds = Math.ceil(wait / 1000)
+  return new Failure(EXIT.temporary, `too many calls (429), the next try is in ${seconds} s`)
+}
+
+function lineOf({ address, jail, expires, owner }: Lease): Line {
+  return { address: address.text, jail, expires, owner }
+}
+
+function wordsOf({ address, jail, expires, owner }: Line): string {
+  if (expires === RELEASED) return `unban ${address} ${jail} ${owner}`
+  return `ban ${address} ${jail} ${expires} ${owner}`
+}
