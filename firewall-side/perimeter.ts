@@ -1,12 +1,12 @@
 #!/usr/bin/env node
-import { parseAddress } from '../scripts/lib/address.ts'
 // The one program that the SSH gate may run as root. It takes no arguments: the gate writes
 // `owner <name> <peer>` and the request on its standard input, and whatever the server sends after.
 //
 //   printf '%s\n' 'owner web1 192.0.2.10' 'banip fail2ban-sshd 192.0.2.1 22 tcp' | sudo perimeter
 //
 // Exit codes: perimeter --help
-import { main } from '../scripts/lib/command.ts'
+import { parseAddress } from '../scripts/lib/address.ts'
+import { main, noWords } from '../scripts/lib/command.ts'
 import { EXIT, Failure } from '../scripts/lib/failure.ts'
 import { checkOwner, quote } from '../scripts/lib/lease.ts'
 import type { Caller } from './lib/books.ts'
@@ -25,7 +25,8 @@ void main({
 Reached from the SSH gate through sudo. To do something by hand as root, use banip, unbanip,
 listips, fluships and checkfw beside this program.`,
   options: {},
-  async run() {
+  async run(words) {
+    noWords(words)
     cleanEnvironment()
     const input = readChunks()
     const { caller, request, rest } = await readHead(input)

@@ -2,7 +2,7 @@
 // Loads the ledger's living leases into the kernel: at boot, before the network is up.
 //
 //   restorefw
-import { main } from '../scripts/lib/command.ts'
+import { main, noWords } from '../scripts/lib/command.ts'
 import { openPerimeter } from './lib/open.ts'
 import { LOCAL_OWNER } from './lib/word.ts'
 
@@ -16,7 +16,8 @@ network is up, so that a rebooted firewall has no gap.
 Options
   --remove          remove everything of ours from the kernel instead; the ledger stays`,
   options: { remove: { type: 'boolean' } },
-  async run(_, values) {
+  async run(words, values) {
+    noWords(words)
     const { perimeter } = await openPerimeter({
       owner: LOCAL_OWNER,
       peer: undefined,

@@ -2,7 +2,7 @@
 // What the firewall does for itself every minute: ends leases that the kernel cannot end.
 //
 //   sweepips
-import { main } from '../scripts/lib/command.ts'
+import { main, noWords } from '../scripts/lib/command.ts'
 import { openPerimeter } from './lib/open.ts'
 import { LOCAL_OWNER } from './lib/word.ts'
 
@@ -14,7 +14,8 @@ Removes blocks whose time is over (the iptables backend cannot do it by itself),
 longer than the kernel can count, restores what a foreign "flush ruleset" took, and compacts the
 ledger. A timer runs it every minute.`,
   options: {},
-  async run() {
+  async run(words) {
+    noWords(words)
     const { perimeter } = await openPerimeter({
       owner: LOCAL_OWNER,
       peer: undefined,

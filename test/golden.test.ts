@@ -1,35 +1,17 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { after, before, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import type { Change } from '../firewall-side/lib/backend.ts'
 import type { FirewallConfig } from '../firewall-side/lib/config.ts'
 import { ipset } from '../firewall-side/lib/ipset.ts'
 import { iptables } from '../firewall-side/lib/iptables.ts'
 import { nftables } from '../firewall-side/lib/nftables.ts'
 import { parseAddress } from '../scripts/lib/address.ts'
+import { standInTools } from './lib/told.ts'
 
 // What exactly each backend hands to which program for each kind of change, and what it must not
 // say about the other family. The programs are stand-ins that write down what they are told.
 
-const folder = mkdtempSync('/tmp/f2b-golden-')
-const log = `${folder}/log`
-const path = process.env.PATH
-const TOOLS = ['nft', 'ipset', 'iptables', 'ip6tables', 'iptables-restore', 'ip6tables-restore']
-const STAND_IN = `#!/bin/sh
-case "$*" in *-S) cat ${folder}/rules; exit ;; 'list -n') exit ;; esac
-printf '%s %s\\n' "$(basename "$0")" "$*" >>${log}
-cat >>${log}
-`
-
-before(() => {
-  for (const tool of TOOLS) writeFileSync(`${folder}/${tool}`, STAND_IN, { mode: 0o755 })
-  process.env.PATH = `${folder}:${path}`
-})
-after(() => {
-  process.env.PATH = path
-  rmSync(folder, { recursive: true })
-})
-
+const tools = standInTools()
 const config = { backend: 'auto', hooks: ['INPUT'], blocktype: 'DROP' } as unknown as FirewallConfig
 const backends = { nftables, ipset, iptables }
 
@@ -38,11 +20,9 @@ async function told(
   change: Partial<Change>,
   rules = '',
 ): Promise<string[]> {
-  writeFileSync(log, '')
-  writeFileSync(`${folder}/rules`, `-P INPUT ACCEPT\n${rules}`)
+  tools.show({ rules: `-P INPUT ACCEPT\n${rules}` })
   const none = { fresh: [], drop: [], enter: [], extend: [], leave: [], load: [] }
-  await backends[name](config).apply({ ...none, ...change })
-  return readFileSync(log, 'utf8').split('\n').slice(0, -1)
+  return await tools.told(() => backends[name](config).apply({ ...none, ...change }))
 }
 
 const entry = (text: string, expires = 0) => ({
@@ -126,7 +106,7 @@ for (const [family, f] of Object.entries(FAMILIES)) {
         'ban for ever longer than it can count',
         'nftables',
         { enter: [entry(f.single, 9e11)] },
-        ['nft -f -', `add element ${SETS}/${family} { ${f.single} timeout 31536000s }`],
+        ['nft -f -', `add element ${SETS}/${family} { ${f.single} timeout 31536000s0ms }`],
       ],
       [
         'ban for ever longer than it can count',
@@ -158,7 +138,7 @@ for (const [family, f] of Object.entries(FAMILIES)) {
         { leave: [entry(f.single)] },
         [
           'nft -f -',
-          `add element ${SETS}/${family} { ${f.single} timeout 60s }`,
+          `add element ${SETS}/${family} { ${f.single} timeout 60s0ms }`,
           `delete element ${SETS}/${family} { ${f.single} }`,
         ],
       ],

@@ -18,8 +18,13 @@ before(async () => {
 })
 after(() => fw.box.close())
 
-/** Something must end well and say nothing. */
+/** Something must end well: in a session where there can be one, else silently in a process. */
 async function ok(request: string, owner?: string): Promise<string> {
+  if (request !== 'checkfw') {
+    const answer = await fw.say(request, owner)
+    assert.doesNotMatch(answer, /^error /, request)
+    return answer
+  }
   const { code, stdout, stderr } = await fw.ask(request, owner)
   assert.deepEqual({ request, code, stderr }, { request, code: 0, stderr: '' })
   return stdout
@@ -27,10 +32,11 @@ async function ok(request: string, owner?: string): Promise<string> {
 
 for (const backend of BACKENDS) {
   describe(backend, () => {
-    test('20 identical bans in parallel leave one block and one jump per hook', async () => {
+    test('ten identical bans in parallel leave one block and one jump per hook', async () => {
       await fw.reset(backend)
-      const all = Array.from({ length: 20 }, () => ok('banip fail2ban-sshd 203.0.113.5 22 tcp'))
-      await Promise.all(all)
+      const ban = 'banip fail2ban-sshd 203.0.113.5 22 tcp'
+      const all = await Promise.all(Array.from({ length: 10 }, () => fw.ask(ban)))
+      assert.deepEqual(new Set(all.map(({ code, stderr }) => `${code}${stderr}`)), new Set(['0']))
       assert.deepEqual(await fw.blocks(), ['fail2ban-sshd 203.0.113.5'])
       assert.deepEqual(await fw.jumps(), ['FORWARD fail2ban-sshd 22', 'INPUT fail2ban-sshd 22'])
       assert.equal((await fw.ledger()).match(/^203/gm)?.length, 1)
@@ -157,10 +163,9 @@ for (const backend of BACKENDS) {
       await ok('listips')
       assert.match(await free(), /203\.0\.113\.77/)
       assert.deepEqual(await fw.blocks(), ['fail2ban-sshd 203.0.113.0/24'])
-      const { code, stderr } = await fw.ask('banip fail2ban-sshd 203.0.113.77 22 tcp')
-      assert.equal(code, 65)
-      assert.equal(stderr, 'firewall: overlaps "203.0.113.77", which is in never_ban\n')
-      assert.equal((await fw.ask('banip fail2ban-sshd 192.0.2.10 22 tcp')).code, 65)
+      const overlaps = 'error 65 overlaps "203.0.113.77", which is in never_ban'
+      assert.equal(await fw.say('banip fail2ban-sshd 203.0.113.77 22 tcp'), overlaps)
+      assert.match(await fw.say('banip fail2ban-sshd 192.0.2.10 22 tcp'), /^error 65 /)
       await fw.configure(`backend: ${backend}\n`)
       await ok('checkfw')
       assert.doesNotMatch(await free(), /203\.0\.113\.77/)
@@ -172,27 +177,24 @@ for (const backend of BACKENDS) {
       await ok('banip fail2ban-sshd 203.0.113.1 22 tcp')
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp')
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp 4000000000')
-      const { code, stderr } = await fw.ask('banip fail2ban-sshd 203.0.113.3 22 tcp')
-      assert.equal(code, 77)
-      assert.match(stderr, /^firewall: max_leases 2 reached: no room for more of "web1"\n$/)
+      const full = 'error 77 max_leases 2 reached: no room for more of "web1"'
+      assert.equal(await fw.say('banip fail2ban-sshd 203.0.113.3 22 tcp'), full)
       await ok('banip fail2ban-sshd 203.0.113.3 22 tcp', 'web2')
       const before = await fw.ledger()
       const three = ['203.0.113.4 0', '203.0.113.5 0', '203.0.113.6 0']
-      assert.match((await fw.session(['sync fail2ban-sshd - - 3', ...three])).join(), /^error 77 /)
+      const sync = (lines: string[]): Promise<string> =>
+        fw.say([`sync fail2ban-sshd - - ${lines.length}`, ...lines].join('\n'))
+      assert.match(await sync(three), /^error 77 /)
       assert.equal(await fw.ledger(), before)
-      const two = three.slice(1)
-      assert.deepEqual(await fw.session(['sync fail2ban-sshd - - 2', ...two]), [
-        'ok added 2, extended 0, removed 2, unchanged 0',
-      ])
+      const two = 'ok added 2, extended 0, removed 2, unchanged 0'
+      assert.equal(await sync(three.slice(1)), two)
       assert.equal((await fw.blocks()).length, 3)
     })
 
     test('sync counts what changes and changes nothing else', async () => {
       await fw.reset(backend)
-      await fw.session([
-        'ban fail2ban-sshd 203.0.113.1 22 tcp',
-        'ban fail2ban-sshd 203.0.113.2 22 tcp',
-      ])
+      await ok('banip fail2ban-sshd 203.0.113.1 22 tcp')
+      await ok('banip fail2ban-sshd 203.0.113.2 22 tcp')
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp', 'web2')
       await ok('banip fail2ban-web 203.0.113.9 80 tcp')
       const leases = [
@@ -213,9 +215,8 @@ for (const backend of BACKENDS) {
         'fail2ban-web 203.0.113.9',
       ])
       const shorter = ['sync fail2ban-sshd 22 tcp 2', '203.0.113.1 3000000000', '203.0.113.3 0']
-      assert.deepEqual(await fw.session(shorter), [
-        'ok added 0, extended 2, removed 0, unchanged 0',
-      ])
+      const extended = 'ok added 0, extended 2, removed 0, unchanged 0'
+      assert.equal(await fw.say(shorter.join('\n')), extended)
       assert.deepEqual(await fw.jumps(), [
         'FORWARD fail2ban-sshd 22',
         'FORWARD fail2ban-web 80',
@@ -255,7 +256,7 @@ for (const backend of BACKENDS) {
       const half = ['owner web1 192.0.2.10', 'firewall', 'list', 'sync fail2ban-sshd - - 3', '']
       await fw.write('/tmp/half', `${half.join('\n')}203.0.113.8 0\n`)
       await fw.box.sh(
-        `(cat /tmp/half; exec sleep 60) 2>/dev/null | ${process.execPath} ${PERIMETER} >/tmp/answer 2>&1 &`,
+        `(cat /tmp/half; exec sleep 600) 2>/dev/null | ${process.execPath} ${PERIMETER} >/tmp/answer 2>&1 &`,
       )
       await until(async () => (await fw.box.sh('cat /tmp/answer')).endsWith('ok\n'))
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp')
@@ -274,9 +275,8 @@ for (const backend of BACKENDS) {
       assert.match(stderr, /^firewall: lost generation: .* needs a sync\n$/)
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp')
       assert.equal((await fw.ask('checkfw')).code, 75)
-      assert.deepEqual(await fw.session(['sync fail2ban-sshd 22 tcp 1', '203.0.113.3 0']), [
-        'ok added 1, extended 0, removed 1, unchanged 0',
-      ])
+      const sync = await fw.say('sync fail2ban-sshd 22 tcp 1\n203.0.113.3 0')
+      assert.equal(sync, 'ok added 1, extended 0, removed 1, unchanged 0')
       const check = await ok('checkfw')
       assert.match(check, /^generation [0-9a-f]{8}\nleases 1\n/)
       assert.doesNotMatch(check, /abcd0123/)
@@ -288,10 +288,8 @@ for (const backend of BACKENDS) {
 
     test('checkfw restores what a foreign flush took, and says so once', async () => {
       await fw.reset(backend)
-      await fw.session([
-        'ban fail2ban-sshd 203.0.113.1 22 tcp',
-        'ban fail2ban-sshd 2001:db8::/48 22 tcp',
-      ])
+      await ok('banip fail2ban-sshd 203.0.113.1 22 tcp')
+      await ok('banip fail2ban-sshd 2001:db8::/48 22 tcp')
       const [blocks, jumps] = [await fw.blocks(), await fw.jumps()]
       assert.equal(blocks.length, 2)
       for (const flush of ['nft flush ruleset; ipset destroy', 'iptables -F INPUT; ipset flush']) {
@@ -335,11 +333,11 @@ for (const backend of BACKENDS) {
       const killed = async (n: number): Promise<void> => {
         const verb = n % 3 === 2 ? `unbanip fail2ban-j${n % 2} 203.0.113.${n - 1}` : ''
         const request = verb || `banip fail2ban-j${n % 2} 203.0.113.${n} ${20 + (n % 4)} tcp`
-        const seconds = String(0.02 + ((n * 7) % 30) / 60)
+        const seconds = String(0.02 + ((n * 7) % 10) / 20)
         const input = `owner web1 192.0.2.10\n${request}\n`
         await fw.box.run('timeout', ['-s', 'KILL', seconds, process.execPath, PERIMETER], { input })
       }
-      for (let n = 1; n <= 30; n += 5) {
+      for (const n of [1, 6]) {
         await Promise.all([0, 1, 2, 3, 4].map((more) => killed(n + more)))
       }
       // What a killed one had started may go on for a moment.
@@ -393,11 +391,8 @@ for (const backend of BACKENDS) {
       const ledger = `# generation abcd0123 1\n# ${'x'.repeat(4090)}`.slice(0, 4089)
       await fw.write(LEDGER, `${ledger}\n`)
       await fw.box.sh(`cat /dev/zero >${folder}/full`)
-      const { code, stderr } = await fw.ask('banip fail2ban-sshd 203.0.113.1 22 tcp')
-      assert.deepEqual(
-        [code, stderr],
-        [75, `firewall: Cannot write "${LEDGER}": the disk is full\n`],
-      )
+      const full = `error 75 Cannot write "${LEDGER}": the disk is full`
+      assert.equal(await fw.say('banip fail2ban-sshd 203.0.113.1 22 tcp'), full)
       assert.equal(await fw.ledger(), `${ledger}\n`)
       assert.deepEqual(await fw.blocks(), [])
       await fw.box.sh(`rm ${folder}/full`)

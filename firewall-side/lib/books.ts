@@ -12,6 +12,7 @@ import {
   type Naming,
   type Register,
   readRegister,
+  syncedRemark,
   widthsRemark,
   writeRegister,
 } from './generation.ts'
@@ -361,8 +362,9 @@ export class Books {
 
   #markSynced(): void {
     if (!this.needsSync) return
-    this.#register.synced.add(this.#caller.owner)
-    this.#ledger.remark(`synced ${this.#caller.owner}`)
+    const { owner } = this.#caller
+    this.#register.synced.add(owner)
+    this.#ledger.remark(syncedRemark(owner), syncedRemark(owner, false))
   }
 
   #checkRoom(more: number): void {

@@ -38,7 +38,8 @@ export function readRegister(remarks: string[]): Register {
       register.generation = rest[0] ?? ''
       register.lost = rest[2] === 'lost'
     } else if (word === 'synced' && rest[0]) {
-      register.synced.add(rest[0])
+      if (rest[1] === 'gone') register.synced.delete(rest[0])
+      else register.synced.add(rest[0])
     } else if (word === 'chain') {
       readChain(register, rest)
     } else if (word === 'widths' && rest[0]) {
@@ -55,6 +56,11 @@ export function chainRemark(jail: string, owner: string, naming?: Naming): strin
     : `chain ${jail} ${owner} gone`
 }
 
+/** The remark for an owner that has sent everything again, and the one that takes it back. */
+export function syncedRemark(owner: string, synced = true): string {
+  return synced ? `synced ${owner}` : `synced ${owner} gone`
+}
+
 /** The remark for the prefix lengths of the ranges in a jail's chain. */
 export function widthsRemark(jail: string, widths: string[]): string {
   return ['widths', jail, ...widths].join(' ')
@@ -67,7 +73,7 @@ export function writeRegister(register: Register, remarks: string[]): string[] {
   const chains = [...register.chains].flatMap(([jail, owners]) =>
     [...owners].map(([owner, naming]) => `# ${chainRemark(jail, owner, naming)}`),
   )
-  const synced = [...register.synced].map((owner) => `# synced ${owner}`)
+  const synced = [...register.synced].map((owner) => `# ${syncedRemark(owner)}`)
   const widths = [...register.widths]
     .filter(([jail]) => register.chains.has(jail))
     .map(([jail, list]) => `# ${widthsRemark(jail, list)}`)

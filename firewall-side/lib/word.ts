@@ -1,5 +1,6 @@
-import { main } from '../../scripts/lib/command.ts'
+import { main, textOption } from '../../scripts/lib/command.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { checkOwner } from '../../scripts/lib/lease.ts'
 import { openPerimeter } from './open.ts'
 import { parseCommand } from './request.ts'
 
@@ -20,7 +21,7 @@ Options
     options: { owner: { type: 'string' } },
     run: async (positionals, values) => {
       const request = parseCommand([word, ...positionals].join(' '))
-      const owner = typeof values.owner === 'string' ? values.owner : LOCAL_OWNER
+      const owner = checkOwner(textOption(values, 'owner') ?? LOCAL_OWNER)
       const { perimeter } = await openPerimeter({ owner, peer: undefined })
       const [answer] = await perimeter.perform([request])
       if (!answer) return

@@ -1,6 +1,7 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util'
 import manifest from '../../package.json' with { type: 'json' }
 import { codeOf, EXIT, EXIT_TABLE, Failure, messageOf } from './failure.ts'
+import { quote } from './lease.ts'
 
 export type Options = NonNullable<ParseArgsConfig['options']>
 export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
@@ -50,6 +51,11 @@ export async function main(command: Command): Promise<void> {
 /** @throws Failure 64, with a hint where to read on */
 export function usageFailure(message: string): Failure {
   return new Failure(EXIT.usage, `${message}: see --help`)
+}
+
+/** For a command that takes no words, or no more. @throws Failure 64 if there is one */
+export function noWords([word]: string[]): void {
+  if (word !== undefined) throw usageFailure(`One word too many ${quote(word)}`)
 }
 
 /** The value of a text option. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
-import { main, type Options, textOption, usageFailure, type Values } from './command.ts'
+import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
 import { codeOf, EXIT, Failure, messageOf } from './failure.ts'
 import {
   alive,
@@ -223,7 +223,7 @@ function readVerb(sibling: Sibling, positionals: string[]): Verb | ExtraVerb {
   const extra = Object.entries(sibling.verbs ?? {}).find(([known]) => known === word)
   const verb = VERBS.find((known) => known === word) ?? extra?.[1]
   if (!verb) throw usageFailure(`Unknown verb ${quote(word)}`)
-  if (rest.length > 0) throw usageFailure(`One word too many ${quote(rest[0] ?? '')}`)
+  noWords(rest)
   return verb
 }
 

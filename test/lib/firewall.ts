@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { resolve } from 'node:path'
-import { type Ended, run } from '../../scripts/lib/run.ts'
+import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Ended } from '../../scripts/lib/run.ts'
 import { openSandbox, type Sandbox } from './sandbox.ts'
 
 export const BACKENDS = ['nftables', 'ipset', 'iptables'] as const
 export type BackendName = (typeof BACKENDS)[number]
 
 export const LEDGER = '/var/lib/fail2ban-perimeter/firewall.leases'
-export const PERIMETER = resolve('dist/firewall-side/perimeter.cjs')
+export const PERIMETER = bundleOf('perimeter')
 
 /** As setup leaves a firewall: an empty ledger of a generation. */
 const EMPTY = '# generation abcd0123 1700000000\n'
@@ -17,10 +20,18 @@ export interface TestFirewall {
   box: Sandbox
   /** What the gate hands over for one request of an owner. */
   ask(request: string, owner?: string, env?: NodeJS.ProcessEnv): Promise<Ended>
+  /**
+   * The same through a session that each owner keeps open, which spares the start of a process.
+   *
+   * @returns what the firewall answered, `error <code> <text>` if it refused
+   */
+  say(request: string, owner?: string): Promise<string>
   /** A whole `firewall` session; the lines it answers. */
   session(lines: string[], owner?: string, env?: NodeJS.ProcessEnv): Promise<string[]>
   /** One of the programs for root, such as `sweepips`. */
   root(program: string, ...args: string[]): Promise<Ended>
+  /** The same as somebody who is not root. */
+  nobody(program: string, ...args: string[]): Promise<Ended>
   /** Everything that the kernel blocks: `<chain> <address>`, sorted. */
   blocks(): Promise<string[]>
   /** Jumps into our chains: `<hook> <chain> <ports>`, sorted; both families have the same. */
@@ -32,11 +43,18 @@ export interface TestFirewall {
   reset(backend: BackendName, ledger?: string): Promise<void>
 }
 
+function bundleOf(program: string): string {
+  return resolve(`dist/firewall-side/${program}.cjs`)
+}
+
 /** Opens a sandbox with a firewall in it; close `box` in the end. */
 export async function openFirewall(): Promise<TestFirewall> {
   const box = await openSandbox()
-  const out = async (file: string, ...args: string[]): Promise<string> =>
-    (await box.run(file, args)).stdout
+  /** What each of some commands prints, with one process of ours. */
+  const sections = async (...commands: string[]): Promise<string[]> => {
+    const line = commands.map((command) => `${command} 2>/dev/null`).join('; echo ----; ')
+    return (await box.sh(line)).split('----\n')
+  }
   const write = async (path: string, input: string): Promise<void> => {
     await box.run('sh', ['-c', 'mkdir -p "$(dirname "$1")" && cat >"$1"', 'sh', path], { input })
   }
@@ -44,49 +62,101 @@ export async function openFirewall(): Promise<TestFirewall> {
     const input = `owner ${owner} 192.0.2.10\n${request}`
     return box.run(process.execPath, [PERIMETER], { input, env })
   }
-  const configure = (yaml: string): Promise<void> =>
-    write('/etc/fail2ban-perimeter/firewall.yaml', yaml)
+  const talks = new Map<string, Talk>()
+  const hangUp = async (): Promise<void> => {
+    await Promise.all([...talks.values()].map((talk) => talk.end()))
+    talks.clear()
+  }
+  const configure = async (yaml: string): Promise<void> => {
+    await hangUp() // A session reads its configuration once.
+    await write('/etc/fail2ban-perimeter/firewall.yaml', yaml)
+  }
 
   return {
     box,
     write,
     configure,
+    async say(request, owner = 'web1') {
+      const talk = talks.get(owner) ?? new Talk(box, owner)
+      talks.set(owner, talk)
+      return await talk.say(request.replace(/^(ban|unban|list|flush)(ip|ips)(?= |$)/, '$1'))
+    },
     ask: (request, owner = 'web1', env) => send(owner, `${request}\n`, env),
     async session(lines, owner = 'web1', env) {
       const ended = await send(owner, `firewall\n${lines.map((line) => `${line}\n`).join('')}`, env)
       assert.equal(ended.stderr, '')
       return ended.stdout.split('\n').slice(0, -1)
     },
-    root: (program, ...args) =>
-      box.run(process.execPath, [resolve(`dist/firewall-side/${program}.cjs`), ...args]),
+    root: (program, ...args) => box.run(process.execPath, [bundleOf(program), ...args]),
+    nobody(program, ...args) {
+      const user = ['--reuid=65534', '--regid=65534', '--clear-groups']
+      return box.run('setpriv', [...user, process.execPath, bundleOf(program), ...args])
+    },
     async blocks() {
-      return [
-        ...nftBlocks(await out('nft', '-j', 'list', 'ruleset')),
-        ...setBlocks(await out('ipset', 'save')),
-        ...ruleBlocks(await out('iptables', '-S')),
-        ...ruleBlocks(await out('ip6tables', '-S')),
-      ].sort()
+      const listed = await sections(
+        'nft -j list ruleset',
+        'ipset save',
+        'iptables -S',
+        'ip6tables -S',
+      )
+      const [nft = '', sets = '', four = '', six = ''] = listed
+      return [...nftBlocks(nft), ...setBlocks(sets), ...ruleBlocks(four), ...ruleBlocks(six)].sort()
     },
     async jumps() {
-      const nft = await Promise.all(
-        ['input', 'forward'].map(async (hook) => {
-          const chain = await out('nft', 'list', 'chain', 'inet', 'fail2ban-perimeter', hook)
-          return nftJumps(hook.toUpperCase(), chain)
-        }),
+      const chain = 'nft list chain inet fail2ban-perimeter'
+      const listed = await sections(
+        `${chain} input`,
+        `${chain} forward`,
+        'iptables -S',
+        'ip6tables -S',
       )
-      const four = ruleJumps(await out('iptables', '-S'))
-      assert.deepEqual(ruleJumps(await out('ip6tables', '-S')), four)
-      return [...nft.flat(), ...four].sort()
+      const [input = '', forward = '', four = '', six = ''] = listed
+      assert.deepEqual(ruleJumps(six), ruleJumps(four))
+      return [
+        ...nftJumps('INPUT', input),
+        ...nftJumps('FORWARD', forward),
+        ...ruleJumps(four),
+      ].sort()
     },
-    ledger: () => out('cat', LEDGER),
+    ledger: () => box.sh(`cat ${LEDGER}`),
     async reset(backend, ledger = EMPTY) {
       const script = `nft flush ruleset; ipset destroy; rm -rf /run/fail2ban-perimeter
         ! mountpoint -q /var/lib/fail2ban-perimeter || umount /var/lib/fail2ban-perimeter
         rm -rf /etc/fail2ban-perimeter /var/lib/fail2ban-perimeter`
+      await hangUp()
       await box.sh(script)
       await configure(`backend: ${backend}\n`)
       await write(LEDGER, ledger)
     },
+  }
+}
+
+/** A session that goes on: one request after the other. */
+class Talk {
+  readonly #child: ReturnType<Sandbox['start']>
+  readonly #lines: AsyncIterator<string>
+
+  constructor(box: Sandbox, owner: string) {
+    this.#child = box.start(process.execPath, [PERIMETER])
+    this.#child.stdin.write(`owner ${owner} 192.0.2.10\nfirewall\n`)
+    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]()
+  }
+
+  async say(request: string): Promise<string> {
+    this.#child.stdin.write(`${request}\n`)
+    for (let answer = ''; ; ) {
+      const { done, value: line } = await this.#lines.next()
+      if (done) throw new Error(`the session ended instead of answering ${request}`)
+      if (line === 'ok') return answer
+      if (/^(ok|error) /.test(line)) return line
+      answer += `${line}\n`
+    }
+  }
+
+  async end(): Promise<void> {
+    const gone = once(this.#child, 'exit')
+    this.#child.stdin.end()
+    await gone
   }
 }
 
@@ -104,10 +174,10 @@ export function leasesOf(ledger: string): string[] {
 
 /** Waits until something is so, a short time after each look. */
 export async function until(isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000
+  const deadline = Date.now() + 90_000
   while (!(await isSo())) {
-    assert.ok(Date.now() < deadline, 'it has not become so in 20 seconds')
-    await run('sleep', ['0.02'])
+    assert.ok(Date.now() < deadline, 'it has not become so in 90 seconds')
+    await sleep(20)
   }
 }
 

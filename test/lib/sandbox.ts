@@ -1,6 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmdirSync } from 'node:fs'
+import type { Readable, Writable } from 'node:stream'
 import { type Ended, type RunOptions, run } from '../../scripts/lib/run.ts'
 
 // What the set-up writes to is laid over the machine's own, in memory; the rest is the machine.
@@ -28,6 +29,8 @@ exec sleep 3600
 export interface Sandbox {
   /** Runs a program in there. */
   run(file: string, args: string[], options?: RunOptions): Promise<Ended>
+  /** Starts a program in there and talks to it; its standard error is ours. */
+  start(file: string, args: string[]): ChildProcessByStdio<Writable, Readable, null>
   /** Runs a line of shell in there and returns what it printed, both channels. */
   sh(line: string): Promise<string>
   /** Ends everything that runs in there; nothing of it is left. */
@@ -48,6 +51,8 @@ export async function openSandbox(): Promise<Sandbox> {
     run('nsenter', [...enter, file, ...args], options)
   return {
     run: inside,
+    start: (file, args) =>
+      spawn('nsenter', [...enter, file, ...args], { stdio: ['pipe', 'pipe', 'inherit'] }),
     sh: async (line) => (await inside('sh', ['-c', `{ ${line}\n} 2>&1`])).stdout,
     async close() {
       const gone = once(holder, 'exit')

@@ -29,6 +29,7 @@ test('readRegister() knows a lost generation and who has synced since', () => {
   const lost = readRegister([`# ${generationRemark(true)}`, '# synced w1'])
   assert.match(lost.generation, /^[0-9a-f]{8}$/)
   assert.deepEqual([lost.lost, [...lost.synced]], [true, ['w1']])
+  assert.deepEqual([...readRegister(['# synced w1', '# synced w1 gone']).synced], [])
   assert.equal(readRegister([`# ${generationRemark(false)}`]).lost, false)
 })
 

@@ -1,0 +1,271 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { afterEach, beforeEach, test } from 'node:test'
+import { Books, SLACK } from '../../../firewall-side/lib/books.ts'
+import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
+import { parseAddress } from '../../../scripts/lib/address.ts'
+import { Failure } from '../../../scripts/lib/failure.ts'
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync('/tmp/f2b-books-')
+  writeFileSync(`${folder}/leases`, '# generation abcd0123 1\n')
+})
+afterEach(() => rmSync(folder, { recursive: true }))
+
+function booksOf(owner: string, max_leases = 10): Books {
+  const config = { never_ban: [], min_prefix: { ipv4: 24, ipv6: 48 }, max_leases }
+  const paths = { config: '', keys: '', state: folder, ledger: `${folder}/leases`, run: folder }
+  const books = new Books(config as unknown as FirewallConfig, paths, { owner, peer: undefined })
+  books.open()
+  return books
+}
+
+const naming = { ports: '22', protocol: 'tcp' }
+
+function ban(books: Books, text: string, jail = 'sshd', expires = 0): void {
+  books.ban({ verb: 'ban', address: parseAddress(text), jail, naming, expires })
+}
+
+function unban(books: Books, text: string, jail = 'sshd'): void {
+  books.unban({ verb: 'unban', address: parseAddress(text), jail })
+}
+
+function sync(books: Books, leases: [string, number][], jail = 'sshd'): string {
+  const parsed = leases.map(([text, expires]) => ({ address: parseAddress(text), expires }))
+  return books.sync({ verb: 'sync', jail, naming, leases: parsed })
+}
+
+function done(books: Books): void {
+  books.commit()
+  books.settle()
+}
+
+/** The same rules once more, over a plain map of `<address> <jail> <owner>` to its end. */
+class Model {
+  ends = new Map<string, number>()
+  at = 0
+
+  owned(owner: string, jail?: string): [string, number][] {
+    return [...this.ends].filter(([key, end]) => {
+      const [, of, by] = key.split(' ')
+      return by === owner && (jail ?? of) === of && (end === 0 || end > this.at)
+    })
+  }
+
+  ban(key: string, end: number): void {
+    const own = this.ends.get(key) ?? 1
+    const held = own === 0 || own > this.at
+    if (end !== 0 && end <= this.at) return
+    this.ends.set(key, held && (own === 0 || end === 0) ? 0 : Math.max(held ? own : 0, end))
+  }
+
+  latest(address: string, jail: string): number | undefined {
+    const living = [...this.ends].filter(
+      ([key, end]) => key.startsWith(`${address} ${jail} `) && (end === 0 || end > this.at),
+    )
+    if (living.length === 0) return undefined
+    const ends = living.map(([, end]) => end)
+    return ends.includes(0) ? 0 : Math.max(...ends)
+  }
+}
+
+test('300 random changes by three owners come out as in a simple map', () => {
+  const seed = Date.now() % 1_000_000
+  let state = seed
+  const below = (n: number): number => {
+    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
+    return Math.floor((state / 2_147_483_648) * n)
+  }
+  const max = 5
+  const owners = ['w1', 'w2', 'w3'].map((owner) => ({ owner, books: booksOf(owner, max) }))
+  const addresses = ['203.0.113.', '198.51.100.'].flatMap((net) => [
+    `${net}1`,
+    `${net}2`,
+    `${net}0/24`,
+  ])
+  const model = new Model()
+  const start = 4_000_000_000
+  const end = (): number => (below(3) === 0 ? 0 : model.at - 5 + below(60))
+
+  for (let step = 0; step < 300; step++) {
+    const { owner, books } = owners[below(3)] ?? { owner: '', books: booksOf('') }
+    books.open()
+    model.at = start + step
+    books.at = model.at
+    const before = new Map(model.ends)
+    const jail = `j${below(2)}`
+    const some = addresses.filter(() => below(2) === 0)
+    const [address = '203.0.113.1'] = some
+    const expires = end()
+    let refused = false
+    try {
+      const what = below(10)
+      if (what < 5) {
+        model.ban(`${address} ${jail} ${owner}`, expires)
+        ban(books, address, jail, expires)
+      } else if (what < 7) {
+        model.ends.delete(`${address} ${jail} ${owner}`)
+        unban(books, address, jail)
+      } else if (what < 8) {
+        for (const [key] of model.owned(owner, jail)) model.ends.delete(key)
+        books.flush(jail)
+      } else {
+        const wanted = some.map((text): [string, number] => [text, end()])
+        for (const [key] of model.owned(owner, jail)) model.ends.delete(key)
+        for (const [text, until] of wanted) model.ban(`${text} ${jail} ${owner}`, until)
+        sync(books, wanted, jail)
+      }
+    } catch (error) {
+      assert.ok(error instanceof Failure && error.code === 77, String(error))
+      refused = true
+    }
+    const where = `seed ${seed}, step ${step}`
+    const more = model.owned(owner).length
+    model.at = start + step
+    if (refused) {
+      assert.ok(more > max, where)
+      model.ends = before
+    } else {
+      assert.ok(more <= max || more <= [...before].filter(([k]) => k.endsWith(owner)).length, where)
+    }
+    if (below(10) === 0) {
+      books.commit()
+      books.revert()
+      model.ends = before
+    } else {
+      done(books)
+    }
+    for (const each of owners) {
+      each.books.open()
+      each.books.at = model.at
+      const own = model.owned(each.owner).map(([key, until]) => {
+        const [text, of, by] = key.split(' ')
+        return `${text} ${of} ${until} ${by}`
+      })
+      assert.deepEqual(each.books.list(undefined).sort(), own.sort(), where)
+    }
+    for (const text of addresses) {
+      assert.equal(books.ends(text, jail).now, model.latest(text, jail), where)
+    }
+  }
+})
+
+test('the kernel is told an end only as the latest of all owners, before and after', () => {
+  const [one, two] = [booksOf('w1'), booksOf('w2')]
+  ban(one, '203.0.113.1', 'sshd', 4_000_000_000)
+  assert.deepEqual(one.ends('203.0.113.1', 'sshd'), { before: undefined, now: 4_000_000_000 })
+  done(one)
+  two.open()
+  ban(two, '203.0.113.1')
+  assert.deepEqual(two.ends('203.0.113.1', 'sshd'), { before: 4_000_000_000, now: 0 })
+  unban(two, '203.0.113.1')
+  assert.deepEqual(two.ends('203.0.113.1', 'sshd'), { before: 4_000_000_000, now: 4_000_000_000 })
+  done(two)
+  // What has just ended may still be in the kernel, which then has to be told as of a change.
+  two.at = 4_000_000_000 + SLACK - 1
+  ban(two, '203.0.113.1', 'sshd', 5_000_000_000)
+  assert.deepEqual(two.ends('203.0.113.1', 'sshd'), { before: 4_000_000_000, now: 5_000_000_000 })
+})
+
+test('a chain has the union of its owners’ ports and goes with the last of them', () => {
+  const [one, two] = [booksOf('w1'), booksOf('w2')]
+  ban(one, '203.0.113.1')
+  done(one)
+  two.open()
+  two.ban({
+    verb: 'ban',
+    address: parseAddress('203.0.113.1'),
+    jail: 'sshd',
+    naming: { ports: '2222', protocol: 'tcp' },
+    expires: 0,
+  })
+  const services = (books: Books) => books.chains().map((chain) => chain.services)
+  assert.deepEqual(services(two), [
+    [
+      {
+        protocol: 'tcp',
+        ports: [
+          [22, 22],
+          [2222, 2222],
+        ],
+      },
+    ],
+  ])
+  ban(two, '203.0.113.2')
+  assert.deepEqual(services(two), [[{ protocol: 'tcp', ports: [[22, 22]] }]])
+  two.flush('sshd')
+  assert.equal(two.chains().length, 1)
+  done(two)
+  one.open()
+  one.flush(undefined)
+  assert.deepEqual(one.chains(), [])
+})
+
+test('a range of a new length makes its chain fresh, once, and only looked for there', () => {
+  const books = booksOf('w1')
+  unban(books, '203.0.113.0/24')
+  assert.equal(books.touched.size, 0)
+  ban(books, '203.0.113.0/24')
+  assert.deepEqual([[...books.fresh], books.chains()[0]?.widths], [['sshd'], ['inet4/24']])
+  done(books)
+  ban(books, '198.51.100.0/24')
+  unban(books, '2001:db8::/64')
+  assert.deepEqual([...books.fresh], [])
+  assert.deepEqual([...(books.touched.get('sshd')?.keys() ?? [])], ['198.51.100.0/24'])
+})
+
+test('a sync that changes more than it keeps is loaded as a whole', () => {
+  const books = booksOf('w1', 2000)
+  const leases = Array.from({ length: 1001 }, (_, i): [string, number] => [
+    `10.0.${i >> 8}.${i & 255}`,
+    0,
+  ])
+  const text = sync(books, [...leases.slice(1), ['198.51.100.0/24', 0], ['127.0.0.1', 0]])
+  assert.equal(text, 'added 1001, extended 0, removed 0, unchanged 0, refused 1')
+  assert.deepEqual([[...books.loads], [...books.fresh]], [['sshd'], ['sshd']])
+  assert.equal(books.touched.size, 0)
+  done(books)
+  assert.match(sync(books, leases), /^added 1, extended 0, removed 1, unchanged 1000$/)
+  assert.deepEqual([...(books.touched.get('sshd')?.keys() ?? [])].sort(), [
+    '10.0.0.0',
+    '198.51.100.0/24',
+  ])
+})
+
+test('a lost ledger begins a generation that each owner has to fill, whole', () => {
+  rmSync(`${folder}/leases`)
+  const one = booksOf('w1')
+  assert.match(one.generation, /^[0-9a-f]{8}$/)
+  ban(one, '203.0.113.1')
+  one.flush('sshd')
+  assert.equal(one.needsSync, true)
+  sync(one, [])
+  assert.equal(one.needsSync, false)
+  one.commit()
+  one.revert()
+  assert.equal(one.needsSync, true, 'what the kernel did not take was not synced')
+  one.flush(undefined)
+  done(one)
+  const again = [booksOf('w1'), booksOf('w2')]
+  assert.deepEqual(
+    again.map(({ needsSync, generation }) => [needsSync, generation === one.generation]),
+    [
+      [false, true],
+      [true, true],
+    ],
+  )
+})
+
+test('compact() keeps what counts, and waits until it is worth it', () => {
+  const books = booksOf('w1')
+  ban(books, '203.0.113.1')
+  ban(books, '203.0.113.0/24')
+  unban(books, '203.0.113.1')
+  done(books)
+  const stamp = books.contents()
+  books.compact(1)
+  books.compact(0)
+  assert.deepEqual(booksOf('w2').contents(), stamp)
+  assert.deepEqual(booksOf('w1').list('sshd'), ['203.0.113.0/24 sshd 0 w1'])
+})

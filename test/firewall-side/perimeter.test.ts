@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { run } from '../../scripts/lib/run.ts'
+import { openFirewall, PERIMETER, type TestFirewall } from '../lib/firewall.ts'
+
+let fw: TestFirewall
+before(async () => {
+  fw = await openFirewall()
+  await fw.reset('nftables')
+})
+after(() => fw.box.close())
+
+/** What comes of exactly this on standard input: code and the one line on standard error. */
+async function told(input: string): Promise<string> {
+  const { code, stdout, stderr } = await fw.box.run(process.execPath, [PERIMETER], { input })
+  assert.equal(stdout, '')
+  assert.match(stderr, /^$|^firewall: [^\n]+\n$/)
+  return `${code} ${stderr.slice(10, -1)}`
+}
+
+test('perimeter does not trust the gate: it reads owner and peer again', async () => {
+  for (const owner of ['', '-x', '../web1', 'a;b', 'ä', 'x'.repeat(65)]) {
+    assert.match(await told(`owner ${owner}\ncheckfw\n`), /^65 Cannot read owner "/)
+  }
+  assert.match(await told('owner web1 nowhere\ncheckfw\n'), /^65 Cannot read address "nowhere"/)
+  assert.match(await told('banip web1\ncheckfw\n'), /^64 Cannot read the gate's line "banip web1"$/)
+  assert.match(await told('\ncheckfw\n'), /^64 Cannot read the gate's line ""$/)
+})
+
+test('perimeter wants both lines whole', async () => {
+  const inputs = ['', 'owner web1', 'owner web1\n', 'owner web1\nfluships', 'x'.repeat(100_000)]
+  for (const input of inputs) assert.equal(await told(input), '64 No request on standard input')
+})
+
+test('perimeter takes a peer that is not known, and protects one that is', async () => {
+  const ban = (peer: string): Promise<string> =>
+    told(`owner web1${peer}\nbanip fail2ban-sshd 192.0.2.10 22 tcp\n`)
+  assert.equal(await ban(''), '0 ')
+  assert.match(await ban(' 192.0.2.10'), /^65 overlaps "192\.0\.2\.10"/)
+  assert.match(await ban(' ::ffff:192.0.2.10'), /^65 /)
+})
+
+test('perimeter answers a session for as long as it lasts, and ends with its input', async () => {
+  assert.deepEqual(await fw.session([]), [])
+  assert.deepEqual(await fw.session(['', 'generation', 'checkfw', 'list'], 'web2'), [
+    'abcd0123',
+    'ok',
+    'error 64 Unknown operation "checkfw"',
+    'ok',
+  ])
+})
+
+test('perimeter takes no arguments and refuses who is not root with 77', async () => {
+  assert.equal((await fw.root('perimeter', 'checkfw')).code, 64)
+  const user = ['--reuid=65534', '--regid=65534', '--clear-groups']
+  const input = 'owner web1\ncheckfw\n'
+  const ended = await run('setpriv', [...user, process.execPath, PERIMETER], { input })
+  assert.deepEqual(
+    [ended.code, ended.stderr],
+    [77, 'firewall: Cannot change the firewall: not root\n'],
+  )
+})

@@ -1,0 +1,64 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { after } from 'node:test'
+
+/** An `ssh` that plays sshd and gate, and writes down what each firewall is told. */
+export interface StandInSsh {
+  /** Put it first on the PATH. */
+  folder: string
+  path: string
+  /** Lines of shell that a host runs for a word of the wire; without any it is done, silently. */
+  answer(host: string, word: string, script: string): void
+  /** What ssh says when it cannot connect. */
+  refuse(host: string, sentence: string): void
+  /** What the host was told since the last time: connects, commands, input. */
+  told(host: string): string[]
+}
+
+const STAND_IN = `#!/bin/sh
+while [ "$1" != -- ]; do
+  case $1 in
+    -S) socket=$2; shift ;;
+    -O) control=$2; shift ;;
+    -E) log=$2; shift ;;
+    -M) master=yes ;;
+    -o) shift ;;
+  esac
+  shift
+done
+at=FOLDER/$2 command=\${3-}
+case \${control-} in
+  check) [ -e "$socket" ]; exit ;;
+  exit) rm "$socket"; echo 'close' >>"$at"; exit ;;
+esac
+if [ "\${master-}" ]; then
+  [ ! -e "$at.refused" ] || { cat "$at.refused" >"$log"; exit 255; }
+  : >"$socket"
+  echo connect >>"$at"
+  exit
+fi
+[ -e "$socket" ] || exit 255
+echo "$command" >>"$at"
+[ "$command" != firewall ] || cat >>"$at"
+script=$at.\${command%% *}
+[ ! -e "$script" ] || . "$script"
+`
+
+/** For the tests of this file. Give hosts names that no other test has: their sockets are shared. */
+export function standInSsh(): StandInSsh {
+  const folder = mkdtempSync('/tmp/f2b-ssh-')
+  after(() => rmSync(folder, { recursive: true }))
+  writeFileSync(`${folder}/ssh`, STAND_IN.replace('FOLDER', folder), { mode: 0o755 })
+  return {
+    folder,
+    path: `${folder}:${process.env.PATH}`,
+    answer: (host, word, script) => writeFileSync(`${folder}/${host}.${word}`, `${script}\n`),
+    refuse: (host, sentence) => writeFileSync(`${folder}/${host}.refused`, `${sentence}\n`),
+    told(host) {
+      const file = `${folder}/${host}`
+      if (!existsSync(file)) return []
+      const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1)
+      rmSync(file)
+      return lines
+    },
+  }
+}
