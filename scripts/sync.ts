@@ -15,7 +15,8 @@ import { firewallTargets } from './lib/firewalls.ts'
 import { formatLease, type Lease, NO_JAIL } from './lib/lease.ts'
 import { lock } from './lib/lock.ts'
 import { type Loaded, loadFirewalls } from './lib/settled.ts'
-import { type Call, describe, makeCall, onEach, readLeases, type Target } from './lib/verbs.ts'
+import { readLeases } from './lib/sync-input.ts'
+import { type Call, describe, makeCall, onEach, type Target } from './lib/verbs.ts'
 
 /** How long Fail2Ban may take to answer again, seconds: a restart with many bans, a reboot. */
 const PATIENCE = 600

@@ -1,5 +1,5 @@
+import { replaceDurably } from '../../scripts/lib/durable.ts'
 import { now } from '../../scripts/lib/lease.ts'
-import { replaceDurably } from '../../scripts/lib/ledger.ts'
 import { parsePorts, parseProtocols } from '../../scripts/lib/ports.ts'
 
 /** Ports and protocols as an owner named them for a jail. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
+import { replaceDurably } from '../durable.ts'
 import { messageOf } from '../failure.ts'
-import { replaceDurably } from '../ledger.ts'
 
 /** A device, or a person, that fetched the list. Moments in epoch seconds. */
 export interface Client {

@@ -1,15 +1,9 @@
 import { existsSync } from 'node:fs'
 import { type Address, parseAddress } from '../address.ts'
+import { replaceDurably } from '../durable.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { alive, checkJail, checkOwner, type Lease, later, now, parseExpires } from '../lease.ts'
-import {
-  type Difference,
-  Ledger,
-  type Line,
-  RELEASED,
-  replaceDurably,
-  type Style,
-} from '../ledger.ts'
+import { type Difference, Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
 import { lock } from '../lock.ts'
 
 /** Owner of a line without a remark: a person, whom no verb can be. */

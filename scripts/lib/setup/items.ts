@@ -9,8 +9,8 @@ import {
   statSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
+import { replaceDurably } from '../durable.ts'
 import { ioFailure } from '../failure.ts'
-import { replaceDurably } from '../ledger.ts'
 import type { Item } from './changes.ts'
 
 /** A file whose content, mode and owner (root) are ours. `ours` tells it from a namesake. */

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { after, beforeEach, test } from 'node:test'
+import { replaceDurably } from '../../../scripts/lib/durable.ts'
 import { alive } from '../../../scripts/lib/lease.ts'
-import { Ledger, type Line, RELEASED, replaceDurably } from '../../../scripts/lib/ledger.ts'
+import { Ledger, type Line, RELEASED } from '../../../scripts/lib/ledger.ts'
 import { lock } from '../../../scripts/lib/lock.ts'
 
 const folder = mkdtempSync('/tmp/f2b-ledger-')
