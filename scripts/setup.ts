@@ -12,8 +12,10 @@ import { EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { lock } from './lib/lock.ts'
 import { setUpFirewall } from './lib/setup/firewall.ts'
+import { FORTIGATE_HELP, FORTIGATE_OPTIONS, setUpFortigate } from './lib/setup/fortigate.ts'
 import { type Place, placeOf } from './lib/setup/place.ts'
 import { setUpServer } from './lib/setup/server.ts'
+import { SOPHOSXG_HELP, SOPHOSXG_OPTIONS, setupSophosxg } from './lib/setup/sophosxg.ts'
 
 interface Side {
   /** The options that only this one has. */
@@ -42,6 +44,8 @@ const SIDES: Record<string, Side> = {
     },
     run: setUpServer,
   },
+  sophosxg: { options: SOPHOSXG_OPTIONS, run: setupSophosxg },
+  fortigate: { options: FORTIGATE_OPTIONS, run: setUpFortigate },
 }
 
 const COMMON: Options = {
@@ -61,6 +65,8 @@ void main({
   name: 'setup',
   help: `Usage: f2b-setup server   --owner NAME --firewall HOST [options]
        f2b-setup firewall --owner NAME --key-file FILE [options]
+       f2b-setup sophosxg --address HOST[:PORT] --user NAME [options]
+       f2b-setup fortigate --url URL [options]
 
 Installs fail2ban-perimeter: first the server side, beside Fail2Ban, which makes a key and prints
 the line to run on the firewall; then the firewall side, once for each server. To be run as root.
@@ -92,14 +98,18 @@ f2b-setup firewall
   --systemd WHEN       auto | yes | no; without systemd cron loads the bans at boot
   --remove-owner       take the key of --owner away, and nothing else
 
-Both
+${SOPHOSXG_HELP}
+
+${FORTIGATE_HELP}
+
+All
   --dry-run            show what would be changed, change nothing
   --prefix DIR         install below DIR (an image, a package); no accounts, no services
   --uninstall          undo it; settings, keys and the ledger of bans are left
   --purge              with --uninstall: remove these too
 
 Options`,
-  options: { ...COMMON, ...SIDES.firewall?.options, ...SIDES.server?.options },
+  options: Object.assign({}, COMMON, ...Object.values(SIDES).map((side) => side.options)),
   run: setUp,
 })
 

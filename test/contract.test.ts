@@ -11,7 +11,22 @@ import { type Ended, run } from '../scripts/lib/run.ts'
 const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync']
 const folder = mkdtempSync('/tmp/f2b-contract-')
 after(() => rmSync(folder, { recursive: true }))
-writeFileSync(`${folder}/config.yaml`, 'owner: web1\nfirewalls:\n  - host: edge1\n')
+writeFileSync(
+  `${folder}/config.yaml`,
+  `owner: web1
+firewalls:
+  - host: edge1
+sophosxg:
+  url: https://fw1.example:4444/webconsole/APIController
+  user: apiuser
+  pass: secret
+fortigate: {}
+threatjammer:
+  key: secret
+abuseipdb:
+  key: secret
+`,
+)
 
 const scripts = names('scripts', '.ts')
 const siblings = scripts.filter((name) =>
@@ -98,7 +113,7 @@ for (const name of siblings) {
 
 for (const name of names('action.d', '.conf')) {
   describe(`action.d/${name}.conf`, () => {
-    const text = readFileSync(`action.d/${name}.conf`, 'utf8')
+    const text = withIncluded(name)
     const section = (title: string): string =>
       (text.split(/^(?=\[)/m).find((part) => part.startsWith(`[${title}]`)) ?? '').replace(
         /^\s*#.*\n/gm,
@@ -110,13 +125,17 @@ for (const name of names('action.d', '.conf')) {
         assert.match(section('Definition'), new RegExp(`^action${verb} *=`, 'm'))
       }
       assert.match(section('Init'), /^timeout *= *\d+/m)
-      assert.ok(text.includes('[Init?family=inet6]'))
+      // A reporter treats both families alike, and starts nothing that a family could miss.
+      const reports = /^norestored *= *1$/m.test(section('Definition'))
+      assert.ok(reports || text.includes('[Init?family=inet6]'))
     })
 
     test('has tags only inside double quotes', () => {
       const commands = section('Definition').matchAll(/^action\w+ *=(.*(?:\n[ \t]+.*)*)/gm)
       for (const [line, command = ''] of commands) {
-        const bare = command.replace(/"[^"]*"/g, '').replace(/<(_[a-z_<>]+|firewall|sync)>/g, '')
+        const bare = command
+          .replace(/"[^"]*"/g, '')
+          .replace(/<(_[a-z_<>]+|firewall|sophosxg|sync)>/g, '')
         assert.doesNotMatch(bare, /<(?!_)[a-zA-Z][\w-]*>/, line)
       }
     })
@@ -124,7 +143,7 @@ for (const name of names('action.d', '.conf')) {
     test('is read by Fail2Ban', async () => {
       const etc = `${folder}/${name}`
       await run('cp', ['-r', '/etc/fail2ban', etc])
-      await run('cp', [`action.d/${name}.conf`, `${etc}/action.d/`])
+      await run('cp', ['-r', 'action.d', etc])
       writeFileSync(`${folder}/log`, '')
       const jail = `[DEFAULT]\n[sshd]\nenabled = true\nbackend = polling\nlogpath = ${folder}/log`
       await run('sh', ['-c', `rm -rf ${etc}/jail.d/* ${etc}/jail.local`])
@@ -134,4 +153,11 @@ for (const name of names('action.d', '.conf')) {
       assert.ok(stdout.includes(`'addaction', '${name}'`), stdout)
     })
   })
+}
+
+/** An action file with the one of ours that it builds on. */
+function withIncluded(name: string): string {
+  const text = readFileSync(`action.d/${name}.conf`, 'utf8')
+  const before = `action.d/${/^before *= *(\S+)/m.exec(text)?.[1]}`
+  return existsSync(before) ? readFileSync(before, 'utf8') + text : text
 }

@@ -1,31 +1,35 @@
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import * as v from 'valibot'
 import { isMap, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml'
 import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
-import { type Config, schema } from './settings/schema.ts'
+import { targetAddresses } from './never.ts'
+import { schema } from './settings/schema.ts'
 import { configPath, type Loaded } from './settled.ts'
 
 /** The keys whose value is a secret; each may be given as `<key>_file` instead. */
 const SECRETS = ['pass', 'token', 'key', 'secret', 'authkey']
 
 /**
- * Reads and checks the configuration. All problems are reported together, a line each, with file,
- * line and column.
+ * Reads and checks the configuration; the targets' own addresses join `never_ban`. All problems are
+ * reported together, a line each, with file, line and column.
  *
- * @param section whose secrets are read from their files; the others' may be unreadable for us
+ * @param sections whose secrets are read from their files (`fortigate`, `fortigate.feed`); the
+ *   others' may be unreadable for us
  * @throws Failure 78
  */
-export function loadConfig(given?: string, section?: keyof Config): Loaded {
+export function loadConfig(given?: string, ...sections: string[]): Loaded {
   const path = configPath(given)
-  const { value, warnings } = readYaml(path, schema, section)
-  return { config: value, path, warnings }
+  const { value, warnings } = readYaml(path, schema, ...sections)
+  const never_ban = [...value.never_ban, ...targetAddresses(value)]
+  return { config: { ...value, never_ban }, path, warnings }
 }
 
 /** Reads a YAML file against a schema; see `loadConfig`. @throws Failure 78 */
 export function readYaml<S extends v.GenericSchema>(
   path: string,
   shape: S,
-  section?: string,
+  ...sections: string[]
 ): { value: v.InferOutput<S>; warnings: string[] } {
   let source: string
   try {
@@ -42,7 +46,9 @@ export function readYaml<S extends v.GenericSchema>(
   }
   for (const error of document.errors) report(error.pos[0], firstLine(error.message))
   if (problems.length === 0) {
-    for (const { node, key, file } of secretFiles(document.contents, section)) {
+    for (const { node, key, file } of sections.flatMap((name) =>
+      secretFiles(document.contents, name),
+    )) {
       try {
         if (node.has(key)) report(file.at, `give "${key}" or "${key}_file", not both`)
         if (statSync(file.path).mode & 0o077) warnings.push(`"${file.path}" can be read by others`)
@@ -53,7 +59,7 @@ export function readYaml<S extends v.GenericSchema>(
     }
     const result = v.safeParse(shape, document.toJS() ?? {})
     if (result.success && problems.length === 0) return { value: result.output, warnings }
-    for (const issue of result.issues ?? []) {
+    for (const issue of (result.issues ?? []).flatMap(issuesOf)) {
       report(offsetOf(document.contents, issue), explain(issue))
     }
   }
@@ -66,9 +72,9 @@ export function readYaml<S extends v.GenericSchema>(
 }
 
 /** Every `<secret>_file` below the section, with the map that it stands in. */
-function secretFiles(root: unknown, section?: string) {
+function secretFiles(root: unknown, section: string) {
   const found: { node: YamlMap; key: string; file: { path: string; at: number } }[] = []
-  const top = section && isMap(root) ? root.get(section, true) : undefined
+  const top = isMap(root) ? root.getIn(section.split('.'), true) : undefined
   if (!isMap(top) && !isSeq(top)) return found
   visit(top as Node, {
     Map(_, node) {
@@ -76,11 +82,21 @@ function secretFiles(root: unknown, section?: string) {
         const key = SECRETS.find((name) => pair.key.value === `${name}_file`)
         const path = pair.value?.value
         if (!key || typeof path !== 'string') continue
-        found.push({ node, key, file: { path, at: pair.value?.range?.[0] ?? 0 } })
+        found.push({ node, key, file: { path: handedOver(path), at: pair.value?.range?.[0] ?? 0 } })
       }
     },
   })
   return found
+}
+
+/**
+ * Where a file that the configuration names is for us: systemd hands a service without rights copies
+ * of such files (LoadCredential=<base name>:<path>, systemd.exec(5)), else it is where it is named.
+ */
+export function handedOver(path: string): string {
+  const folder = process.env.CREDENTIALS_DIRECTORY
+  const copy = folder === undefined ? path : join(folder, basename(path))
+  return existsSync(copy) ? copy : path
 }
 
 type YamlMap = { has(key: string): boolean; set(key: string, value: string): void }
@@ -101,6 +117,22 @@ function offsetOf(root: unknown, issue: v.BaseIssue<unknown>): number {
     node = next
   }
   return offset
+}
+
+/**
+ * What is wrong with a value that may be one of several shapes: the issues of the shape that it has,
+ * instead of "must be this or that".
+ */
+function issuesOf(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
+  const shape = Array.isArray(issue.input) ? 'array' : 'object'
+  const inner = (issue.issues ?? []).filter(
+    (one) => issue.type === 'union' && one.path?.[0].type === shape,
+  )
+  if (inner.length === 0) return [issue]
+  return inner.map((one) => {
+    const path = [...(issue.path ?? []), ...(one.path ?? [])]
+    return { ...one, path: path as NonNullable<typeof one.path> }
+  })
 }
 
 function explain(issue: v.BaseIssue<unknown>): string {

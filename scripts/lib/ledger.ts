@@ -1,5 +1,6 @@
 import {
   closeSync,
+  fchmodSync,
   fdatasyncSync,
   fstatSync,
   fsyncSync,
@@ -37,6 +38,19 @@ export interface Difference {
   unchanged: number
 }
 
+/** How a lease is written on a line, and whether a change is appended or the file replaced. */
+export interface Style {
+  format(line: Line): string
+  /** Undefined for what is no lease: a remark, or a line that a person got wrong. */
+  parse(raw: string): Line | undefined
+  /**
+   * With a mode, a change replaces the file, for readers without our lock and our rules: a lease
+   * stands on one line, a newer one stands later, one that was given back is gone, and every line
+   * that we did not write stays as it is. Without one, changes are appended.
+   */
+  replace?: number
+}
+
 /** The end that is written for a lease that was given back: long past, whatever the clock does. */
 export const RELEASED = 1
 
@@ -65,10 +79,12 @@ export class Ledger {
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
   #undo: (Line | string)[] = []
+  readonly #style: Style
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
-  constructor(path: string) {
+  constructor(path: string, style: Style = APPENDED) {
     this.path = path
+    this.#style = style
   }
 
   /** False if there is no such file, so that "lost" can be told from "empty". */
@@ -93,7 +109,7 @@ export class Ledger {
     this.#all = undefined
     this.#seen.clear()
     this.#tail = []
-    this.#bytes = stamp === '' ? Buffer.alloc(0) : readWhole(this.path)
+    this.#bytes = stamp === '' ? Buffer.alloc(0) : this.#read()
     this.#stamp = stampOf(this.path)
   }
 
@@ -138,10 +154,19 @@ export class Ledger {
     const rows = this.held(line.address) as Row[]
     const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
     this.#undo.push({ ...line, expires: known?.expires ?? RELEASED })
-    this.#pending.push(text(line))
+    this.#pending.push(this.#style.format(line))
     if (known) known.expires = line.expires
     else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
     if (this.#all && !known) this.#all.set(line.address, rows)
+  }
+
+  /** Every line of the file in order, blank ones left out, with what it says. */
+  *lines(): Generator<{ number: number; raw: string; line: Line | undefined }> {
+    let number = 0
+    for (const raw of this.#rawLines()) {
+      number++
+      if (raw.trim() !== '') yield { number, raw, line: this.#style.parse(raw) }
+    }
   }
 
   /** Notes a remark, and the one that takes it back; `commit` writes it. */
@@ -176,12 +201,16 @@ export class Ledger {
   }
 
   /**
-   * Appends what was noted and forces it to the disk.
+   * Writes what was noted and forces it to the disk.
    *
    * @throws Failure 75 if it cannot be written; the file is then as it was
    */
   commit(): void {
     if (this.#pending.length === 0) return
+    if (this.#style.replace !== undefined) {
+      this.#replace(this.#withChanges())
+      return
+    }
     const lines = Buffer.from(`${this.#pending.join('\n')}\n`)
     appendDurably(this.path, lines)
     this.#pending = []
@@ -193,13 +222,12 @@ export class Ledger {
   discard(): void {
     this.#pending = []
     this.#undo = []
-    this.#stamp = 'stale'
-    this.refresh()
+    this.#reread()
   }
 
   /** Takes back everything since the last `settle`, because it could not take effect. */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse().map(undoText) : []
+    const undo = this.#pending.length === 0 ? this.#undo.reverse().map((e) => this.#textOf(e)) : []
     this.discard()
     this.#pending = undo
     this.commit()
@@ -217,10 +245,61 @@ export class Ledger {
    * @param remarks which remarks to keep
    */
   compact(at: number, remarks: string[] = this.remarks()): void {
-    const lines = [...remarks, ...this.#unreadable(), ...Array.from(this.living(at), text)]
+    const { replace, parse } = this.#style
+    if (replace !== undefined) {
+      this.#replace(this.#rawLines().filter((raw) => alive(parse(raw)?.expires ?? 0, at)))
+      return
+    }
+    const living = Array.from(this.living(at), (line) => this.#textOf(line))
+    const lines = [...remarks, ...this.#unreadable(), ...living]
     replaceDurably(this.path, Buffer.from(lines.map((line) => `${line}\n`).join('')))
+    this.#reread()
+  }
+
+  /** The lines of the file as what was noted leaves them; only lines about the same leases move. */
+  #withChanges(): string[] {
+    const changed = new Map<string, Line>()
+    const addresses = new Set<string>()
+    for (const line of this.#pending.flatMap((raw) => this.#style.parse(raw) ?? [])) {
+      changed.delete(keyOf(line))
+      changed.set(keyOf(line), line)
+      addresses.add(line.address)
+    }
+    const kept = this.#rawLines().filter((raw) => {
+      const end = raw.indexOf(' ')
+      if (!addresses.has(end < 0 ? raw : raw.slice(0, end))) return true
+      const line = this.#style.parse(raw)
+      return !line || !changed.has(keyOf(line))
+    })
+    const held = [...changed.values()].filter((line) => line.expires !== RELEASED)
+    return [...kept, ...held.map((line) => this.#style.format(line))]
+  }
+
+  #replace(lines: string[]): void {
+    const text = lines.map((line) => `${line}\n`).join('')
+    replaceDurably(this.path, Buffer.from(text, 'latin1'), this.#style.replace)
+    this.#pending = []
+    this.#reread()
+  }
+
+  #reread(): void {
     this.#stamp = 'stale'
     this.refresh()
+  }
+
+  #read(): Buffer {
+    return this.#style.replace === undefined ? readFinished(this.path) : readWhole(this.path)
+  }
+
+  /** The lines without their ends, a character for each byte. */
+  #rawLines(): string[] {
+    const lines = this.#whole().toString('latin1').split('\n')
+    if (lines.at(-1) === '') lines.pop()
+    return lines
+  }
+
+  #textOf(entry: Line | string): string {
+    return typeof entry === 'string' ? entry : this.#style.format(entry)
   }
 
   #search(address: string): Row[] {
@@ -228,7 +307,8 @@ export class Ledger {
     const bytes = this.#whole()
     const needle = Buffer.from(`${address} `)
     for (let at = bytes.indexOf(needle); at >= 0; at = bytes.indexOf(needle, at + 1)) {
-      const line = at === 0 || bytes[at - 1] === 10 ? parse(this.#lineAt(at)) : undefined
+      const line =
+        at === 0 || bytes[at - 1] === 10 ? this.#style.parse(this.#lineAt(at)) : undefined
       if (line) setRow(rows, line)
     }
     return rows
@@ -245,7 +325,7 @@ export class Ledger {
     if (this.#all) return this.#all
     const all = new Map<string, Row[]>()
     for (const raw of [...this.#whole().toString('latin1').split('\n'), ...this.#pending]) {
-      const line = parse(raw)
+      const line = this.#style.parse(raw)
       if (!line) continue
       const rows = all.get(line.address)
       if (rows) setRow(rows, line)
@@ -258,7 +338,7 @@ export class Ledger {
   /** Lines that are neither remark nor lease: kept for the person who wrote them. */
   #unreadable(): string[] {
     const lines = this.#whole().toString('utf8').split('\n')
-    return lines.filter((line) => line !== '' && !line.startsWith('#') && !parse(line))
+    return lines.filter((line) => line !== '' && !line.startsWith('#') && !this.#style.parse(line))
   }
 
   #lineAt(start: number): string {
@@ -301,6 +381,7 @@ export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o60
   try {
     const fd = openSync(beside, 'w', mode)
     try {
+      fchmodSync(fd, mode) // Fail2Ban's umask is 0077
       const all = Buffer.from(bytes)
       for (let done = 0; done < all.length; ) done += writeSync(fd, all, done)
       fsyncSync(fd)
@@ -319,15 +400,17 @@ export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o60
   }
 }
 
-function text(line: Line): string {
+const APPENDED: Style = { format, parse }
+
+function keyOf(line: Line): string {
+  return `${line.address} ${line.jail} ${line.owner}`
+}
+
+function format(line: Line): string {
   return `${line.address} ${line.jail} ${line.expires} ${line.owner}`
 }
 
 /** A remark takes back another as it stands. */
-function undoText(undo: Line | string): string {
-  return typeof undo === 'string' ? undo : text(undo)
-}
-
 function parse(raw: string): Line | undefined {
   if (raw === '' || raw.startsWith('#')) return undefined
   const [address, jail, expires, owner, ...rest] = raw.split(' ')
@@ -344,8 +427,16 @@ function setRow(rows: Row[], line: Line): void {
   else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
 }
 
-/** Reads a file and cuts off an unfinished last line: nobody was ever told that it is kept. */
 function readWhole(path: string): Buffer {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw ioFailure(`read "${path}"`, error)
+  }
+}
+
+/** Reads a file and cuts off an unfinished last line: nobody was ever told that it is kept. */
+function readFinished(path: string): Buffer {
   try {
     const bytes = readFileSync(path)
     const end = bytes.lastIndexOf(10) + 1

@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { type Address, parseAddress } from './address.ts'
+import type { Config } from './settings/schema.ts'
 
 /** What nobody may ever ban: unspecified, loopback, link-local, multicast, broadcast. */
 const ALWAYS = [
@@ -38,6 +40,24 @@ export function neverBan(configured: Iterable<string | Address>): Address[] {
     }
   }
   return [...list.values()]
+}
+
+/**
+ * The addresses of the configured targets, as far as the configuration names addresses: a host name
+ * is not looked up, since that would make every ban wait for the name service.
+ */
+export function targetAddresses(
+  config: Pick<Config, 'firewalls' | 'sophosxg' | 'fortigate'>,
+): string[] {
+  const urls = [
+    ...config.sophosxg.map((target) => target.url),
+    config.fortigate?.push?.url,
+  ].flatMap((url) => url ?? [])
+  const hosts = [
+    ...config.firewalls.map((firewall) => firewall.host),
+    ...urls.map((url) => new URL(url).hostname.replace(/^\[|\]$/g, '')),
+  ]
+  return hosts.filter((host) => isIP(host) !== 0)
 }
 
 function ownAddresses(): string[] {

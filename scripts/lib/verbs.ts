@@ -89,7 +89,7 @@ export interface Sibling {
   /** Reads the configuration. @param given `--config` @throws Failure 78 */
   load(given?: string): Promise<Loaded>
   /** The targets in the configuration. @throws Failure 78 if there is none */
-  targets(loaded: Loaded): Target[]
+  targets(loaded: Loaded, values: Values): Target[]
   /** Options beyond the contract, each with its lines for `--help`. */
   options?: Options
   optionsHelp?: string
@@ -237,7 +237,7 @@ async function runVerb(sibling: Sibling, verb: Verb | ExtraVerb, values: Values)
   const loaded = await sibling.load(given)
   if (typeof verb !== 'string') return verb.run(makeCall(loaded, values, verb.seconds), loaded)
   const call = makeCall(loaded, values, DEADLINE[verb])
-  const targets = sibling.targets(loaded)
+  const targets = sibling.targets(loaded, values)
   if (call.verbose || verb === 'start' || verb === 'check' || verb === 'sync') {
     warn(sibling, loaded)
   }

@@ -1,6 +1,15 @@
 // Installs the Debian packages that the tests need; `npm test` begins with it.
 import { installPackages, missingPackages } from './packages.ts'
 
-const missing = missingPackages()
+/** What single tests need beside a lab. */
+const MORE = {
+  chromium: 'chromium',
+  openssl: 'openssl',
+  curl: 'curl',
+  visudo: 'sudo',
+  'systemd-analyze': 'systemd',
+}
+
+const missing = missingPackages(MORE)
 if (missing.length > 0) process.stderr.write(`Installing ${missing.join(' ')}\n`)
 await installPackages(missing)

@@ -4,6 +4,8 @@ import { abuseipdb } from './abuseipdb.ts'
 import { addressText, minPrefix, ownerName, path } from './common.ts'
 import { fail2ban } from './fail2ban.ts'
 import { firewalls } from './firewalls.ts'
+import { fortigate } from './fortigate.ts'
+import { sophosxg } from './sophosxg.ts'
 import { threatjammer } from './threatjammer.ts'
 
 /**
@@ -19,6 +21,8 @@ export const schema = v.strictObject({
   firewalls: v.optional(firewalls, []),
   threatjammer: v.optional(threatjammer),
   abuseipdb: v.optional(abuseipdb),
+  sophosxg: v.optional(sophosxg, []),
+  fortigate: v.optional(fortigate),
 })
 
 export type Config = v.InferOutput<typeof schema>

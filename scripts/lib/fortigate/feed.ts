@@ -1,0 +1,142 @@
+import { statSync } from 'node:fs'
+import { promisify } from 'node:util'
+import type { Worker } from 'node:worker_threads'
+import { gzip } from 'node:zlib'
+import { EXIT, Failure, ioFailure } from '../failure.ts'
+import { now } from '../lease.ts'
+import type { Part, Rules, Snapshot, search } from './render.ts'
+
+const compress = promisify(gzip)
+
+// Up to this size a request waits for the new content (some 10 ms); above it, it gets the content of
+// a moment ago while the new one is made, so that latency does not depend on how often bans come.
+const SMALL_LIST = 256 * 1024
+// But not content that is much older, whatever keeps the worker busy.
+const MAX_BEHIND_MS = 5_000
+
+export interface Served {
+  bytes: Uint8Array
+  etag: string
+  /** Epoch seconds. */
+  modified: number
+}
+
+export type Question = { search: string; limit: number } | { render: true }
+
+type Answer = { id: number; value?: unknown; failure?: string }
+
+/** What devices fetch, always as the list is now; made by a worker, so that nobody waits for it. */
+export class Feed {
+  readonly #rules: Rules
+  readonly #start: () => Worker
+  #worker: Worker | undefined
+  #waiting = new Map<number, (answer: Answer) => void>()
+  #asked = 0
+  #snapshot: { stamp: string; made: number; value: Snapshot } | undefined
+  #making: Promise<Snapshot> | undefined
+  #zipped = new WeakMap<Snapshot, Map<Part, Promise<Buffer>>>()
+
+  /** Called with every new snapshot. */
+  onSnapshot: (snapshot: Snapshot) => void = () => {}
+
+  constructor(rules: Rules, start: () => Worker) {
+    this.#rules = rules
+    this.#start = start
+  }
+
+  /** One route's content as it is now. @throws Failure 75 if the list is missing or unreadable */
+  async serve(part: Part, gzipped: boolean): Promise<Served> {
+    const snapshot = await this.snapshot()
+    const { bytes, hash } = snapshot.parts[part]
+    const { modified } = snapshot
+    if (!gzipped) return { bytes, etag: `"${hash}"`, modified }
+    return { bytes: await this.#zip(snapshot, part), etag: `"${hash}-gzip"`, modified }
+  }
+
+  /**
+   * The newest state of the list.
+   *
+   * @param patience how often to wait once more because the list changed meanwhile
+   * @throws Failure 75
+   */
+  async snapshot(patience = 3): Promise<Snapshot> {
+    const { stamp, size } = this.#stamp()
+    const known = this.#snapshot
+    if (known && known.stamp === stamp && now() < known.value.until) return known.value
+    // What somebody else is waiting for may be older than the change that we have just seen.
+    const joined = this.#making !== undefined
+    this.#making ??= this.#make(stamp).finally(() => {
+      this.#making = undefined
+    })
+    if (known && size > SMALL_LIST && Date.now() - known.made < MAX_BEHIND_MS) {
+      this.#making.catch(() => {}) // the next request meets the same trouble, and waits for it
+      return known.value
+    }
+    const made = await this.#making
+    return joined && patience > 0 ? this.snapshot(patience - 1) : made
+  }
+
+  /** Addresses for the status page. */
+  search(words: string, limit: number): Promise<ReturnType<typeof search>> {
+    return this.#ask({ search: words, limit }) as Promise<ReturnType<typeof search>>
+  }
+
+  async close(): Promise<void> {
+    await this.#worker?.terminate()
+  }
+
+  async #make(stamp: string): Promise<Snapshot> {
+    const value = (await this.#ask({ render: true })) as Snapshot
+    this.#snapshot = { stamp, made: Date.now(), value }
+    this.onSnapshot(value)
+    return value
+  }
+
+  #stamp(): { stamp: string; size: number } {
+    try {
+      const { ino, size, mtimeMs } = statSync(this.#rules.path)
+      return { stamp: `${ino} ${size} ${mtimeMs}`, size }
+    } catch (error) {
+      throw ioFailure(`read "${this.#rules.path}"`, error)
+    }
+  }
+
+  #zip(snapshot: Snapshot, part: Part): Promise<Buffer> {
+    const parts = this.#zipped.get(snapshot) ?? new Map<Part, Promise<Buffer>>()
+    this.#zipped.set(snapshot, parts)
+    const made = parts.get(part) ?? compress(snapshot.parts[part].bytes)
+    parts.set(part, made)
+    return made
+  }
+
+  async #ask(question: Question): Promise<unknown> {
+    this.#worker ??= this.#launch()
+    const id = ++this.#asked
+    const answer = await new Promise<Answer>((resolve) => {
+      this.#waiting.set(id, resolve)
+      this.#worker?.postMessage({ id, question, rules: this.#rules })
+    })
+    if (answer.failure !== undefined) throw new Failure(EXIT.temporary, answer.failure)
+    return answer.value
+  }
+
+  #launch(): Worker {
+    const worker = this.#start()
+    worker.unref()
+    worker.on('message', (answer: Answer) => {
+      this.#waiting.get(answer.id)?.(answer)
+      this.#waiting.delete(answer.id)
+    })
+    worker.on('error', (error) => this.#lost(worker, error.message))
+    worker.on('exit', () => this.#lost(worker, 'the worker ended'))
+    return worker
+  }
+
+  /** The next question starts a new worker. */
+  #lost(worker: Worker, failure: string): void {
+    if (this.#worker !== worker) return
+    this.#worker = undefined
+    for (const [id, resolve] of this.#waiting) resolve({ id, failure })
+    this.#waiting.clear()
+  }
+}

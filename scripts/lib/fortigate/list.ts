@@ -1,0 +1,183 @@
+import { existsSync } from 'node:fs'
+import { type Address, parseAddress } from '../address.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { alive, checkJail, checkOwner, type Lease, later, now, parseExpires } from '../lease.ts'
+import {
+  type Difference,
+  Ledger,
+  type Line,
+  RELEASED,
+  replaceDurably,
+  type Style,
+} from '../ledger.ts'
+import { lock } from '../lock.ts'
+
+/** Owner of a line without a remark: a person, whom no verb can be. */
+export const BY_HAND = ''
+
+/**
+ * The lines of the list file: `<address> # <jail> <expires> <owner>`, and `<address>` alone for what
+ * a person wrote, which lasts until a person deletes it. An address first and a remark behind it is
+ * what FortiGates read too (a list of that form is in daily use, facts/peers.md 2.1).
+ */
+export function listStyle(mode: number): Style {
+  return { format, parse, replace: mode }
+}
+
+/**
+ * Seconds to wait for the list. One change takes milliseconds; this is for hundreds of processes on a
+ * machine with two processors, of which each must first get its turn to start.
+ */
+const PATIENCE = 50
+
+/**
+ * The list of blocked addresses. Every change happens under a lock and replaces the file, so that
+ * writers lose nothing and a reader sees a whole list, the old one or the new one.
+ */
+export class BlockList {
+  readonly path: string
+  readonly #style: Style
+
+  constructor(path: string, mode: number) {
+    this.path = path
+    this.#style = listStyle(mode)
+  }
+
+  /** Makes an empty list if there is none, and drops what has ended. */
+  async prepare(): Promise<void> {
+    await this.#locked((ledger) => {
+      if (!ledger.exists) replaceDurably(this.path, '', this.#style.replace)
+      else if (!ledger.ended(now()).next().done) ledger.compact(now())
+    })
+  }
+
+  /** Enters a lease; one that ends earlier than what is known already changes nothing. */
+  async enter(lease: Lease): Promise<void> {
+    const line = { ...lease, address: lease.address.text }
+    // A ban that is in force already, restored after a restart for instance, need not queue up.
+    if (covers(this.#read(), line)) return
+    await this.#locked((ledger) => {
+      if (covers(ledger, line)) return
+      ledger.put(line)
+      ledger.commit()
+    })
+  }
+
+  /** Takes a lease out; the address stays while another jail, owner or person holds it. */
+  async remove(address: Address, jail: string, owner: string): Promise<void> {
+    if (!existsSync(this.path)) return
+    await this.#locked((ledger) => {
+      const line = { address: address.text, jail, owner, expires: RELEASED }
+      if (!heldBy(ledger, line)) return
+      ledger.put(line)
+      ledger.commit()
+    })
+  }
+
+  /** Makes an owner's leases (in one jail, or in all) exactly these. */
+  async become(owner: string, jail: string | undefined, leases: Lease[]): Promise<Difference> {
+    const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
+    return this.#locked((ledger) => {
+      const difference = ledger.difference(owner, jail, wanted, now())
+      for (const line of difference.changes) ledger.put(line)
+      ledger.commit()
+      if (!ledger.ended(now()).next().done) ledger.compact(now())
+      return difference
+    })
+  }
+
+  /** What `become` would do. */
+  preview(owner: string, jail: string | undefined, leases: Lease[]): Difference {
+    const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
+    return this.#read().difference(owner, jail, wanted, now())
+  }
+
+  /** Leases in force, other owners' and a person's lines included. */
+  living(): Line[] {
+    return [...this.#read().living(now())]
+  }
+
+  /** True if anybody still holds the address. */
+  holds(address: string): boolean {
+    return this.living().some((line) => line.address === address)
+  }
+
+  /** Lines that nobody can read, as `<number>: <text>`. @throws Failure 75 if there is no list */
+  unreadable(): string[] {
+    const ledger = this.#read()
+    if (!ledger.exists) throw new Failure(EXIT.temporary, `"${this.path}" is missing`)
+    return [...unreadableLines(ledger)]
+  }
+
+  #read(): Ledger {
+    return readList(this.path, this.#style)
+  }
+
+  async #locked<T>(work: (ledger: Ledger) => T): Promise<T> {
+    const release = await lock(`${this.path}.lock`, PATIENCE)
+    try {
+      return work(this.#read())
+    } finally {
+      release()
+    }
+  }
+}
+
+/** The list as it is now. It is replaced whole, so no lock is needed to read it. */
+export function readList(path: string, style: Style = listStyle(0)): Ledger {
+  const ledger = new Ledger(path, style)
+  ledger.refresh()
+  return ledger
+}
+
+/** The lines that are neither remark nor entry: kept for the person who wrote them, never served. */
+export function* unreadableLines(ledger: Ledger): Generator<string> {
+  for (const { number, raw, line } of ledger.lines()) {
+    if (line || raw.trim().startsWith('#')) continue
+    yield `${number}: ${JSON.stringify(Buffer.from(raw, 'latin1').toString().slice(0, 80))}`
+  }
+}
+
+function covers(ledger: Ledger, line: Line): boolean {
+  const known = heldBy(ledger, line)
+  return known !== undefined && later(known.expires, line.expires) === known.expires
+}
+
+function heldBy(ledger: Ledger, line: Line) {
+  const rows = ledger.held(line.address)
+  return rows.find(
+    (row) =>
+      row.jail === line.jail &&
+      row.owner === line.owner &&
+      (line.expires === RELEASED || alive(row.expires, now())),
+  )
+}
+
+function format(line: Line): string {
+  if (line.owner === BY_HAND) return line.address
+  return `${line.address} # ${line.jail} ${line.expires} ${line.owner}`
+}
+
+const LEASE = /^(\S+) +#\s*(\S+)\s+(\S+)\s+(\S+)\s*$/
+
+function parse(raw: string): Line | undefined {
+  const [, address, jail = '', expires = '', owner = ''] = LEASE.exec(raw) ?? []
+  try {
+    if (address === undefined) return byHand(raw.trim())
+    const known = {
+      jail: checkJail(jail),
+      expires: parseExpires(expires),
+      owner: checkOwner(owner),
+    }
+    // Only the canonical form is found again when the lease ends.
+    const text = parseAddress(address).text
+    return text === address ? { address, ...known } : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function byHand(text: string): Line | undefined {
+  if (text === '' || text.startsWith('#')) return undefined
+  return { address: parseAddress(text).text, jail: '-', expires: 0, owner: BY_HAND }
+}

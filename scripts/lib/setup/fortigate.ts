@@ -1,0 +1,193 @@
+import { randomBytes } from 'node:crypto'
+import { chownSync, existsSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { isMap, parseDocument, stringify } from 'yaml'
+import { type Options, textOption, usageFailure, type Values } from '../command.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { quote } from '../lease.ts'
+import { run } from '../run.ts'
+import { call } from './account.ts'
+import { apply, type Item, say } from './changes.ts'
+import { fortiosCli } from './fortigate-cli.ts'
+import { feedUnit, logrotate } from './fortigate-unit.ts'
+import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
+import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
+import { hasSystemd } from './units.ts'
+
+/** The account of the web server: it owns the log of failed logins and nothing else. */
+const ACCOUNT = 'fail2ban-feed'
+const STATE_DIR = '/var/lib/fail2ban-perimeter'
+const LIST = `${STATE_DIR}/blocked_ips_list.txt`
+const LOG = `${STATE_DIR}/failed_logins.log`
+const CONFIG = `${CONFIG_DIR}/config.yaml`
+const PASS = `${CONFIG_DIR}/fortigate-feed.pass`
+const TOKEN = `${CONFIG_DIR}/fortigate-webhook.token`
+const PROGRAM = '/usr/local/lib/fail2ban-perimeter/fortigate-feed.cjs'
+const UNIT = 'f2b-fortigate-feed.service'
+const USER = 'fortigate'
+const HEADER = 'X-Webhook-Token'
+
+/** The options that only `f2b-setup fortigate` has. */
+export const FORTIGATE_OPTIONS: Options = {
+  url: { type: 'string' },
+  listen: { type: 'string' },
+  'cert-file': { type: 'string' },
+  'key-file': { type: 'string' },
+  systemd: { type: 'string' },
+}
+
+export const FORTIGATE_HELP = `f2b-setup fortigate
+  --url URL            how the FortiGate reaches this server: https://192.0.2.10:5000
+  --listen ADDR:PORT   where to listen; default: all addresses and the port of --url
+  --cert-file FILE     certificate for an https --url
+  --key-file FILE      its key
+  --systemd WHEN       auto | yes | no`
+
+/** `f2b-setup fortigate`: the web server beside Fail2Ban, and what to paste on the device. */
+export async function setUpFortigate(place: Place, values: Values): Promise<void> {
+  if (place.uninstall) return apply(items(place, '', true), place)
+  const url = readUrl(textOption(values, 'url'))
+  const text = textOf(place.at(CONFIG))
+  const wanted = withSection(text, sectionOf(url, values), place.at(CONFIG))
+  await apply(items(place, wanted, hasSystemd(textOption(values, 'systemd') ?? 'auto')), place)
+  if (place.prefix) say(`note: on the machine itself: ${USERADD} and chown ${ACCOUNT} ${LOG}`)
+  advise(place, url)
+}
+
+const USERADD = `useradd --system --no-create-home --shell /usr/sbin/nologin ${ACCOUNT}`
+
+function readUrl(text: string | undefined): URL {
+  if (text === undefined) throw usageFailure('Missing option --url')
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  const plain = url && /^https?:$/.test(url.protocol) && url.pathname === '/' && !url.username
+  if (url && plain) return url
+  throw new Failure(EXIT.input, `Cannot read --url ${quote(text)}: https://ADDRESS:PORT`)
+}
+
+/** Section `fortigate` of config.yaml. */
+function sectionOf(url: URL, values: Values) {
+  const cert = textOption(values, 'cert-file')
+  const key = textOption(values, 'key-file')
+  if (url.protocol === 'https:' && !(cert && key)) {
+    throw usageFailure('An https --url needs --cert-file and --key-file')
+  }
+  const port = url.port || (url.protocol === 'https:' ? '443' : '80')
+  const listen = textOption(values, 'listen') ?? `0.0.0.0:${port}`
+  const tls = cert && key ? { cert_file: cert, key_file: key } : {}
+  return {
+    list_file: LIST,
+    feed: { listen, user: USER, pass_file: PASS, ...tls },
+    webhook: { header: HEADER, secret_file: TOKEN, log_file: LOG },
+  }
+}
+
+/** The configuration with the section at its end; one that has it already stays as it is. */
+function withSection(text: string | undefined, section: object, path: string): string {
+  const document = parseDocument(text ?? '')
+  const [error] = document.errors
+  if (error)
+    throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
+  if (isMap(document.contents) && document.contents.has('fortigate')) return text ?? ''
+  const head = text === undefined ? '' : `${text.replace(/\n*$/, '\n')}\n`
+  return head + stringify({ fortigate: section })
+}
+
+function items(place: Place, config: string, systemd: boolean): Item[] {
+  const unit = file(
+    place.at(`/etc/systemd/system/${UNIT}`),
+    feedUnit(PROGRAM, credentials(config)),
+    0o644,
+  )
+  const live = place.prefix === ''
+  return [
+    folder(place.at(CONFIG_DIR)),
+    file(place.at(CONFIG), config, 0o600, { kept: true }),
+    secret(place.at(PASS)),
+    secret(place.at(TOKEN)),
+    folder(place.at(STATE_DIR)),
+    fileOnce(place.at(LIST), () => writeAs(place.at(LIST), '', 0o644)),
+    ...(live ? [account()] : []),
+    log(place),
+    file(place.at('/etc/logrotate.d/fail2ban-perimeter-feed'), logrotate(LOG, ACCOUNT), 0o644),
+    folder(place.at('/usr/local/lib/fail2ban-perimeter')),
+    file(
+      place.at(PROGRAM),
+      place.uninstall ? '' : fromPackage(place, 'dist/fortigate-feed.cjs'),
+      0o755,
+    ),
+    { ...unit, unwanted: !systemd },
+    ...(systemd && live && existsSync('/run/systemd/system') ? [service(unit)] : []),
+  ]
+}
+
+/** Files that the service is handed by systemd, since it may read none of them itself. */
+function credentials(config: string): string[] {
+  const { feed = {} } = parseDocument(config).toJS()?.fortigate ?? {}
+  return [PASS, TOKEN, feed.cert_file, feed.key_file].filter((path) => path !== undefined)
+}
+
+function secret(path: string): Item {
+  return fileOnce(path, () => writeAs(path, `${randomBytes(24).toString('base64url')}\n`, 0o600))
+}
+
+/** Made once; on this machine it belongs to the web server. */
+function log(place: Place): Item {
+  const path = place.at(LOG)
+  return {
+    ...fileOnce(path, async () => {
+      writeAs(path, '', 0o640)
+      if (place.prefix) return
+      const { stdout } = await run('id', ['-u', ACCOUNT])
+      chownSync(path, Number(stdout), statSync(path).gid)
+    }),
+  }
+}
+
+function account(): Item {
+  return {
+    name: `user ${ACCOUNT}`,
+    look: async () => ((await run('getent', ['passwd', ACCOUNT])).code === 0 ? 'same' : 'absent'),
+    make: () => call('useradd', USERADD.split(' ').slice(1)),
+    remove: () => call('userdel', [ACCOUNT]),
+  }
+}
+
+function service(unit: Item): Item {
+  return {
+    name: `systemd unit ${UNIT}`,
+    async look() {
+      if ((await unit.look()) === 'absent') return 'absent'
+      const { code } = await run('systemctl', ['is-active', '--quiet', UNIT])
+      return code === 0 && (await unit.look()) === 'same' ? 'same' : 'different'
+    },
+    async make() {
+      await call('systemctl', ['daemon-reload'])
+      await call('systemctl', ['enable', UNIT])
+      await call('systemctl', ['restart', UNIT])
+    },
+    remove: () => call('systemctl', ['disable', '--now', UNIT]),
+  }
+}
+
+function advise(place: Place, url: URL): void {
+  const read = (path: string) => textOf(place.at(path))?.trim() ?? `(the content of ${path})`
+  const side = { url, header: HEADER, token: read(TOKEN), user: USER, pass: read(PASS) }
+  say('\nPaste on the FortiGate (it holds the two secrets: do not mail it):\n')
+  say(fortiosCli(side))
+  say(`
+Then let Fail2Ban ban, in /etc/fail2ban/jail.local, and run fail2ban-client reload:
+${jails(place)}`)
+}
+
+/** The jails as the head of action.d/fortigate.conf has them. */
+function jails(place: Place): string {
+  const text = textOf(join(place.source, 'action.d/fortigate.conf')) ?? ''
+  const head = text.split('[Definition]')[0] ?? ''
+  return head
+    .split('\n')
+    .filter((line) => /^# {3}|^#$/.test(line))
+    .map((line) => line.replace(/^# ?/, ''))
+    .join('\n')
+    .replace(/\n{2,}/g, '\n\n')
+    .trimEnd()
+}

@@ -1,0 +1,259 @@
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
+import * as v from 'valibot'
+import { parseDocument, stringify } from 'yaml'
+import { type Options, textOption, usageFailure, type Values } from '../command.ts'
+import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
+import { checkOwner, quote } from '../lease.ts'
+import { type SophosXg, sophosxg } from '../settings/sophosxg.ts'
+import { withClient } from '../sophosxg/client.ts'
+import { sophosTarget } from '../sophosxg/target.ts'
+import { type Call, makeCall } from '../verbs.ts'
+import { ask } from './ask.ts'
+import { fetchCertificate, type Shown } from './certificate.ts'
+import { apply, type Item, say } from './changes.ts'
+import { fail2banItems } from './fail2ban.ts'
+import { file, folder, textOf, writeAs } from './items.ts'
+import { CONFIG_DIR, type Place } from './place.ts'
+
+const CONFIG = `${CONFIG_DIR}/config.yaml`
+
+/** The options that only `f2b-setup sophosxg` has. */
+export const SOPHOSXG_OPTIONS: Options = {
+  address: { type: 'string' },
+  user: { type: 'string' },
+  'pass-file': { type: 'string' },
+  pin: { type: 'string' },
+  ca: { type: 'string' },
+  title: { type: 'string' },
+  owner: { type: 'string' },
+  'iphost-prefix': { type: 'string' },
+  'iphostgroup-name': { type: 'string' },
+  mode: { type: 'string' },
+}
+
+/** What `--help` says about them. */
+export const SOPHOSXG_HELP = `f2b-setup sophosxg
+  --address HOST[:PORT] the firewall's web admin; port 4444 if left out
+  --user NAME          the API account; asked for if left out
+  --pass-file FILE     a file that holds its password; asked for if left out
+  --pin FINGERPRINT    the SHA-256 fingerprint that the certificate must have; without it, and
+                       without --ca, it is shown and you are asked whether it is the right one
+  --ca FILE            the certificate of the authority that signed the firewall's
+  --title NAME         what messages call the firewall; default its address
+  --owner NAME         this server's name, if there is no config.yaml yet; default its host name
+  --iphost-prefix TEXT, --iphostgroup-name NAME
+                       for the objects on the firewall; default f2b_ and f2b_blockings
+  --mode MODE          hosts (an object for each ban) | iplist (lists of 1,000)`
+
+/** An entry of section `sophosxg` and the files that it names. */
+interface Wish {
+  entry: Record<string, unknown>
+  settings: SophosXg
+  pass: string
+  passFile: string
+  ca: { from: string; path: string; text: string } | undefined
+}
+
+/**
+ * `f2b-setup sophosxg`: finds out whether address, certificate, account and API work, makes the
+ * groups, and writes the section that uses them.
+ */
+export async function setupSophosxg(place: Place, values: Values): Promise<void> {
+  if (place.uninstall) return await apply(uninstalled(place, values), place)
+  const wish = await readWish(place, values)
+  await tryOut(place, wish)
+  await apply(items(place, wish, values), place)
+  advise(wish.settings)
+}
+
+async function readWish(place: Place, values: Values): Promise<Wish> {
+  const url = await readUrl(values)
+  const title = textOption(values, 'title') ?? new URL(url).hostname.replace(/^\[|\]$/g, '')
+  const { ca, pin } = await readTrust(place, url, title, values)
+  const user = textOption(values, 'user') ?? (await ask('API account: ', '--user'))
+  const pass = await readPass(values)
+  const passFile = `${CONFIG_DIR}/sophosxg-${title}.pass`
+  const entry = {
+    ...(textOption(values, 'title') !== undefined && { name: title }),
+    url,
+    ...(ca && { ca: ca.path }),
+    ...(pin !== undefined && { pin }),
+    user,
+    pass_file: passFile,
+    iphost_prefix: textOption(values, 'iphost-prefix') ?? 'f2b_',
+    iphostgroup_name: textOption(values, 'iphostgroup-name') ?? 'f2b_blockings',
+    ...(textOption(values, 'mode') !== undefined && { mode: textOption(values, 'mode') }),
+  }
+  const result = v.safeParse(sophosxg, { ...entry, pass })
+  const [settings] = result.success ? result.output : []
+  if (!settings) throw new Failure(EXIT.input, `Cannot use this: ${deepest(result.issues)}`)
+  return { entry, settings, pass, passFile, ca }
+}
+
+async function readUrl(values: Values): Promise<string> {
+  const given = textOption(values, 'address') ?? (await ask('Firewall address: ', '--address'))
+  const [, host = '', port = '4444'] =
+    /^(\[[^\]]+\]|[^:]+|[^[]*:[^[]*:[^[]*?)(?::(\d{1,5}))?$/.exec(given) ?? []
+  const url = `https://${host.includes(':') && !host.startsWith('[') ? `[${host}]` : host}:${port}/webconsole/APIController`
+  if (host === '' || !URL.canParse(url)) {
+    throw new Failure(EXIT.input, `Cannot read --address ${quote(given)}: HOST or HOST:PORT`)
+  }
+  return url
+}
+
+/** How the firewall is recognised from now on: as this machine does, by its authority, or by itself. */
+async function readTrust(place: Place, url: string, title: string, values: Values) {
+  const [caFile, pin] = [textOption(values, 'ca'), textOption(values, 'pin')]
+  if (caFile !== undefined && pin !== undefined) throw usageFailure('--ca or --pin, not both')
+  const text = caFile === undefined ? undefined : textOf(caFile)
+  if (caFile !== undefined && text === undefined) {
+    throw new Failure(EXIT.input, `Cannot find ${quote(caFile)}`)
+  }
+  const shown = await fetchCertificate(url, text === undefined ? undefined : Buffer.from(text))
+  show(shown)
+  if (caFile !== undefined && text !== undefined) {
+    return {
+      ca: { from: resolve(caFile), path: `${CONFIG_DIR}/sophosxg-${title}.pem`, text },
+      pin: undefined,
+    }
+  }
+  if (pin === undefined && shown.trusted) return { ca: undefined, pin: undefined }
+  return { ca: undefined, pin: await confirm(shown, pin, place) }
+}
+
+function show(shown: Shown): void {
+  say(`certificate of ${shown.subject}, issued by ${shown.issuer}, valid until ${shown.validTo}`)
+  say(`  SHA-256 ${shown.fingerprint}${shown.trusted ? ' (trusted)' : ''}`)
+}
+
+/** @returns the fingerprint, once somebody has said that it is the right one */
+async function confirm(shown: Shown, pin: string | undefined, place: Place): Promise<string> {
+  const bare = (text: string): string => text.replaceAll(':', '').toUpperCase()
+  if (pin !== undefined) {
+    if (bare(pin) === bare(shown.fingerprint)) return shown.fingerprint
+    throw new Failure(EXIT.refused, 'Nothing was changed: the certificate is not the one of --pin')
+  }
+  if (place.dryRun) return shown.fingerprint
+  const question = 'Is this what the firewall shows under Certificates > Certificates? [yes/no] '
+  if ((await ask(question, '--pin or --ca')).trim() === 'yes') return shown.fingerprint
+  throw new Failure(EXIT.refused, 'Nothing was changed: the certificate was not confirmed')
+}
+
+async function readPass(values: Values): Promise<string> {
+  const given = textOption(values, 'pass-file')
+  if (given === undefined) return await ask('Its password: ', '--pass-file', true)
+  const text = textOf(given)
+  if (text === undefined) throw new Failure(EXIT.input, `Cannot find ${quote(given)}`)
+  return text.replace(/\r?\n$/, '')
+}
+
+/** Logs in and makes the groups, before anything is written here. */
+async function tryOut(place: Place, wish: Wish): Promise<void> {
+  const config = { owner: 'setup', state_dir: '/nonexistent' } as Call['config']
+  const call = makeCall({ config, path: '', warnings: [] }, { 'dry-run': place.dryRun }, 30)
+  // What will be its place is not filled yet.
+  const settings = { ...wish.settings, ...(wish.ca && { ca: wish.ca.from }) }
+  try {
+    await withClient(settings, call, (client) => client.login())
+    say(`logged in to ${settings.name} as ${settings.user}`)
+    await sophosTarget(settings).start(call)
+  } catch (error) {
+    const text = `Nothing was changed: cannot use ${quote(settings.name)}: ${messageOf(error)}`
+    throw new Failure(codeOf(error), text)
+  }
+  const groups = [settings.iphostgroup_name, settings.iphostgroup_name_v6].map(quote).join(' and ')
+  if (!place.dryRun) say(`the host groups ${groups} are there`)
+}
+
+function items(place: Place, wish: Wish, values: Values): Item[] {
+  const { ca } = wish
+  return [
+    folder(place.at(CONFIG_DIR)),
+    file(place.at(wish.passFile), `${wish.pass}\n`, 0o600, { kept: true }),
+    ...(ca ? [file(place.at(ca.path), ca.text, 0o644, { kept: true })] : []),
+    section(place, wish, values),
+    ...actionFile(place),
+  ]
+}
+
+function uninstalled(place: Place, values: Values): Item[] {
+  const title = textOption(values, 'title') ?? textOption(values, 'address')?.split(':')[0]
+  const pass = title && place.at(`${CONFIG_DIR}/sophosxg-${title}.pass`)
+  return [...(pass ? [file(pass, '', 0o600, { kept: true })] : []), ...actionFile(place)]
+}
+
+function actionFile(place: Place): Item[] {
+  return fail2banItems(place).filter((item) => item.name.endsWith('/sophosxg.conf'))
+}
+
+/**
+ * The entry in config.yaml. What somebody else wrote there stays as it is, remarks included; of an
+ * entry for the same firewall only a renewed certificate is changed.
+ */
+function section(place: Place, wish: Wish, values: Values): Item {
+  const path = place.at(CONFIG)
+  const text = textOf(path) ?? ''
+  const known = (parseDocument(text).toJS() as { sophosxg?: unknown } | null)?.sophosxg
+  const entries = (known === undefined ? [] : [known].flat()) as Record<string, unknown>[]
+  const at = entries.findIndex((one) => one.url === wish.entry.url)
+  const trusted = entries[at]?.pin === wish.entry.pin && entries[at]?.ca === wish.entry.ca
+  const where = Array.isArray(known) ? ['sophosxg', at] : ['sophosxg']
+  return {
+    name: `${path} (section sophosxg)`,
+    look: () => (at < 0 ? 'absent' : trusted ? 'same' : 'different'),
+    make: () => {
+      const made =
+        at < 0 ? withSection(text, entries, wish, values) : withTrust(text, where, wish.entry)
+      writeAs(path, made, 0o600)
+    },
+    remove: () => false,
+    kept: true,
+  }
+}
+
+function withSection(text: string, entries: unknown[], wish: Wish, values: Values): string {
+  const owner = checkOwner(textOption(values, 'owner') ?? hostname().split('.')[0] ?? '')
+  const start = text === '' ? `# fail2ban-perimeter\n${stringify({ owner })}` : text
+  if (entries.length === 0) return `${start.trimEnd()}\n\n${stringify({ sophosxg: wish.entry })}`
+  const document = parseDocument(start)
+  document.set('sophosxg', document.createNode([...entries, wish.entry]))
+  return document.toString()
+}
+
+function withTrust(text: string, where: (string | number)[], entry: Wish['entry']): string {
+  const document = parseDocument(text)
+  for (const key of ['pin', 'ca']) {
+    if (entry[key] === undefined) document.deleteIn([...where, key])
+    else document.setIn([...where, key], entry[key])
+  }
+  return document.toString()
+}
+
+/** The innermost complaint of the schema. */
+function deepest(issues: readonly v.BaseIssue<unknown>[] | undefined): string {
+  const issue = issues?.[0]
+  const inner = issue?.issues?.filter((one) => one.path?.[0].type === 'object')
+  if (inner?.length) return deepest(inner)
+  const key = issue?.path?.map((item) => String(item.key)).join('.') ?? ''
+  return `${key} ${issue?.message ?? ''}`.trim()
+}
+
+function advise(settings: SophosXg): void {
+  say(`
+Two things are left to do in the web console of ${settings.name}:
+  1. Rules and policies > Firewall rules: a rule at the very top, action Drop, source zone WAN,
+     source networks "${settings.iphostgroup_name}", everything else Any; and the same for IPv6
+     with "${settings.iphostgroup_name_v6}".
+  2. Backup & firmware > API (SFOS 22: Administration): leave no more addresses allowed than this
+     server's; Profiles > Device access: no more than Objects and Network Read-write for
+     "${settings.user}".
+
+Then test it; the first prints nothing when all is well:
+  f2b-sophosxg check
+  f2b-sophosxg ban --ip 192.0.2.7 --bantime 60 && f2b-sophosxg list && f2b-sophosxg flush --name -
+
+Then let Fail2Ban use it, in /etc/fail2ban/jail.local, and run fail2ban-client reload:
+  [DEFAULT]
+  banaction = sophosxg`)
+}

@@ -1,0 +1,186 @@
+import type { Agent } from 'undici'
+import { EXIT, Failure } from '../failure.ts'
+import type { SophosXg } from '../settings/sophosxg.ts'
+import type { Call } from '../verbs.ts'
+import { type Answer, describeStatus, readAnswer, type Status } from './answer.ts'
+import { distrustOf, noConnection, openAgent } from './connection.ts'
+import {
+  type Ask,
+  buildRequest,
+  describeAsk,
+  expectedAnswers,
+  type Filter,
+  type Kind,
+} from './request.ts'
+
+/** The request went out and no answer came back: it may have been carried out or not. */
+export class LostAnswer extends Failure {}
+
+/** Nothing was sent, so that trying again is harmless. */
+class NotConnected extends Failure {}
+
+/** How often a request is tried in all. */
+export const TRIES = 3
+
+/** Bytes; 10,000 hosts are 4 MB. More than this is not the answer of a firewall. */
+const LONGEST_ANSWER = 64 << 20
+
+/** A kept-open connection to the XML API of one firewall. Close it, or the process lingers. */
+export class Client {
+  readonly #settings: SophosXg
+  readonly #call: Pick<Call, 'signal' | 'say'>
+  #agent: Agent | undefined
+  #connected = false
+  /** Requests that were sent, for the tests and the figures of `--verbose`. */
+  requests = 0
+
+  constructor(settings: SophosXg, call: Pick<Call, 'signal' | 'say'>) {
+    this.#settings = settings
+    this.#call = call
+  }
+
+  /** Tests address, certificate, login and access. @throws Failure 69, 75, 76, 77 */
+  async login(): Promise<void> {
+    await this.#retry({ verb: 'Login' })
+  }
+
+  /** Reads objects; nothing found is an empty list. @throws Failure 69, 75, 76, 77 */
+  async get(kind: Kind, filter?: Filter): Promise<Answer['found']> {
+    const answer = await this.#retry({ verb: 'Get', kind, ...(filter && { filter }) })
+    if (answer.found.length > 0) return answer.found
+    const [status] = answer.statuses
+    if (!status) throw new Failure(EXIT.unexpected, `answered nothing about ${kind}`)
+    if (status.nothing) return []
+    throw new Failure(EXIT.unexpected, `answered ${describeStatus(status)} when asked for ${kind}`)
+  }
+
+  /**
+   * Changes objects. It is sent once: whoever calls knows how to look what became of it.
+   *
+   * @returns one status for each object, in order
+   * @throws LostAnswer (75) if it may have been carried out; Failure 69, 76, 77
+   */
+  async write(ask: Ask): Promise<Status[]> {
+    const { statuses } = await this.#untilConnected(() => this.#send(ask))
+    const wanted = expectedAnswers(ask)
+    if (statuses.length === wanted) return statuses
+    throw new Failure(
+      EXIT.unexpected,
+      `answered ${statuses.length} of ${wanted} statuses, so nothing is known to be done`,
+    )
+  }
+
+  async close(): Promise<void> {
+    await this.#agent?.destroy()
+    this.#agent = undefined
+  }
+
+  /** Reading may be repeated whatever happened. */
+  async #retry(ask: Ask): Promise<Answer> {
+    return await this.#tryAgain(() => this.#send(ask), LostAnswer)
+  }
+
+  async #untilConnected(work: () => Promise<Answer>): Promise<Answer> {
+    return await this.#tryAgain(work, NotConnected)
+  }
+
+  async #tryAgain(work: () => Promise<Answer>, kind: typeof Failure): Promise<Answer> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await work()
+      } catch (error) {
+        const harmless = error instanceof NotConnected || error instanceof kind
+        if (!harmless || attempt >= TRIES || this.#call.signal.aborted) throw error
+        await pause(attempt, this.#call.signal)
+      }
+    }
+  }
+
+  async #send(ask: Ask): Promise<Answer> {
+    const { url, deadline } = this.#settings
+    const { request } = await import('undici')
+    this.#agent ??= await openAgent(this.#settings, () => {
+      this.#connected = true
+    })
+    this.#call.say(`${this.#settings.name}: ${describeAsk(ask)}`)
+    this.requests++
+    const signal = AbortSignal.any([this.#call.signal, AbortSignal.timeout(deadline * 1000)])
+    try {
+      const { statusCode, body } = await request(url, {
+        method: 'POST',
+        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+        // A form, so that a raw "&" cannot cut the request and nothing stands in the URL.
+        body: new URLSearchParams({ reqxml: buildRequest(this.#settings, ask) }).toString(),
+        dispatcher: this.#agent,
+        signal,
+      })
+      const text = await readBody(body)
+      checkHttp(statusCode)
+      return readAnswer(text, ask.verb === 'Login' ? undefined : ask.kind, this.#settings.pass)
+    } catch (error) {
+      if (error instanceof Failure) throw error
+      throw this.#explain(error, signal.aborted)
+    }
+  }
+
+  /** Errors of the connection; none of their texts is passed on, only their codes. */
+  #explain(error: unknown, late: boolean): Failure {
+    const code = String((error as NodeJS.ErrnoException).code ?? (error as Error).name)
+    const distrust = distrustOf(code)
+    if (distrust !== undefined) return new Failure(EXIT.refused, distrust)
+    if (this.#connected) {
+      const why = late ? 'no answer in time' : `connection lost (${code})`
+      return new LostAnswer(EXIT.temporary, why)
+    }
+    if (/^(EPROTO|ERR_SSL)/.test(code)) {
+      return new Failure(EXIT.unexpected, `does not speak TLS (${code}): check url`)
+    }
+    const why = late ? 'no answer in time' : noConnection(code)
+    return new NotConnected(EXIT.unreachable, `cannot connect: ${why}`)
+  }
+}
+
+/** Opens a client for a verb and closes it whatever happens. */
+export async function withClient<T>(
+  settings: SophosXg,
+  call: Pick<Call, 'signal' | 'say'>,
+  work: (client: Client) => Promise<T>,
+): Promise<T> {
+  const client = new Client(settings, call)
+  try {
+    return await work(client)
+  } finally {
+    await client.close()
+  }
+}
+
+/** Waits before another try: 0.1 to 0.2 s, then twice as long. */
+export async function pause(attempt: number, signal: AbortSignal): Promise<void> {
+  const ms = 100 * 2 ** (attempt - 1) * (1 + Math.random())
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(finish, ms)
+    signal.addEventListener('abort', finish, { once: true })
+    function finish(): void {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', finish)
+      resolve()
+    }
+  })
+}
+
+function checkHttp(status: number): void {
+  if (status === 200) return
+  if (status >= 500) throw new LostAnswer(EXIT.temporary, `answered HTTP ${status}`)
+  throw new Failure(EXIT.unexpected, `answered HTTP ${status}: check url`)
+}
+
+async function readBody(body: AsyncIterable<Buffer>): Promise<string> {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of body) {
+    size += chunk.length
+    if (size > LONGEST_ANSWER) throw new Failure(EXIT.unexpected, 'answered without end')
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}

@@ -1,0 +1,328 @@
+import assert from 'node:assert/strict'
+import { chmodSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:http'
+import { request as requestTls } from 'node:https'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, test } from 'node:test'
+import { gunzipSync } from 'node:zlib'
+import { run } from '../../scripts/lib/run.ts'
+import {
+  type Bench,
+  LOGIN,
+  type Options,
+  openBench,
+  PASS,
+  SECRET,
+  until,
+} from '../lib/fortigate.ts'
+import { FortiGate } from '../simulators/fortigate.ts'
+
+let bench: Bench
+afterEach(() => bench.close())
+
+async function open(list: string | undefined, options: Options = {}): Promise<void> {
+  bench = openBench(options)
+  if (list !== undefined) writeFileSync(bench.list, list)
+  await bench.startFeed()
+}
+
+interface Answer {
+  status: number
+  headers: IncomingHttpHeaders
+  body: Buffer
+}
+
+/** The raw answer: nothing is followed, decoded or retried. */
+function ask(path: string, options: RequestOptions & { ca?: string } = {}): Promise<Answer> {
+  const make = bench.url.startsWith('https') ? requestTls : request
+  return new Promise((resolve, reject) => {
+    make(bench.url + path, { headers: LOGIN, ...options }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk) => chunks.push(chunk))
+      response.on('error', reject)
+      response.on('end', () => {
+        const { statusCode = 0, headers } = response
+        resolve({ status: statusCode, headers, body: Buffer.concat(chunks) })
+      })
+    })
+      .on('error', reject)
+      .end()
+  })
+}
+
+const get = (path: string, headers: Record<string, string> = {}) =>
+  ask(path, { headers: { ...LOGIN, ...headers } })
+const inFuture = (seconds: number) => Math.floor(Date.now() / 1000) + seconds
+
+const LIST = `# by hand
+198.51.100.9
+2001:db8::2 # sshd 0 web1
+203.0.113.10 # sshd 0 web1
+203.0.113.9 # sshd 0 web1
+203.0.113.9 # web 0 web1
+203.0.113.9 # sshd 0 web2
+203.0.113.8 # sshd 1700000000 web1
+198.51.100.128/25
+nonsense
+`
+
+test('each address once, IPv4 first, in numeric order, no remarks, nothing that has ended', async () => {
+  await open(LIST)
+  const all = await get('/blocked-ips')
+  assert.equal(all.status, 200)
+  assert.equal(
+    all.body.toString(),
+    '198.51.100.9\n198.51.100.128/25\n203.0.113.9\n203.0.113.10\n2001:db8::2\n',
+  )
+  assert.equal(all.headers['content-type'], 'text/plain; charset=utf-8')
+  assert.equal((await get('/blocked-ips/ipv6')).body.toString(), '2001:db8::2\n')
+  assert.equal((await get('/blocked-ips/ipv4')).body.toString().split('\n').length, 5)
+})
+
+test('HEAD has the same headers and no body; other methods and paths are refused', async () => {
+  await open(LIST)
+  const { headers } = await get('/blocked-ips')
+  const head = await ask('/blocked-ips', { method: 'HEAD' })
+  assert.equal(head.body.length, 0)
+  for (const name of ['etag', 'last-modified', 'content-length', 'vary']) {
+    assert.equal(head.headers[name], headers[name], name)
+  }
+  assert.equal((await ask('/blocked-ips', { method: 'DELETE' })).status, 405)
+  assert.equal((await ask('/receive-logs')).status, 405)
+  assert.equal((await get('/../etc/passwd')).status, 404)
+})
+
+test('304 by ETag, per encoding and in every spelling, until the list changes', async () => {
+  await open(LIST)
+  const { headers } = await get('/blocked-ips')
+  const etag = String(headers.etag)
+  for (const tag of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
+    const same = await get('/blocked-ips', { 'if-none-match': tag })
+    assert.equal(same.status, 304, tag)
+    assert.equal(same.body.length, 0)
+    assert.equal(same.headers.etag, etag)
+  }
+  const zipped = await get('/blocked-ips', { 'accept-encoding': 'gzip', 'if-none-match': etag })
+  assert.equal(zipped.status, 200)
+  assert.notEqual(zipped.headers.etag, etag)
+  assert.equal((await get('/blocked-ips/ipv4', { 'if-none-match': etag })).status, 200)
+  await bench.cli('ban', '--ip', '203.0.113.77')
+  assert.equal((await get('/blocked-ips', { 'if-none-match': etag })).status, 200)
+})
+
+test('gzip if asked, not if refused', async () => {
+  await open(LIST)
+  const plain = await get('/blocked-ips', { 'accept-encoding': 'gzip;q=0, identity' })
+  assert.equal(plain.headers['content-encoding'], undefined)
+  const zipped = await get('/blocked-ips', { 'accept-encoding': 'deflate, gzip;q=0.5' })
+  assert.equal(zipped.headers['content-encoding'], 'gzip')
+  assert.equal(zipped.headers.vary, 'accept-encoding')
+  assert.deepEqual(gunzipSync(zipped.body), plain.body)
+})
+
+test('an entry that ends drops out, and with it ETag and Last-Modified change', async () => {
+  await open(`203.0.113.1\n203.0.113.2 # sshd ${inFuture(3)} web1\n`)
+  const before = await get('/blocked-ips')
+  assert.match(before.body.toString(), /203\.0\.113\.2/)
+  const tag = { 'if-none-match': String(before.headers.etag) }
+  assert.equal((await get('/blocked-ips', tag)).status, 304)
+  await until('it ends', async () => (await get('/blocked-ips', tag)).status === 200)
+  const after = await get('/blocked-ips')
+  assert.equal(after.body.toString(), '203.0.113.1\n')
+  const modified = (answer: Answer) => Date.parse(String(answer.headers['last-modified']))
+  assert.ok(modified(after) > modified(before))
+  const since = String(before.headers['last-modified'])
+  assert.equal((await get('/blocked-ips', { 'if-modified-since': since })).status, 200)
+})
+
+test('If-Modified-Since never calls a list unchanged that changed twice within a second', async () => {
+  await open('203.0.113.1\n')
+  const first = await get('/blocked-ips')
+  writeFileSync(bench.list, '203.0.113.1\n203.0.113.2\n')
+  const since = String(first.headers['last-modified'])
+  assert.equal((await get('/blocked-ips', { 'if-modified-since': since })).status, 200)
+  await new Promise((done) => setTimeout(done, 2100))
+  const { headers } = await get('/blocked-ips')
+  const again = { 'if-modified-since': String(headers['last-modified']) }
+  assert.equal((await get('/blocked-ips', again)).status, 304)
+})
+
+test('an empty list is an empty 200; a missing or unreadable one 503, and healthz says so', async () => {
+  await open('')
+  const empty = await get('/blocked-ips')
+  assert.deepEqual([empty.status, empty.body.length], [200, 0])
+  assert.equal((await ask('/healthz', { headers: {} })).status, 200)
+  renameSync(bench.list, `${bench.list}.away`)
+  assert.equal((await get('/blocked-ips')).status, 503)
+  assert.equal((await ask('/healthz', { headers: {} })).status, 503)
+  assert.match((await get('/')).body.toString(), /no such file/)
+  renameSync(`${bench.list}.away`, bench.list)
+  assert.equal((await get('/blocked-ips')).status, 200)
+  if (process.getuid?.() === 0) return
+  chmodSync(bench.list, 0)
+  assert.equal((await get('/blocked-ips')).status, 503)
+})
+
+test('a device keeps its copy over a 503 and empties it with an empty list', async () => {
+  await open('203.0.113.7\n')
+  const device = new FortiGate({ server: bench.url, user: 'fortigate', pass: PASS })
+  await device.pull()
+  assert.equal(await device.pull(), 304)
+  rmSync(bench.list)
+  assert.equal(await device.pull(), 503)
+  assert.ok(device.blocks('203.0.113.7'))
+  writeFileSync(bench.list, '')
+  assert.equal(await device.pull(), 200)
+  assert.ok(!device.blocks('203.0.113.7'))
+  assert.deepEqual(device.complaints, [])
+})
+
+test('everything but healthz and the receiver wants the login', async () => {
+  await open(LIST)
+  const wrong = `Basic ${Buffer.from('fortigate:wrong').toString('base64')}`
+  for (const path of ['/', '/blocked-ips', '/blocked-ips/ipv4', '/metrics', '/nothing']) {
+    for (const headers of [{}, { authorization: wrong }, { authorization: 'Basic' }]) {
+      const { status, body } = await ask(path, { headers })
+      assert.equal(status, 401, path)
+      assert.equal(body.length, 0)
+    }
+  }
+  assert.match(String((await ask('/', { headers: {} })).headers['www-authenticate']), /^Basic /)
+})
+
+test('more than max_entries: the newest are served, with a log line, a metric and a banner', async () => {
+  const lines = Array.from({ length: 20 }, (_, i) => `203.0.113.${i} # sshd 0 web1\n`)
+  bench = openBench({ feed: { max_entries: 8 } })
+  writeFileSync(bench.list, `${lines.join('')}2001:db8::1\n203.0.113.3 # web 0 web1\n`)
+  const { lines: logged } = await bench.startFeed()
+  const { body } = await get('/blocked-ips')
+  const kept = [3, 14, 15, 16, 17, 18, 19].map((i) => `203.0.113.${i}`)
+  assert.deepEqual(body.toString().trim().split('\n'), [...kept, '2001:db8::1'])
+  assert.equal((await get('/blocked-ips/ipv6')).body.toString(), '2001:db8::1\n')
+  assert.match((await get('/metrics')).body.toString(), /f2b_fortigate_dropped\{part="all"\} 13\n/)
+  assert.match((await get('/')).body.toString(), /banner bad[^<]*>\/blocked-ips holds 8 addresses/)
+  await until('the log says so', () => logged.some((line) => /^alarm: .*13 oldest/.test(line)))
+})
+
+test('what nobody may ban is not served, whoever wrote it into the list', async () => {
+  await open('0.0.0.0/0\n127.0.0.1\n203.0.113.0/8\n203.0.113.5\n198.51.100.7\n', {
+    top: { never_ban: ['198.51.100.0/28'] },
+  })
+  assert.equal((await get('/blocked-ips')).body.toString(), '203.0.113.5\n')
+  assert.match((await get('/')).body.toString(), /4 addresses of the list are not served/)
+})
+
+test('HTTPS with the configured certificate', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'f2b-cert-'))
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+  const made = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+  ]
+  const subject = ['-subj', '/CN=x', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2']
+  await run('openssl', [...made, ...subject, '-keyout', key, '-out', cert])
+  await open('203.0.113.7\n', { feed: { key_file: key, cert_file: cert } })
+  assert.match(bench.url, /^https:/)
+  const { body } = await ask('/blocked-ips', { headers: LOGIN, ca: readFileSync(cert, 'utf8') })
+  assert.equal(body.toString(), '203.0.113.7\n')
+  rmSync(folder, { recursive: true })
+})
+
+test('listening beyond loopback without a login is refused (78)', async () => {
+  bench = openBench({ feed: { listen: '0.0.0.0:0', user: undefined, pass: undefined } })
+  const env = { ...process.env, FAIL2BAN_PERIMETER_CONFIG: bench.config }
+  const open = await run(process.execPath, ['dist/fortigate-feed.cjs'], { env })
+  assert.equal(open.code, 78)
+  assert.match(open.stderr, /^fortigate-feed: Cannot listen on "0\.0\.0\.0" without a login/)
+})
+
+test('a slow header, a slow body and a silent connection are cut off within 13 s', async (t) => {
+  await open(LIST)
+  const began = Date.now()
+  const hold = (opening: string, drip: string) =>
+    new Promise<number>((resolve) => {
+      const socket = connect(Number(new URL(bench.url).port), '127.0.0.1')
+      socket.write(opening)
+      const timer = setInterval(() => socket.write(drip), 500)
+      socket.on('error', () => {}).resume()
+      socket.on('close', () => {
+        clearInterval(timer)
+        resolve(Date.now() - began)
+      })
+    })
+  const post = `POST /receive-logs HTTP/1.1\r\nHost: x\r\nX-Webhook-Token: ${SECRET}\r\n`
+  const times = await Promise.all([
+    hold('GET /blocked-ips HTTP/1.1\r\n', 'x: y\r\n'),
+    hold(`${post}Content-Length: 5000\r\n\r\n`, 'a'),
+    hold(`${post}Transfer-Encoding: chunked\r\n\r\n`, '1\r\na\r\n'),
+  ])
+  t.diagnostic(`closed after ${times.join(', ')} ms`)
+  assert.ok(Math.max(...times) < 13_000)
+})
+
+test('while a list of 100,000 is rewritten every second, nobody reads a part or waits long', async (t) => {
+  const lines = Array.from(
+    { length: 100_000 },
+    (_, i) => `${20 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}.9 # sshd 0 web1`,
+  )
+  await open(`${lines.join('\n')}\n`)
+  await get('/blocked-ips')
+  let running = true
+  const writer = (async () => {
+    for (let i = 1; running; i++) {
+      writeFileSync(`${bench.list}.tmp`, `${lines.slice(i).join('\n')}\n`)
+      renameSync(`${bench.list}.tmp`, bench.list)
+      await new Promise((done) => setTimeout(done, 1000))
+    }
+  })()
+  const times: number[] = []
+  const end = Date.now() + 6000
+  while (Date.now() < end) {
+    const began = performance.now()
+    const { status, body } = await get('/blocked-ips')
+    times.push(performance.now() - began)
+    assert.equal(status, 200)
+    const text = body.toString()
+    assert.ok(text.endsWith('.9\n'), 'cut off')
+    assert.ok(text.split('\n').length > 99_980, 'a part of the list')
+  }
+  running = false
+  await writer
+  times.sort((a, b) => a - b)
+  const p99 = times[Math.floor(times.length * 0.99)] ?? 0
+  t.diagnostic(
+    `${times.length} fetches, median ${times[times.length >> 1]?.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms`,
+  )
+  assert.ok(p99 < 1000)
+})
+
+test('a restart forgets neither the devices nor the last day', async () => {
+  bench = openBench()
+  writeFileSync(bench.list, '203.0.113.7\n')
+  const feed = await bench.startFeed()
+  await get('/blocked-ips', { 'user-agent': 'curl/7.58.0' })
+  writeFileSync(bench.list, '203.0.113.7\n203.0.113.8\n')
+  await get('/blocked-ips')
+  assert.equal(await feed.stop(), 0)
+  await bench.startFeed()
+  const text = (await get('/metrics')).body.toString()
+  assert.match(text, /f2b_fortigate_pulls_total\{client="127\.0\.0\.1"\} 2\n/)
+  assert.match((await get('/')).body.toString(), /New bans<\/h2><p class="value">1</)
+})
+
+test('a device that stops fetching raises an alarm', async () => {
+  await open('203.0.113.7\n', { feed: { stale_after: '2s' } })
+  for (let i = 0; i < 3; i++) await get('/blocked-ips')
+  assert.match((await get('/')).body.toString(), /All is well/)
+  await until('the alarm', async () => /has not fetched/.test((await get('/')).body.toString()))
+  assert.match((await get('/metrics')).body.toString(), /stale\{client="127\.0\.0\.1"\} 1\n/)
+  await get('/blocked-ips')
+  assert.match((await get('/')).body.toString(), /All is well/)
+})
