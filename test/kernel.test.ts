@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import {
   BACKENDS,
+  type BackendName,
   LEDGER,
   leasesOf,
   openFirewall,
@@ -10,28 +11,33 @@ import {
   until,
 } from './lib/firewall.ts'
 
-// The firewall side as it is installed, over the kernel of this machine in a network of its own.
-let fw: TestFirewall
-
-before(async () => {
-  fw = await openFirewall()
+// The firewall side as it is installed, over the kernel of this machine. Each backend has a machine
+// and a network of its own, so the three run side by side.
+describe('over a real kernel', { concurrency: BACKENDS.length }, () => {
+  for (const backend of BACKENDS) testBackend(backend)
 })
-after(() => fw.box.close())
 
-/** Something must end well: in a session where there can be one, else silently in a process. */
-async function ok(request: string, owner?: string): Promise<string> {
-  if (request !== 'checkfw') {
-    const answer = await fw.say(request, owner)
-    assert.doesNotMatch(answer, /^error /, request)
-    return answer
-  }
-  const { code, stdout, stderr } = await fw.ask(request, owner)
-  assert.deepEqual({ request, code, stderr }, { request, code: 0, stderr: '' })
-  return stdout
-}
+function testBackend(backend: BackendName): void {
+  describe(backend, { concurrency: 1 }, () => {
+    let fw: TestFirewall
 
-for (const backend of BACKENDS) {
-  describe(backend, () => {
+    before(async () => {
+      fw = await openFirewall()
+    })
+    after(() => fw.box.close())
+
+    /** Something must end well: in a session where there can be one, else silently in a process. */
+    const ok = async (request: string, owner?: string): Promise<string> => {
+      if (request !== 'checkfw') {
+        const answer = await fw.say(request, owner)
+        assert.doesNotMatch(answer, /^error /, request)
+        return answer
+      }
+      const { code, stdout, stderr } = await fw.ask(request, owner)
+      assert.deepEqual({ request, code, stderr }, { request, code: 0, stderr: '' })
+      return stdout
+    }
+
     test('ten identical bans in parallel leave one block and one jump per hook', async () => {
       await fw.reset(backend)
       const ban = 'banip fail2ban-sshd 203.0.113.5 22 tcp'
@@ -254,11 +260,11 @@ for (const backend of BACKENDS) {
       await fw.reset(backend)
       await ok('banip fail2ban-sshd 203.0.113.1 22 tcp')
       const half = ['owner web1 192.0.2.10', 'firewall', 'list', 'sync fail2ban-sshd - - 3', '']
-      await fw.write('/tmp/half', `${half.join('\n')}203.0.113.8 0\n`)
+      await fw.write('/run/half', `${half.join('\n')}203.0.113.8 0\n`)
       await fw.box.sh(
-        `(cat /tmp/half; exec sleep 600) 2>/dev/null | ${process.execPath} ${PERIMETER} >/tmp/answer 2>&1 &`,
+        `(cat /run/half; exec sleep 600) 2>/dev/null | ${process.execPath} ${PERIMETER} >/run/answer 2>&1 &`,
       )
-      await until(async () => (await fw.box.sh('cat /tmp/answer')).endsWith('ok\n'))
+      await until(async () => (await fw.box.sh('cat /run/answer')).endsWith('ok\n'))
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp')
       assert.deepEqual(await fw.blocks(), [
         'fail2ban-sshd 203.0.113.1',
@@ -352,7 +358,7 @@ for (const backend of BACKENDS) {
     test('killed between ledger and kernel, also the last flush is made good', async () => {
       await fw.reset(backend)
       await ok('banip fail2ban-sshd 203.0.113.1 22 tcp')
-      const env = await killers(['nft', 'ipset', 'iptables-restore', 'ip6tables-restore'])
+      const env = await killers(fw, ['nft', 'ipset', 'iptables-restore', 'ip6tables-restore'])
       assert.equal((await fw.ask('fluships', 'web1', env)).code, 137)
       assert.deepEqual(leasesOf(await fw.ledger()), [])
       assert.deepEqual(await fw.blocks(), ['fail2ban-sshd 203.0.113.1'])
@@ -364,7 +370,7 @@ for (const backend of BACKENDS) {
     test('what the kernel refuses is taken back, and its chain with it', async () => {
       await fw.reset(backend)
       await ok('banip fail2ban-sshd 203.0.113.1 22 tcp')
-      const env = await standIns('exit 3', [
+      const env = await standIns(fw, 'exit 3', [
         'nft',
         'ipset',
         'iptables-restore',
@@ -466,16 +472,21 @@ for (const backend of BACKENDS) {
 }
 
 /** An environment where tools are stand-ins for a line of shell that is run instead of them. */
-async function standIns(line: string, tools: string[]): Promise<NodeJS.ProcessEnv> {
-  const folder = `/tmp/tools-${line.length}`
+async function standIns(
+  fw: TestFirewall,
+  line: string,
+  tools: string[],
+): Promise<NodeJS.ProcessEnv> {
+  const folder = `/run/tools-${line.length}`
   for (const tool of tools) await fw.write(`${folder}/${tool}`, `#!/bin/sh\n${line}\n`)
   await fw.box.sh(`chmod +x ${folder}/*`)
   return { ...process.env, PATH: `${folder}:${process.env.PATH}` }
 }
 
 /** Tools that kill whoever asks them to change something. */
-function killers(tools: string[]): Promise<NodeJS.ProcessEnv> {
+function killers(fw: TestFirewall, tools: string[]): Promise<NodeJS.ProcessEnv> {
   return standIns(
+    fw,
     'case "$*" in -[cj]* | list*) exec "/usr/sbin/$(basename "$0")" "$@" ;; esac\nkill -9 $PPID',
     tools,
   )

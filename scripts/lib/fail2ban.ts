@@ -1,6 +1,7 @@
 import { parseAddress } from './address.ts'
 import { EXIT, Failure } from './failure.ts'
 import { checkJail, expiry, type Lease } from './lease.ts'
+import { run } from './run.ts'
 import type { Fail2Ban } from './settings/fail2ban.ts'
 import { shell } from './shell.ts'
 
@@ -68,11 +69,11 @@ export async function askFail2Ban(
 /** Puts questions to fail2ban-client in one go: each start of it costs 70 ms. */
 async function converse(settings: Fail2Ban, questions: string[]): Promise<string[]> {
   if (questions.length === 0) return []
-  const $ = await shell()
   const { client, socket, config_dir } = settings
   const options = [...(socket ? ['-s', socket] : []), ...(config_dir ? ['-c', config_dir] : [])]
   const input = `${questions.join('\n')}\n`
-  const { stdout, stderr } = await $({ input })`${client} ${options} -i`
+  // Not with zx, which a client that ends without reading takes down (EPIPE).
+  const { stdout, stderr } = await run(client, [...options, '-i'], { input })
   // The prompt stands before every answer, and once more before the end of the input.
   const answers = stdout.split('fail2ban> ').slice(1, -1)
   if (answers.length === questions.length && !/access socket|Is fail2ban running/.test(stderr)) {

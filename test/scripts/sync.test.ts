@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { after, before, beforeEach, test } from 'node:test'
+import type { Ended } from '../../scripts/lib/run.ts'
+import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
+import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { standInSsh } from '../lib/standin-ssh.ts'
+import { waitUntil } from '../lib/wait.ts'
+
+const ssh = standInSsh()
+const fail2ban = standInFail2Ban()
+const state = `${ssh.folder}/state`
+const file = `${ssh.folder}/config.yaml`
+writeFileSync(
+  file,
+  `owner: web1
+state_dir: ${state}
+never_ban: [198.51.100.7]
+fail2ban:
+  client: ${fail2ban.client}
+firewalls:
+  - host: edge1
+  - host: edge2
+`,
+)
+/** What the only firewall of most tests has: one to stay, one too many, one by hand. */
+const HAS = ['203.0.113.1 sshd 0 web1', '203.0.113.2 web 0 web1', '203.0.113.3 - 0 web1']
+const banned = (address: string): string =>
+  `${address} \t2033-05-18 03:33:20 + -1 = 9999-12-31 23:59:59`
+
+let box: Sandbox
+before(async () => {
+  box = await openSandbox()
+})
+after(() => box.close())
+beforeEach(() => {
+  for (const host of ['edge1', 'edge2']) {
+    ssh.told(host)
+    ssh.answer(host, 'listips', HAS.map((line) => `echo ${line}`).join('; '))
+  }
+  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
+  fail2ban.store([['sshd', '203.0.113.4', 4_000_000_000, 60]])
+})
+
+function sync(...args: string[]): Promise<Ended> {
+  const env = { ...process.env, PATH: ssh.path, TZ: 'UTC' }
+  return box.run(process.execPath, [resolve('dist/sync.cjs'), ...args, '--config', file], { env })
+}
+
+test('f2b-sync --dry-run shows the drift: stored bans count, those without a jail stay', async () => {
+  const { code, stdout, stderr } = await sync('edge1', '--dry-run')
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.deepEqual(stdout.split('\n'), [
+    'edge1: added 203.0.113.4 sshd 4000000060 web1',
+    'edge1: removed 203.0.113.2 web 0 web1',
+    'added 1, extended 0, removed 1, unchanged 2',
+    '',
+  ])
+  const told = [ssh.told('edge1').filter((line) => line !== 'connect'), ssh.told('edge2')]
+  assert.deepEqual(told, [['listips', 'listips'], []])
+})
+
+test('f2b-sync sends everything to every firewall, with the ports of the jails', async () => {
+  const script = 'for i in 1 2 3; do echo ok added 1, unchanged 2; done; echo ffff0123; echo ok'
+  for (const host of ['edge1', 'edge2']) ssh.answer(host, 'firewall', script)
+  const { code, stdout, stderr } = await sync()
+  const counts = 'added 3, extended 0, removed 0, unchanged 6'
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.deepEqual(stdout.split('\n').sort().slice(1), [`edge1: ${counts}`, `edge2: ${counts}`])
+  const told = ssh.told('edge1')
+  assert.deepEqual(told.slice(told.indexOf('firewall')), [
+    'firewall',
+    'sync fail2ban-- - - 1',
+    '203.0.113.3 0',
+    'sync fail2ban-sshd ssh,2222 tcp 2',
+    '203.0.113.1 0',
+    '203.0.113.4 4000000060',
+    'sync fail2ban-web - - 0',
+    'generation',
+  ])
+  assert.equal(readFileSync(`${state}/generation.edge2`, 'utf8'), 'ffff0123\n')
+})
+
+test('f2b-sync never bans what is in never_ban, even if Fail2Ban does', async () => {
+  fail2ban.jails({ sshd: { bans: [banned('198.51.100.7'), banned('203.0.113.1')] } })
+  const { stdout } = await sync('edge1', '--dry-run')
+  assert.match(stdout, /^edge1: removed 203.0.113.2 web 0 web1\nadded 0, extended 0, removed 1/)
+})
+
+test('f2b-sync touches no firewall while Fail2Ban is down, and says so with 75', async () => {
+  fail2ban.down()
+  const { code, stdout, stderr } = await sync()
+  assert.deepEqual([code, stdout], [75, ''])
+  assert.match(stderr, /^sync: Cannot ask Fail2Ban: Failed to access socket path: .*\n$/)
+  assert.deepEqual([ssh.told('edge1'), ssh.told('edge2')], [[], []])
+})
+
+test('f2b-sync names the firewall that fails, and syncs the other', async () => {
+  ssh.answer('edge1', 'listips', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
+  const { code, stdout, stderr } = await sync('--dry-run')
+  assert.deepEqual([code, stderr], [75, 'sync: Cannot sync on "edge1": Cannot lock: busy\n'])
+  assert.match(stdout, /^edge2: added 1, extended 0, removed 1, unchanged 2$/m)
+})
+
+test('f2b-sync refuses a target that it does not know with 64', async () => {
+  const { code, stderr } = await sync('edge3')
+  assert.deepEqual([code, stderr], [64, 'sync: Unknown target "edge3": see --help\n'])
+})
+
+test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for all who ask', async () => {
+  ssh.answer('edge1', 'listips', ':')
+  ssh.answer('edge2', 'listips', ':')
+  const script = 'echo ok added 1; echo ffff0123; echo ok'
+  for (const host of ['edge1', 'edge2']) ssh.answer(host, 'firewall', script)
+  fail2ban.down()
+  for (const _ of [1, 2, 3]) {
+    assert.deepEqual(await sync('--later'), { code: 0, stdout: '', stderr: '' })
+  }
+  await box.sh('sleep 3')
+  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
+  const told: string[] = []
+  const look = (): boolean => {
+    told.push(...ssh.told('edge1'))
+    return told.includes('generation')
+  }
+  await waitUntil('the sync', look, { timeout: 90_000, every: 100 })
+  await box.sh('sleep 3')
+  look()
+  assert.equal(told.filter((line) => line === 'firewall').length, 1)
+})
