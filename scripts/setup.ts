@@ -57,7 +57,8 @@ const COMMON: Options = {
 
 const CHOICES: Record<string, string[]> = {
   backend: ['auto', 'nftables', 'ipset', 'iptables'],
-  delivery: ['direct', 'queued'],
+  // `queued` needs f2b-deliver, which does not exist yet: a ban would go nowhere.
+  delivery: ['direct'],
   systemd: ['auto', 'yes', 'no'],
 }
 
@@ -86,8 +87,7 @@ f2b-setup server
   --host-key-file FILE the firewall's host key: a known_hosts file, or the line of its
                        /etc/ssh/ssh_host_ed25519_key.pub. Without it the key is fetched with
                        ssh-keyscan and you are asked whether it is the right one
-  --delivery HOW       direct: Fail2Ban's action waits for the firewall; queued: f2b-deliver takes
-                       it there. Left out: as it is, direct at first
+  --delivery HOW       direct: Fail2Ban's action waits for the firewall (the only way so far)
 
 f2b-setup firewall
   --owner NAME         the server that is let in. Without --owner only this machine itself is

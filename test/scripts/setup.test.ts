@@ -47,7 +47,7 @@ test('f2b-setup refuses bad input with one line and the right code, and changes 
     [64, /Cannot set up "fortigate"/, ['fortigate']],
     [64, /One word too many "now"/, ['firewall', 'now']],
     [64, /Unknown option/, ['firewall', '--force']],
-    [64, /--delivery does not belong/, ['firewall', '--delivery', 'queued']],
+    [64, /--delivery does not belong/, ['firewall', '--delivery', 'direct']],
     [64, /--key-file does not belong/, [...SERVER, '--key-file', bad]],
     [64, /--purge goes with --uninstall/, ['firewall', '--purge']],
     [64, /Missing option --key-file/, ['firewall', '--owner', 'web1']],
@@ -200,18 +200,11 @@ test('f2b-setup server writes settings, keys and the known host, and never overw
   assert.equal(readFileSync(`${etc}/id_ed25519.pub`, 'utf8').trim(), own)
 })
 
-test('f2b-setup server --delivery switches with a file that is ours, and with no other', async () => {
-  const local = `${prefix}/etc/fail2ban/action.d/iptables-remote.local`
-  assert.deepEqual(lines(await below(...SERVER, '--delivery', 'queued')), [`created ${local}`])
-  assert.match(readFileSync(local, 'utf8'), /^\[Init\]\ndelivery = queued$/m)
-  assert.deepEqual(lines(await below(...SERVER)), ['nothing to change'])
-  assert.deepEqual(lines(await below(...SERVER, '--delivery', 'direct')), [`removed ${local}`])
-  writeFileSync(local, '[Init]\ntimeout = 9\n')
+test('f2b-setup server refuses a delivery that nothing would take on', async () => {
   const refused = await below(...SERVER, '--delivery', 'queued')
-  assert.equal(refused.code, 78)
-  assert.match(refused.stderr, /iptables-remote\.local: it is not ours: put "delivery = queued"/)
+  assert.equal(refused.code, 64)
+  assert.match(refused.stderr, /^setup: Cannot read --delivery "queued" \(one of direct\)/)
   assert.deepEqual(lines(await below(...SERVER, '--delivery', 'direct')), ['nothing to change'])
-  rmSync(local)
 })
 
 test('--uninstall of either side leaves the other and what is the operator’s; --purge does not', async () => {

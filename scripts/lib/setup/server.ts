@@ -22,7 +22,6 @@ const KNOWN_HOSTS = `${CONFIG_DIR}/known_hosts`
 interface Wish {
   owner: string
   firewalls: Firewall[]
-  delivery: string | undefined
   hostKeyFile: string | undefined
 }
 
@@ -34,7 +33,7 @@ export async function setUpServer(place: Place, values: Values): Promise<void> {
   const remote = wish.firewalls.filter((firewall) => firewall.host !== 'local')
   const hosts = await hostKeys(place, remote, wish.hostKeyFile)
   const items = settings(place, { wish, hosts, remote: remote.length > 0 })
-  await apply([...items, ...fail2banItems(place, wish.delivery)], place)
+  await apply([...items, ...fail2banItems(place)], place)
   if (found) adviseConfig(place, wish, found)
   advise(place, wish, remote)
 }
@@ -47,7 +46,6 @@ function readWish(values: Values): Wish {
   return {
     owner: checkOwner(owner),
     firewalls: readFirewalls(names),
-    delivery: textOption(values, 'delivery'),
     hostKeyFile: textOption(values, 'host-key-file'),
   }
 }
