@@ -52,8 +52,11 @@ export class Books {
   never: Address[] = []
   /** Addresses per jail whose block may have to change. */
   readonly touched = new Map<string, Map<string, Address>>()
-  /** Jails of which so much changed that loading them whole is cheaper. */
-  readonly loads = new Set<string>()
+  /**
+   * Jails of which so much changed that loading them whole is cheaper, with what is to be in them
+   * where that is known without a walk through the ledger.
+   */
+  readonly loads = new Map<string, Entry[] | undefined>()
   /** Jails with a range of a length that their chain did not look for. */
   readonly fresh = new Set<string>()
   /** The latest ends before they were changed, by address and jail. */
@@ -146,11 +149,13 @@ export class Books {
   sync({ jail, naming, leases }: Request & { verb: 'sync' }): string {
     const { owner } = this.#caller
     const wanted = new Map<string, Line>()
+    const known = new Map<string, Address>()
     let refused = 0
     for (const { address, expires } of leases) {
       if (!alive(expires, this.at)) continue
       if (this.#isRefused(address)) refused++
       else keepLongest(wanted, { address: address.text, jail, owner, expires })
+      known.set(address.text, address)
     }
     const difference = this.#ledger.difference(owner, jail, [...wanted.values()], this.at)
     const { changes, added, extended, removed, unchanged } = difference
@@ -158,7 +163,7 @@ export class Books {
     if (wanted.size > 0) this.#name(jail, naming)
     // So much at once is loaded as a whole, and needs no account of each address.
     const whole = changes.length > 1000 && changes.length > unchanged
-    if (whole) this.loads.add(jail)
+    if (whole) this.loads.set(jail, this.#alone(jail) ? entriesOf(wanted, known) : undefined)
     for (const line of changes) {
       this.#put(line, whole)
       if (!whole) this.#touchText(jail, line.address)
@@ -172,6 +177,7 @@ export class Books {
 
   /** Says that an address of a jail may have another end now, or none. */
   touch(jail: string, address: Address): void {
+    if (this.loads.has(jail)) this.loads.set(jail, undefined)
     const addresses = this.touched.get(jail)
     if (addresses) addresses.set(address.text, address)
     else this.touched.set(jail, new Map([[address.text, address]]))
@@ -263,6 +269,14 @@ export class Books {
   /** Rewrites the ledger once most of it is over, so that no churn fills the disk. */
   shrink(): void {
     if (this.#ledger.size > 2 * this.usage.compacted + ROOM) this.compact(-1)
+  }
+
+  /** True if no other owner holds anything in a jail. */
+  #alone(jail: string): boolean {
+    for (const line of this.#ledger.living(this.at)) {
+      if (line.jail === jail && line.owner !== this.#caller.owner) return false
+    }
+    return true
   }
 
   *#mine(jail: string | undefined): Generator<Line> {
@@ -415,6 +429,13 @@ function canonical(text: string): Address | undefined {
   } catch {
     return undefined
   }
+}
+
+function entriesOf(lines: Map<string, Line>, addresses: Map<string, Address>): Entry[] {
+  return [...lines.values()].flatMap(({ address, jail, expires }) => {
+    const parsed = addresses.get(address)
+    return parsed ? [{ address: parsed, jail, expires }] : []
+  })
 }
 
 function keepLongest(lines: Map<string, Line>, line: Line): void {

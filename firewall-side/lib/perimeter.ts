@@ -236,7 +236,12 @@ export class Perimeter {
       for (const address of addresses.values()) this.#addEntry(change, jail, address)
     }
     const whole = chains.filter((chain) => loads.has(chain.jail))
-    if (whole.length > 0) change.load = loadsOf(whole, this.#books.contents().entries)
+    const unknown = whole.filter((chain) => loads.get(chain.jail) === undefined)
+    if (unknown.length > 0) change.load = loadsOf(unknown, this.#books.contents().entries)
+    for (const chain of whole) {
+      const entries = loads.get(chain.jail)
+      if (entries) change.load.push({ chain, entries })
+    }
     return change
   }
 

@@ -223,7 +223,8 @@ test('a sync that changes more than it keeps is loaded as a whole', () => {
   ])
   const text = sync(books, [...leases.slice(1), ['198.51.100.0/24', 0], ['127.0.0.1', 0]])
   assert.equal(text, 'added 1001, extended 0, removed 0, unchanged 0, refused 1')
-  assert.deepEqual([[...books.loads], [...books.fresh]], [['sshd'], ['sshd']])
+  assert.deepEqual([[...books.loads.keys()], [...books.fresh]], [['sshd'], ['sshd']])
+  assert.equal(books.loads.get('sshd')?.length, 1001)
   assert.equal(books.touched.size, 0)
   done(books)
   assert.match(sync(books, leases), /^added 1, extended 0, removed 1, unchanged 1000$/)
@@ -231,6 +232,24 @@ test('a sync that changes more than it keeps is loaded as a whole', () => {
     '10.0.0.0',
     '198.51.100.0/24',
   ])
+  done(books)
+  const other = booksOf('w2', 2000)
+  sync(other, leases)
+  assert.deepEqual([...other.loads], [['sshd', undefined]], 'w1 has leases in it, too')
+  other.revert()
+})
+
+test('what comes after a whole sync in the same batch is not forgotten', () => {
+  const books = booksOf('w3', 2000)
+  const many = Array.from({ length: 1001 }, (_, i): [string, number] => [
+    `10.9.${i >> 8}.${i & 255}`,
+    0,
+  ])
+  sync(books, many, 'batch')
+  assert.equal(books.loads.get('batch')?.length, 1001)
+  unban(books, '10.9.0.1', 'batch')
+  assert.equal(books.loads.get('batch'), undefined)
+  books.revert()
 })
 
 test('a lost ledger begins a generation that each owner has to fill, whole', () => {
