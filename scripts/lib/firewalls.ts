@@ -43,7 +43,7 @@ function firewallTarget(firewall: Firewall): Target {
 
     async stop(call) {
       if (call.dryRun) call.show(`${name}: close the connection`)
-      else if (name !== 'local') await closeConnection(firewall)
+      else if (name !== 'local') await closeConnection(firewall, call.signal)
     },
 
     async check(call) {

@@ -47,8 +47,11 @@ export async function ssh(
     })
     if (options.signal.aborted) throw noAnswer()
     if (ended.code !== TRANSPORT) return ended
-    if (!(await isAlive(firewall, socket))) await connect(firewall, socket, options.signal)
-    else await pause(wait * (0.5 + Math.random()), options.signal)
+    if (!(await isAlive(firewall, socket, options.signal))) {
+      await connect(firewall, socket, options.signal)
+    } else {
+      await pause(wait * (0.5 + Math.random()), options.signal)
+    }
     wait = Math.min(2 * wait, 500)
   }
 }
@@ -56,36 +59,42 @@ export async function ssh(
 /** Opens the shared connection, if it is not open. */
 export async function openConnection(firewall: Firewall, signal: AbortSignal): Promise<void> {
   const socket = socketOf(firewall)
-  if (!existsSync(socket) || !(await isAlive(firewall, socket))) {
+  if (!existsSync(socket) || !(await isAlive(firewall, socket, signal))) {
     await connect(firewall, socket, signal)
   }
 }
 
 /** Closes the shared connection, if there is one. */
-export async function closeConnection(firewall: Firewall): Promise<void> {
+export async function closeConnection(firewall: Firewall, signal: AbortSignal): Promise<void> {
   const socket = socketOf(firewall)
-  if (existsSync(socket)) await run('ssh', ['-S', socket, '-O', 'exit', ...common(firewall)])
+  const args = ['-S', socket, '-O', 'exit', ...common(firewall)]
+  if (existsSync(socket)) await run('ssh', args, { signal })
 }
 
 async function connect(firewall: Firewall, socket: string, signal: AbortSignal): Promise<void> {
   const release = await lock(`${socket}.lock`, 18)
   try {
     // Whoever held the lock before us has opened it; a socket nobody listens on is left from a crash.
-    if (existsSync(socket) && (await isAlive(firewall, socket))) return
+    if (existsSync(socket) && (await isAlive(firewall, socket, signal))) return
     rmSync(socket, { force: true })
     const args = ['-M', '-N', '-f', '-S', socket, '-o', 'ControlPersist=10m']
     // Since 8.5 a master lets go of its caller's pipes; older ones would keep us waiting for them.
     const log = ['-E', `${socket}.log`]
     const ended = await run('ssh', [...args, ...log, ...common(firewall)], { signal })
     if (signal.aborted) throw noAnswer()
+    if (ended.code === 127)
+      throw new Failure(EXIT.config, 'ssh is not there: install openssh-client')
     if (ended.code !== 0) throw refusal(`${socket}.log`)
   } finally {
     release()
   }
 }
 
-function isAlive(firewall: Firewall, socket: string): Promise<boolean> {
-  return run('ssh', ['-S', socket, '-O', 'check', ...common(firewall)]).then((e) => e.code === 0)
+/** Asks the shared connection itself, which may hang like anything else. @throws Failure 75 */
+async function isAlive(firewall: Firewall, socket: string, signal: AbortSignal): Promise<boolean> {
+  const ended = await run('ssh', ['-S', socket, '-O', 'check', ...common(firewall)], { signal })
+  if (signal.aborted) throw noAnswer()
+  return ended.code === 0
 }
 
 /**

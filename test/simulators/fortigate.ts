@@ -18,7 +18,7 @@ export interface Login {
 /** The orders and quotes of three generations of FortiOS, after public samples (peers.md 2.4). */
 export const SSLVPN_FAILED = {
   v5: ({ remip, user = 'N/A', reason = 'sslvpn_login_unknown_user' }: Login) =>
-    `date=2016-06-16 time=08:41:14 devname=Mobipay_Firewall devid=FGTXXXX9999999999 logid=0101039426 type=event subtype=vpn level=alert vd="root" logdesc="SSL VPN login fail" action="ssl-login-fail" tunneltype="ssl-web" tunnelid=0 remip=${remip} tunnelip=(null) user="${user}" group="N/A" dst_host="N/A" reason="${reason}" msg="SSL user failed to logged in"`,
+    `date=2016-06-16 time=08:41:14 devname=fw1 devid=FGT60D0000000000 logid=0101039426 type=event subtype=vpn level=alert vd="root" logdesc="SSL VPN login fail" action="ssl-login-fail" tunneltype="ssl-web" tunnelid=0 remip=${remip} tunnelip=(null) user="${user}" group="N/A" dst_host="N/A" reason="${reason}" msg="SSL user failed to logged in"`,
   v6: ({ remip, user = 'N/A', reason = 'sslvpn_login_unknown_user' }: Login) =>
     `date=2019-05-16 time=10:21:33 logid="0101039426" type="event" subtype="vpn" level="alert" vd="root" eventtime=1558027293 logdesc="SSL VPN login fail" action="ssl-login-fail" tunneltype="ssl-web" tunnelid=0 remip=${remip} user="${user}" group="N/A" dst_host="N/A" reason="${reason}" msg="SSL user failed to logged in"`,
   v7: ({ remip, user = 'N/A', reason = 'sslvpn_login_permission_denied' }: Login) =>
