@@ -11,6 +11,7 @@ import { makeService, question, type Settings } from './lib/reporter/abuseipdb.t
 import { PATIENCE, Reporter } from './lib/reporter/reporter.ts'
 import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
+import { reporterTarget } from './lib/reporter/target.ts'
 import type { Loaded } from './lib/settled.ts'
 import { type Call, loadSection, onEach, runSibling, type Target } from './lib/verbs.ts'
 
@@ -20,11 +21,9 @@ const CLEARS = { name: 'clear', limits: [{ calls: 5, seconds: 86400 }] }
 
 function makeTarget(settings: Settings, reporter: Reporter): Target {
   return {
-    name: 'abuseipdb',
-
-    // The service needs no set-up, and keeps what it was told.
-    async start() {},
-    async stop() {},
+    // What was reported is history: an end of the ban forgets the lease and withdraws nothing. The
+    // service cannot be asked what an account reported; the ledger knows.
+    ...reporterTarget(reporter),
 
     async check(call) {
       const ask = question(settings, 'GET', '/check?ipAddress=127.0.0.1&maxAgeInDays=1')
@@ -32,15 +31,6 @@ function makeTarget(settings: Settings, reporter: Reporter): Target {
       call.say(`the key works; checks left today: ${headers['x-ratelimit-remaining'] ?? 'unknown'}`)
       await reporter.resume(call)
     },
-
-    // What was reported is history: an end of the ban forgets the lease and withdraws nothing.
-    flush: (call) => reporter.flush(call),
-    ban: (call, lease) => reporter.ban(call, lease),
-    unban: (call, address, jail) => reporter.unban(call, address, jail),
-
-    // The service cannot be asked what an account reported; the ledger knows.
-    list: (call) => reporter.leases(call),
-    sync: (call, leases) => reporter.sync(call, leases),
   }
 }
 

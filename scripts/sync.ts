@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Makes the firewalls equal to what Fail2Ban has banned now: whatever went wrong before, one sync
+// Makes all targets equal to what Fail2Ban has banned now: whatever went wrong before, one sync
 // repairs it.
 //
 //   f2b-sync --dry-run
@@ -9,28 +9,33 @@ import { spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { main, textOption, usageFailure, type Values } from './lib/command.ts'
-import { askFail2Ban, type Jail } from './lib/fail2ban.ts'
-import { codeOf, EXIT } from './lib/failure.ts'
-import { firewallTargets } from './lib/firewalls.ts'
-import { formatLease, type Lease, NO_JAIL } from './lib/lease.ts'
+import type { Delivery } from './lib/delivery/control.ts'
+import { isMeant, type Outcome } from './lib/delivery/deliverer.ts'
+import { loadAll, openDelivery } from './lib/delivery/open.ts'
+import { askTruth } from './lib/delivery/truth.ts'
+import { codeOf, EXIT, Failure } from './lib/failure.ts'
+import { quote } from './lib/lease.ts'
 import { lock } from './lib/lock.ts'
-import { type Loaded, loadFirewalls } from './lib/settled.ts'
-import { readLeases } from './lib/sync-input.ts'
-import { type Call, describe, makeCall, onEach, type Target } from './lib/verbs.ts'
+import type { Loaded } from './lib/settled.ts'
+import { describe } from './lib/verbs.ts'
 
 /** How long Fail2Ban may take to answer again, seconds: a restart with many bans, a reboot. */
 const PATIENCE = 600
+
+/** So often Fail2Ban is asked again, where bans do not go through the queue. */
+const ROUNDS = 3
 
 void main({
   name: 'sync',
   help: `Usage: f2b-sync [target...] [options]
 
-Asks Fail2Ban for every ban of every jail that uses iptables-remote and makes the firewalls equal to
+Asks Fail2Ban for every ban of every jail that uses an action of ours, and makes each target equal to
 it. A ban without a jail (f2b-firewall ban without --name) is left alone. Prints per target
-"added N, extended N, removed N, unchanged N".
+"added N, extended N, removed N, unchanged N". Nothing is done while Fail2Ban cannot be asked: bans
+simply run on.
 
-  f2b-sync --dry-run          what is missing, extra or has another end
-  f2b-sync edge1              this firewall only
+  f2b-sync --dry-run          the drift: what is missing, extra or has another end
+  f2b-sync edge1              this target only; also: firewall, or firewall/edge1
 
 Options
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
@@ -50,9 +55,8 @@ Options
 async function run(names: string[], values: Values): Promise<void> {
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   if (values.later) return runLater(given)
-  const loaded = await loadFirewalls(given)
-  const targets = chosen(firewallTargets(loaded), names)
-  const work = () => syncAll(loaded, targets, values)
+  const loaded = await loadAll(given)
+  const work = () => syncAll(loaded, names, values)
   await (values.wait ? patiently(loaded, work) : work())
 }
 
@@ -63,22 +67,49 @@ function runLater(given: string | undefined): void {
   spawn(node, [script, '--wait', ...options], { detached: true, stdio: 'ignore' }).unref()
 }
 
-async function syncAll(loaded: Loaded, targets: Target[], values: Values): Promise<void> {
-  const { config } = loaded
-  const jails = await askFail2Ban(config.fail2ban, config.owner, /\b(banip|f2b-firewall)\b/)
-  const call = { ...makeCall(loaded, values, PATIENCE), namings: namingsOf(jails) }
-  await onEach(targets, 'sync', async (target) => {
-    const counts = await target.sync(call, await wanted(target, call, jails))
-    const name = targets.length > 1 ? `${target.name}: ` : ''
-    call.show(`${name}${describe(counts)}`)
-  })
+async function syncAll(loaded: Loaded, names: string[], values: Values): Promise<void> {
+  const delivery = await openDelivery(loaded, values)
+  try {
+    checkNames(names, await delivery.names())
+    report(await syncTruth(loaded, delivery, { names, dryRun: values['dry-run'] === true }))
+  } finally {
+    await delivery.close()
+  }
 }
 
-/** Everything that Fail2Ban bans, and what somebody banned there by hand without a jail. */
-async function wanted(target: Target, call: Call, jails: Jail[]): Promise<Lease[]> {
-  const byHand = (await target.list(call)).filter((lease) => lease.jail === NO_JAIL)
-  const lines = [...byHand, ...jails.flatMap((jail) => jail.leases)].map(formatLease)
-  return readLeases(lines.join('\n'), call, { 'allow-empty': true }).leases
+/**
+ * Where a ban does not go through the queue, one that arrives between the question and its answer's
+ * use is taken for one that is over. So after something was removed, Fail2Ban is asked once more.
+ */
+async function syncTruth(
+  loaded: Loaded,
+  delivery: Delivery,
+  options: { names: string[]; dryRun: boolean },
+): Promise<Outcome[]> {
+  let first: Outcome[] | undefined
+  for (let round = 1; ; round++) {
+    const mark = await delivery.mark()
+    const outcomes = await delivery.sync(await askTruth(loaded), mark, options)
+    first ??= outcomes
+    const removed = outcomes.some(
+      ({ counts }) => (counts?.removed ?? 0) + (counts?.extended ?? 0) > 0,
+    )
+    if (options.dryRun || !removed || round === ROUNDS) return first
+  }
+}
+
+function report(outcomes: Outcome[]): void {
+  const several = outcomes.length > 1
+  for (const { target, lines, counts } of outcomes) {
+    for (const line of lines) process.stdout.write(`${line}\n`)
+    const name = several ? `${target}: ` : ''
+    if (counts) process.stdout.write(`${name}${describe(counts)}\n`)
+  }
+  const failed = outcomes.flatMap(({ target, failure }) => (failure ? [{ target, failure }] : []))
+  if (failed.length === 0) return
+  const parts = failed.map(({ target, failure }) => `on ${quote(target)}: ${failure.message}`)
+  const worst = Math.max(...failed.map(({ failure }) => failure.code)) as Failure['code']
+  throw new Failure(worst, `Cannot sync ${parts.join('; ')}`)
 }
 
 /**
@@ -102,13 +133,9 @@ async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<voi
   }
 }
 
-function namingsOf(jails: Jail[]): Map<string, { ports: string; protocol: string }> {
-  return new Map(jails.map(({ name, ports, protocol }) => [name, { ports, protocol }]))
-}
-
-function chosen(targets: Target[], names: string[]): Target[] {
-  if (names.length === 0) return targets
-  const unknown = names.find((name) => !targets.some((target) => target.name === name))
-  if (unknown) throw usageFailure(`Unknown target "${unknown}"`)
-  return targets.filter((target) => names.includes(target.name))
+function checkNames(names: string[], known: { sibling: string; target: string }[]): void {
+  const unknown = names.find(
+    (name) => !known.some(({ sibling, target }) => isMeant([name], sibling, target)),
+  )
+  if (unknown !== undefined) throw usageFailure(`Unknown target ${quote(unknown)}`)
 }

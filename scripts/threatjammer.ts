@@ -17,6 +17,7 @@ import {
 import { PATIENCE, Reporter } from './lib/reporter/reporter.ts'
 import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
+import { reporterTarget } from './lib/reporter/target.ts'
 import { makeService, question, type Settings } from './lib/reporter/threatjammer.ts'
 import type { Loaded } from './lib/settled.ts'
 import { type Call, loadSection, onEach, runSibling, type Target } from './lib/verbs.ts'
@@ -28,11 +29,7 @@ const REPORTED = '/v1/denylist/reported/ip'
 
 function makeTarget(settings: Settings, reporter: Reporter): Target {
   return {
-    name: 'threatjammer',
-
-    // The service needs no set-up, and what was reported stays until its time is over.
-    async start() {},
-    async stop() {},
+    ...reporterTarget(reporter),
 
     async check(call) {
       // An answer that is short, whatever the account holds.
@@ -41,16 +38,12 @@ function makeTarget(settings: Settings, reporter: Reporter): Target {
       await reporter.resume(call)
     },
 
-    flush: (call) => reporter.flush(call),
-
     ban(call, lease) {
       // Left out: it has no end of its own. -1 is a ban for ever, and gets the longest time.
       const open = call.values.bantime === undefined && lease.expires === 0
       const expires = open ? reporter.seconds() + settings.ttl : lease.expires
       return reporter.ban(call, { ...lease, expires })
     },
-
-    unban: (call, address, jail) => reporter.unban(call, address, jail),
 
     async list(call) {
       const { query, format } = listQuery(call.values)
@@ -60,8 +53,6 @@ function makeTarget(settings: Settings, reporter: Reporter): Target {
       const there = format ? new Set() : listedAddresses(text)
       return (await reporter.leases(call)).filter(({ address }) => there.has(address.text))
     },
-
-    sync: (call, leases) => reporter.sync(call, leases),
   }
 }
 

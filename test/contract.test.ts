@@ -111,7 +111,9 @@ for (const name of siblings) {
   })
 }
 
-for (const name of names('action.d', '.conf')) {
+const actions = names('action.d', '.conf').filter((name) => name !== 'perimeter-queue')
+
+for (const name of actions) {
   describe(`action.d/${name}.conf`, () => {
     const text = withIncluded(name)
     const section = (title: string): string =>

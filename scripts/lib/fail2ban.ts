@@ -5,13 +5,11 @@ import { run } from './run.ts'
 import type { Fail2Ban } from './settings/fail2ban.ts'
 import { shell } from './shell.ts'
 
-/** A jail that uses one of our actions, with what it has banned now. */
+/** A jail that uses actions of ours, with what it has banned now. */
 export interface Jail {
   name: string
-  /** As the action has them; the firewall blocks these. */
-  ports: string
-  protocol: string
   leases: Lease[]
+  actions: { command: string; ports: string; protocol: string }[]
 }
 
 /** Prints the stored bans: jail, address, when it began, and its seconds. Reads, never writes. */
@@ -29,41 +27,48 @@ for row in db.execute("SELECT jail, ip, timeofban, bantime FROM bips"):
  * After a restart Fail2Ban bans the stored addresses again one by one and lists only those it has
  * got to. So the stored ones count as banned too.
  *
- * @param uses matches the `actionban` of the actions that are meant
+ * @param isOurs tells from an `actionban` whether the action is meant
  * @throws Failure 75 if Fail2Ban cannot be asked now
  */
 export async function askFail2Ban(
   settings: Fail2Ban,
   owner: string,
-  uses: RegExp,
+  isOurs: (command: string) => boolean,
 ): Promise<Jail[]> {
   const ask = (questions: string[]) => converse(settings, questions)
   const [status = '', dbfile = ''] = await ask(['status', 'get dbfile'])
   const names = (/Jail list:\s*(.*)/.exec(status)?.[1] ?? '').split(/,\s*/).filter(Boolean)
   const stored = await storedBans(dbfile, owner)
   const lists = await ask(names.map((name) => `get ${name} actions`))
-  const pairs = names.flatMap((jail, i) =>
-    (lists[i] ?? '')
-      .split('\n')
-      .slice(1)
-      .filter(Boolean)
-      .map((action) => ({ jail, action })),
+  const pairs = names.flatMap((jail, i) => actionsIn(lists[i]).map((action) => ({ jail, action })))
+  const commands = await ask(
+    pairs.map(({ jail, action }) => `get ${jail} action ${action} actionban`),
   )
-  const bans = await ask(pairs.map(({ jail, action }) => `get ${jail} action ${action} actionban`))
-  const ours = pairs.filter((_, i) => uses.test(bans[i] ?? ''))
+  const ours = pairs.filter((_, i) => isOurs(commands[i] ?? ''))
   const details = await ask(
     ours.flatMap(({ jail, action }) => [
       `get ${jail} action ${action} port`,
       `get ${jail} action ${action} protocol`,
-      `get ${jail} banip --with-time`,
     ]),
   )
-  return ours.map(({ jail }, i) => {
-    const [ports = '', protocol = '', banned = ''] = details.slice(3 * i)
-    const now = readBans(checkJail(jail), banned, owner)
-    const waiting = stored.filter((lease) => lease.jail === jail)
-    return { name: jail, ports, protocol, leases: [...now, ...waiting] }
+  const used = [...new Set(ours.map(({ jail }) => jail))]
+  const banned = await ask(used.map((jail) => `get ${jail} banip --with-time`))
+  const actions = ours.map(({ jail, action }, i) => {
+    const at = pairs.findIndex((pair) => pair.jail === jail && pair.action === action)
+    const [ports = '', protocol = ''] = details.slice(2 * i)
+    return { jail, command: commands[at] ?? '', ports, protocol }
   })
+  return used.map((name, i) => {
+    const now = readBans(checkJail(name), banned[i] ?? '', owner)
+    const waiting = stored.filter((lease) => lease.jail === name)
+    const own = actions.flatMap(({ jail, ...action }) => (jail === name ? [action] : []))
+    return { name, leases: [...now, ...waiting], actions: own }
+  })
+}
+
+/** The lines below the first, such as `The jail sshd has the following actions:`. */
+function actionsIn(answer = ''): string[] {
+  return answer.split('\n').slice(1).filter(Boolean)
 }
 
 /** Puts questions to fail2ban-client in one go: each start of it costs 70 ms. */

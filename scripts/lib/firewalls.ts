@@ -1,5 +1,14 @@
 import { existsSync } from 'node:fs'
 import { EXIT, Failure } from './failure.ts'
+import { FirewallChanges } from './firewall-changes.ts'
+import {
+  AnswerReader,
+  failureOf,
+  PERIMETER,
+  printable,
+  refusalOf,
+  type Answer as SessionAnswer,
+} from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
 import { formatLease, type Lease, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
@@ -7,9 +16,6 @@ import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
 import { closeConnection, openConnection, ssh } from './ssh.ts'
 import type { Call, Synced, Target } from './verbs.ts'
-
-/** The program that the firewall's gate reaches through sudo. */
-const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
 
 /** Tells the firewall to keep the ports or protocol that it has. */
 const KEEP = '-'
@@ -29,6 +35,7 @@ function chainOf(jail: string): string {
 
 function firewallTarget(firewall: Firewall): Target {
   const name = firewall.host
+  const changes = new FirewallChanges(firewall)
 
   return {
     name,
@@ -77,6 +84,10 @@ function firewallTarget(firewall: Firewall): Target {
 
     sync: (call, leases) =>
       call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
+
+    change: (call, list) => changes.make(call, list),
+    probe: () => changes.reachable(),
+    close: async () => changes.close(),
   }
 }
 
@@ -128,12 +139,6 @@ async function drift(firewall: Firewall, call: Call, leases: Lease[]): Promise<S
   return counts
 }
 
-interface SessionAnswer {
-  lines: string[]
-  /** What stands behind `ok`. */
-  ok: string
-}
-
 /** Sends `count` operations in a session. @throws Failure for the first that was refused */
 async function session(
   firewall: Firewall,
@@ -144,19 +149,10 @@ async function session(
   const total = operations.length
   const progress = (taken: number): void => call.progress(taken, total)
   const ended = await send(firewall, call, 'firewall', { input: operations, progress })
-  const answers: SessionAnswer[] = []
-  let lines: string[] = []
-  for (const line of ended.stdout.split('\n')) {
-    const [, code, text = ''] = /^error (\d+) (.*)$/.exec(line) ?? []
-    if (code) throw refusal(Number(code), text)
-    if (line === 'ok' || line.startsWith('ok ')) {
-      answers.push({ lines, ok: line.slice(3) })
-      lines = []
-    } else if (line !== '') {
-      lines.push(line)
-    }
-  }
-  if (ended.code !== EXIT.done) throw failureOf(ended)
+  const answers = new AnswerReader().feed(ended.stdout)
+  const refused = answers.find((answer) => answer.error)?.error
+  if (refused) throw refusalOf(refused.code, refused.text)
+  if (ended.code !== EXIT.done) throw failureOf(ended.code, ended.stderr)
   if (answers.length !== count) throw unexpected(`${answers.length} of ${count} answers came`)
   return answers
 }
@@ -169,7 +165,7 @@ async function ask(firewall: Firewall, call: Call, command: string): Promise<str
   }
   call.say(`${firewall.host}: ${command}`)
   const ended = await send(firewall, call, command, {})
-  if (ended.code !== EXIT.done) throw failureOf(ended)
+  if (ended.code !== EXIT.done) throw failureOf(ended.code, ended.stderr)
   return ended.stdout.split('\n').filter((line) => line !== '')
 }
 
@@ -196,19 +192,6 @@ function namingOf(call: Call, jail: string): { ports: string; protocol: string }
   return { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
 }
 
-/** The firewall's own codes and sentence; anything else was not our program that answered. */
-function failureOf({ code, stderr }: Ended): Failure {
-  const line = stderr.trim().split('\n')[0] ?? ''
-  if (line.startsWith('firewall: ')) return refusal(code, line.slice(10))
-  return unexpected(`the firewall side failed with ${code}: ${line || 'no message'}`)
-}
-
-/** What the firewall says about itself, if it is one of ours that speaks. */
-function refusal(code: number, text: string): Failure {
-  const known = Object.values(EXIT).find((value) => value === code && value !== EXIT.done)
-  return known ? new Failure(known, printable(text)) : unexpected(`error ${code}: ${text}`)
-}
-
 function unexpected(text: string): Failure {
   return new Failure(EXIT.unexpected, printable(text))
 }
@@ -218,11 +201,6 @@ function generationIn(lines: string[], dryRun = false): string {
   const [, found] = /^(?:generation )?([0-9a-f]{1,32})$/m.exec(lines.slice(0, 9).join('\n')) ?? []
   if (dryRun || found) return found ?? ''
   throw unexpected(`no generation but ${quote(lines[0] ?? '')}`)
-}
-
-/** Another machine's words as they may stand in our log: one line, no control codes, not endless. */
-function printable(text: string): string {
-  return text.slice(0, 300).replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
 }
 
 function sum(texts: string[]): Synced {

@@ -84,7 +84,7 @@ async function connect(firewall: Firewall, socket: string, signal: AbortSignal):
     if (signal.aborted) throw noAnswer()
     if (ended.code === 127)
       throw new Failure(EXIT.config, 'ssh is not there: install openssh-client')
-    if (ended.code !== 0) throw refusal(`${socket}.log`)
+    if (ended.code !== 0) throw refusal(takeLog(`${socket}.log`))
   } finally {
     release()
   }
@@ -97,13 +97,25 @@ async function isAlive(firewall: Firewall, socket: string, signal: AbortSignal):
   return ended.code === 0
 }
 
+function takeLog(log: string): string {
+  const text = readFileSync(log, 'utf8')
+  rmSync(log, { force: true })
+  return text
+}
+
+/** The arguments of an ssh that has a connection of its own, for a long session. */
+export function ownConnection(firewall: Firewall): string[] {
+  return ['-S', 'none', '-o', 'ControlMaster=no', ...common(firewall)]
+}
+
 /**
  * What to do about a connection that could not be opened. ssh ends with 255 for everything, so its
  * two sentences that mean "refused" have to be known by sight.
+ *
+ * @param said everything that ssh said
  */
-function refusal(log: string): Failure {
-  const text = readFileSync(log, 'utf8').trim()
-  rmSync(log, { force: true })
+export function refusal(said: string): Failure {
+  const text = said.trim()
   const line = text.split('\n').at(-1) ?? ''
   if (/Host key verification failed|host key .* has changed/i.test(text)) {
     return new Failure(

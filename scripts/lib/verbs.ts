@@ -67,7 +67,33 @@ export interface Target {
   list(call: Call): Promise<Lease[]>
   /** After this, this owner's leases (in `call.jail`, if given) are exactly these. */
   sync(call: Call, leases: Lease[]): Promise<Synced>
+  /**
+   * Makes many single changes in order, in as few calls as the target allows and over a connection
+   * that stays open until `close`. Without it `f2b-deliver` uses the verbs above.
+   */
+  change?(call: Call, changes: Change[]): Promise<Changed>
+  /** This owner's leases of no jail, banned by hand: a sync with Fail2Ban keeps them. */
+  byHand?(call: Call): Promise<Lease[]>
+  /** Tells in a moment, and at no cost, whether the target may be reached. */
+  probe?(call: Call): Promise<boolean>
+  close?(): Promise<void>
 }
+
+/** A single change of many. */
+export type Change =
+  | { verb: 'ban'; lease: Lease }
+  | { verb: 'unban'; address: Address; jail: string }
+
+/** What became of changes. */
+export interface Changed {
+  /** For each that was tried, in order: what was wrong with this one alone, if anything. */
+  results: (Failure | undefined)[]
+  /** Why the others were not tried. */
+  failure?: Failure
+}
+
+/** The target has forgotten everything of ours, as a firewall whose disk was replaced: fill it. */
+export class LostGeneration extends Failure {}
 
 export interface Sibling {
   /** Begins every message and names the configuration section. */

@@ -9,6 +9,7 @@ const COMMANDS = {
   unbanip: 'unbanip',
   'f2b-firewall': 'firewall',
   'f2b-sync': 'sync',
+  'f2b-deliver': 'deliver',
   'f2b-setup': 'setup',
   'f2b-dummy': 'dummy',
 }

@@ -67,8 +67,8 @@ export async function startPrivateFail2ban(jail: string, actions: string[]) {
 function configure(directory: string, jail: string, actions: string[]): void {
   const write = (name: string, text: string) => writeFileSync(join(directory, name), text)
   for (const folder of ['action.d', 'filter.d']) mkdirSync(join(directory, folder))
-  for (const action of actions) {
-    const file = `${action.split('[')[0]}.conf`
+  const files = actions.map((action) => `${action.split('[')[0]}.conf`)
+  for (const file of [...files, 'perimeter-queue.conf']) {
     copyFileSync(join(ACTIONS, file), join(directory, 'action.d', file))
   }
   const at = (name: string) => join(directory, name)

@@ -58,7 +58,7 @@ test('f2b-sync --dry-run shows the drift: stored bans count, those without a jai
     '',
   ])
   const told = [ssh.told('edge1').filter((line) => line !== 'connect'), ssh.told('edge2')]
-  assert.deepEqual(told, [['listips', 'listips'], []])
+  assert.deepEqual(told, [['listips fail2ban--', 'listips'], []])
 })
 
 test('f2b-sync sends everything to every firewall, with the ports of the jails', async () => {

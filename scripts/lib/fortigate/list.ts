@@ -68,6 +68,17 @@ export class BlockList {
     })
   }
 
+  /** Enters and takes out many leases in one go; those of a `lease` that is RELEASED go. */
+  async change(lines: Line[]): Promise<void> {
+    await this.#locked((ledger) => {
+      for (const line of lines) {
+        const known = line.expires === RELEASED ? !heldBy(ledger, line) : covers(ledger, line)
+        if (!known) ledger.put(line)
+      }
+      ledger.commit()
+    })
+  }
+
   /** Makes an owner's leases (in one jail, or in all) exactly these. */
   async become(owner: string, jail: string | undefined, leases: Lease[]): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))

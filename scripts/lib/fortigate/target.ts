@@ -1,12 +1,15 @@
 import { parseAddress } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { formatLease, type Lease } from '../lease.ts'
-import type { Line } from '../ledger.ts'
+import { type Line, RELEASED } from '../ledger.ts'
 import { lock } from '../lock.ts'
 import type { Fortigate } from '../settings/fortigate.ts'
-import type { Call, Target } from '../verbs.ts'
+import type { Call, Change, Target } from '../verbs.ts'
 import { BlockList, BY_HAND } from './list.ts'
 import type { Device } from './push.ts'
+
+/** More changes than this go to the device as a snapshot of the list. */
+const SNAPSHOT = 8
 
 /**
  * The list file as a target, and the device behind it if push is configured. The file is written
@@ -62,7 +65,26 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
       await mirror.refresh(call)
       return counts
     },
+
+    async change(call, changes) {
+      const lines = changes.map((change) => lineOf(change, call.owner))
+      await list.change(lines)
+      if (lines.length > SNAPSHOT) await mirror.refresh(call)
+      else for (const { address } of lines) await mirror.follow(call, address)
+      return { results: changes.map(() => undefined) }
+    },
+
+    // Without the lines that a person wrote: they would become ours.
+    async byHand(call) {
+      const own = list.living().filter(({ owner, jail }) => owner === call.owner && jail === '-')
+      return own.flatMap((line) => ours(line, call))
+    },
   }
+}
+
+function lineOf(change: Change, owner: string): Line {
+  if (change.verb === 'ban') return { ...change.lease, address: change.lease.address.text }
+  return { address: change.address.text, jail: change.jail, owner, expires: RELEASED }
 }
 
 /** What the device shows of the list, where push is configured; else every verb does nothing. */

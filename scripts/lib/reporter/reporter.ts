@@ -5,7 +5,7 @@ import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import { lock, tryLock } from '../lock.ts'
-import type { Call, Synced } from '../verbs.ts'
+import type { Call, Change, Changed, Synced } from '../verbs.ts'
 import { Book } from './book.ts'
 import { type Answer, type Ask, send } from './http.ts'
 import {
@@ -72,6 +72,30 @@ export class Reporter {
     if (due) await push(this, call, { patience: PATIENCE.single, only: 'withdrawal' })
   }
 
+  /** Remembers many changes under one lock, and tells them in as few calls as there can be. */
+  async change(call: Call, changes: Change[]): Promise<Changed> {
+    const results = changes.map((change) => {
+      const range = change.verb === 'ban' && !isSingle(change.lease.address)
+      return range ? new Failure(EXIT.input, 'a range cannot be reported') : undefined
+    })
+    const due = await this.locked(call, (book, pace) => {
+      for (const [i, change] of changes.entries()) if (!results[i]) this.#note(book, call, change)
+      const kinds = ['report', 'withdrawal'] as const
+      return kinds.filter((kind) => isTime(pace, kind, this.clock.now()))
+    })
+    for (const only of due) await push(this, call, { patience: PATIENCE.single, only })
+    return { results }
+  }
+
+  #note(book: Book, call: Call, change: Change): void {
+    if (change.verb === 'ban') {
+      if (isPublic(change.lease.address)) book.want(lineOf(change.lease), this.seconds())
+    } else if (isPublic(change.address)) {
+      const line = { address: change.address.text, jail: change.jail, owner: call.owner }
+      book.release(line, this.seconds())
+    }
+  }
+
   /** Withdraws what this owner reported, or what its jail `call.jail` did. */
   async flush(call: Call): Promise<void> {
     await this.sync(call, [])
@@ -98,6 +122,16 @@ export class Reporter {
       Array.from(book.wanted.living(now)).filter(
         ({ address, jail, owner }) =>
           owner === call.owner && jail === (call.jail ?? jail) && book.isReported(address, now),
+      ),
+    )
+    return lines.map((line) => ({ ...line, address: parseAddress(line.address) }))
+  }
+
+  /** This owner's leases of `call.jail`, whether the service was told about them or not. */
+  async wanted(call: Call): Promise<Lease[]> {
+    const lines = await this.locked(call, (book) =>
+      Array.from(book.wanted.living(this.seconds())).filter(
+        ({ jail, owner }) => owner === call.owner && jail === call.jail,
       ),
     )
     return lines.map((line) => ({ ...line, address: parseAddress(line.address) }))

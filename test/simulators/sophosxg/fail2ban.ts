@@ -46,9 +46,11 @@ export async function inFail2ban(
 
 function writeConfiguration(world: World, dir: string): void {
   for (const kind of ['action.d', 'filter.d']) mkdirSync(join(dir, kind), { recursive: true })
-  copyFileSync(join(ROOT, 'action.d/sophosxg.conf'), join(dir, 'action.d/sophosxg.conf'))
+  for (const name of ['sophosxg.conf', 'perimeter-queue.conf']) {
+    copyFileSync(join(ROOT, 'action.d', name), join(dir, 'action.d', name))
+  }
   const command = `${process.execPath} ${world.script}`
-  const local = `[Init]\nsophosxg = env FAIL2BAN_PERIMETER_CONFIG=${world.configure()} ${command}\n`
+  const local = `[Init]\nsophosxg = env FAIL2BAN_PERIMETER_CONFIG=${world.configure()} ${command}\nsync = true\n`
   writeFileSync(join(dir, 'action.d/sophosxg.local'), local)
   writeFileSync(
     join(dir, 'filter.d/none.conf'),

@@ -1,0 +1,60 @@
+import { type Address, checkBannable, parseAddress } from '../address.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { checkJail, expiry, parseExpires, quote } from '../lease.ts'
+import { parsePorts, parseProtocols } from '../ports.ts'
+import type { Config } from '../settings/schema.ts'
+import { wordsOf } from './queue.ts'
+
+/** Ports and protocol as a jail has them. */
+export interface Naming {
+  ports: string
+  protocol: string
+}
+
+/** What a line of a queue asks for. */
+export type Operation =
+  | { verb: 'ban'; address: Address; jail: string; expires: number; naming: Naming | undefined }
+  | { verb: 'unban'; address: Address; jail: string }
+
+/**
+ * Reads what an action line wrote: `ban|<ip>|<jail>|<time>|<bantime>[|<ports>|<protocol>]|.` or
+ * `unban|<ip>|<jail>|.`
+ *
+ * @param never what may never be banned
+ * @returns undefined for a line that a full disk cut off: whoever wrote it was told
+ * @throws Failure 65 for a line that can never work
+ */
+export function parseOperation(
+  line: string,
+  never: Address[],
+  prefixes: Config['min_prefix'],
+): Operation | undefined {
+  const words = wordsOf(line)
+  if (!words) return undefined
+  const [verb, ip = '', name = '', ...rest] = words
+  const address = parseAddress(ip)
+  const jail = checkJail(name)
+  if (verb === 'unban' && rest.length === 0) return { verb, address, jail }
+  const [time = '', bantime = '', ports, protocol] = rest
+  if (verb !== 'ban' || (rest.length !== 2 && rest.length !== 4)) {
+    throw new Failure(EXIT.input, `Cannot read the line ${quote(line)}`)
+  }
+  checkBannable(address, never, prefixes)
+  const naming = ports === undefined ? undefined : readNaming(ports, protocol ?? '')
+  return { verb, address, jail, expires: readEnd(time, bantime), naming }
+}
+
+/** Ports and protocol without the blanks that a jail may write them with. @throws Failure 65 */
+export function readNaming(ports: string, protocol: string): Naming {
+  const naming = { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
+  parsePorts(naming.ports)
+  parseProtocols(naming.protocol)
+  return naming
+}
+
+function readEnd(time: string, bantime: string): number {
+  if (!/^\d{1,12}(\.\d{1,9})?$/.test(time) || !/^(-1|\d{1,10})$/.test(bantime)) {
+    throw new Failure(EXIT.input, `Cannot read the times ${quote(time)} and ${quote(bantime)}`)
+  }
+  return parseExpires(String(expiry(Number(time), Number(bantime))))
+}

@@ -1,0 +1,112 @@
+import { connect } from 'node:net'
+import { EXIT, Failure } from './failure.ts'
+import { printable, refusalOf, Session } from './firewall-session.ts'
+import { knownGeneration, rememberGeneration } from './generations.ts'
+import { run } from './run.ts'
+import type { Firewall } from './settings/firewalls.ts'
+import { type Call, type Change, type Changed, LostGeneration } from './verbs.ts'
+
+/** Milliseconds for the other side to take a connection. */
+const REACH = 2_000
+
+/** Many changes of one firewall through a session that is kept open. */
+export class FirewallChanges {
+  readonly #firewall: Firewall
+  #session: Session | undefined
+  /** Where its SSH server listens, as ssh itself reads its configuration. */
+  #address: { host: string; port: number } | undefined
+
+  constructor(firewall: Firewall) {
+    this.#firewall = firewall
+  }
+
+  /** @throws LostGeneration if the firewall has forgotten our leases */
+  async make(call: Call, changes: Change[]): Promise<Changed> {
+    try {
+      const session = await this.#open(call)
+      const answers = await session.ask(
+        changes.map((change) => wordsOf(call, change)),
+        call.signal,
+      )
+      const results = answers.map(({ error }) => error && refusalOf(error.code, error.text))
+      const trouble = results.findIndex((result) => result && !isItsOwn(result))
+      if (trouble >= 0)
+        return { results: results.slice(0, trouble), failure: results[trouble] as Failure }
+      if (answers.length === changes.length) return { results }
+      return { results, failure: new Failure(EXIT.temporary, 'the session ended') }
+    } catch (error) {
+      this.close()
+      if (!(error instanceof Failure) || error instanceof LostGeneration) throw error
+      return { results: [], failure: error }
+    }
+  }
+
+  /** False if nobody listens there. What stands behind a jump host cannot be told. */
+  async reachable(): Promise<boolean> {
+    this.#address ??= await addressOf(this.#firewall)
+    const { host, port } = this.#address
+    if (host === '') return true
+    return await new Promise((resolve) => {
+      const socket = connect({ host, port, timeout: REACH })
+      const end = (answer: boolean) => (): void => {
+        socket.destroy()
+        resolve(answer)
+      }
+      socket.on('connect', end(true)).on('error', end(false)).on('timeout', end(false))
+    })
+  }
+
+  close(): void {
+    this.#session?.close()
+    this.#session = undefined
+  }
+
+  async #open(call: Call): Promise<Session> {
+    if (this.#session?.isOpen) return this.#session
+    const session = new Session(this.#firewall, call.owner)
+    this.#session = session
+    const [answer] = await session.ask(['generation'], call.signal)
+    const generation = answer?.lines[0] ?? ''
+    if (!/^[0-9a-f]{1,32}$/.test(generation)) {
+      const said = answer?.error ? answer.error.text : generation
+      throw new Failure(EXIT.unexpected, `no generation but "${printable(said)}"`)
+    }
+    const known = knownGeneration(call.config.state_dir, this.#firewall.host)
+    if (known === undefined) {
+      rememberGeneration(call.config.state_dir, this.#firewall.host, generation)
+    } else if (known !== generation) {
+      throw new LostGeneration(EXIT.temporary, 'lost generation: the firewall began anew')
+    }
+    return session
+  }
+}
+
+/** The operation of a session that a change is. */
+function wordsOf(call: Call, change: Change): string {
+  if (change.verb === 'unban') return `unban fail2ban-${change.jail} ${change.address.text}`
+  const { address, jail, expires } = change.lease
+  const { ports = '-', protocol = '-' } = call.namings?.get(jail) ?? {}
+  return `ban fail2ban-${jail} ${address.text} ${ports} ${protocol} ${expires}`
+}
+
+/** True if the firewall refuses this very change, and not to work at all. */
+function isItsOwn(failure: Failure): boolean {
+  return failure.code === EXIT.input || failure.code === EXIT.refused || failure.code === EXIT.usage
+}
+
+async function addressOf(firewall: Firewall): Promise<{ host: string; port: number }> {
+  if (firewall.host === 'local') return { host: '', port: 0 }
+  const port = firewall.port ? ['-p', String(firewall.port)] : []
+  const { stdout } = await run('ssh', ['-G', ...port, '--', firewall.host])
+  const settings = new Map(stdout.split('\n').map((line) => splitWord(line)))
+  const direct = !settings.has('proxyjump') && !settings.has('proxycommand')
+  return {
+    host: direct ? (settings.get('hostname') ?? '') : '',
+    port: Number(settings.get('port') ?? 22),
+  }
+}
+
+function splitWord(line: string): [string, string] {
+  const at = line.indexOf(' ')
+  return [line.slice(0, at), line.slice(at + 1)]
+}

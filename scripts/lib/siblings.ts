@@ -1,0 +1,73 @@
+import { sectionOf } from './reporter/section.ts'
+import { openReporter } from './reporter/target.ts'
+import type { Config } from './settings/schema.ts'
+import type { Loaded } from './settled.ts'
+import type { Target } from './verbs.ts'
+
+/** A sibling as those who serve all of them see it: `f2b-deliver`, `f2b-sync` and `f2b-status`. */
+export interface Kind {
+  /** Its name: of its queue, and before its targets where they could be confused. */
+  name: string
+  /** The section of the configuration that it has its targets in. */
+  section: keyof Config
+  /** Tells from an `actionban`, as Fail2Ban shows it, whether it goes here. */
+  uses: RegExp
+  targets(loaded: Loaded): Promise<Target[]>
+}
+
+/** Each is loaded when it is configured: a server with firewalls only needs no XML. */
+export const KINDS: Kind[] = [
+  {
+    name: 'firewall',
+    section: 'firewalls',
+    uses: usesOf('firewall', 'banip|f2b-firewall'),
+    targets: async (loaded) => (await import('./firewalls.ts')).firewallTargets(loaded),
+  },
+  {
+    name: 'sophosxg',
+    section: 'sophosxg',
+    uses: usesOf('sophosxg', 'f2b-sophosxg'),
+    targets: async ({ config }) =>
+      (await import('./sophosxg/target.ts')).sophosTargets(config.sophosxg),
+  },
+  {
+    name: 'fortigate',
+    section: 'fortigate',
+    uses: usesOf('fortigate', 'f2b-fortigate'),
+    targets: async ({ config }) => {
+      const { fortigateTarget } = await import('./fortigate/target.ts')
+      return config.fortigate ? [fortigateTarget(config.fortigate, false)] : []
+    },
+  },
+  {
+    name: 'threatjammer',
+    section: 'threatjammer',
+    uses: usesOf('threatjammer', 'f2b-threatjammer'),
+    targets: async (loaded) => {
+      const { makeService } = await import('./reporter/threatjammer.ts')
+      return openReporter(makeService(sectionOf(loaded, 'threatjammer')), loaded)
+    },
+  },
+  {
+    name: 'abuseipdb',
+    section: 'abuseipdb',
+    uses: usesOf('abuseipdb', 'f2b-abuseipdb'),
+    targets: async (loaded) => {
+      const { makeService } = await import('./reporter/abuseipdb.ts')
+      return openReporter(makeService(sectionOf(loaded, 'abuseipdb')), loaded)
+    },
+  },
+]
+
+/** Those that the configuration has. */
+export function configuredKinds(config: Config): Kind[] {
+  return KINDS.filter(({ section }) => {
+    const value = config[section]
+    return Array.isArray(value) ? value.length > 0 : value !== undefined
+  })
+}
+
+/** The command of a direct delivery, or the queue of the other. */
+function usesOf(name: string, commands: string): RegExp {
+  return new RegExp(`(^|[\\s/"])(${commands})["\\s]|/${name}"`)
+}
