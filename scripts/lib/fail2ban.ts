@@ -60,7 +60,8 @@ export async function askFail2Ban(
   })
   return used.map((name, i) => {
     const now = readBans(checkJail(name), banned[i] ?? '', owner)
-    const waiting = stored.filter((lease) => lease.jail === name)
+    const known = new Set(now.map(({ address }) => address.text))
+    const waiting = stored.filter((one) => one.jail === name && !known.has(one.address.text))
     const own = actions.flatMap(({ jail, ...action }) => (jail === name ? [action] : []))
     return { name, leases: [...now, ...waiting], actions: own }
   })

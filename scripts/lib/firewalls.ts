@@ -86,6 +86,7 @@ function firewallTarget(firewall: Firewall): Target {
       call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
 
     change: (call, list) => changes.make(call, list),
+    keep: (call) => changes.keep(call),
     probe: () => changes.reachable(),
     close: async () => changes.close(),
   }

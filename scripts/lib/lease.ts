@@ -38,13 +38,14 @@ export function parseExpires(text: string): number {
 }
 
 /**
- * When a ban ends.
+ * When a ban ends. Fail2Ban cuts fractions off wherever it tells the time of a ban but in `<time>`:
+ * so do we, or every sync would find another end than the ban had.
  *
  * @param began epoch seconds, fractions allowed (Fail2Ban's `<time>`)
  * @param seconds ban time (Fail2Ban's `<bantime>`); negative means never
  */
 export function expiry(began: number, seconds: number): number {
-  return seconds < 0 ? 0 : Math.ceil(began + seconds)
+  return seconds < 0 ? 0 : Math.floor(began) + seconds
 }
 
 /** Now, in whole epoch seconds. */

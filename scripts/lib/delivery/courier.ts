@@ -21,6 +21,9 @@ const PAUSE = { first: 500, longest: 30_000, look: 1_000 }
 /** Seconds for which a change that the target refuses is tried again, and between two such tries. */
 const REFUSED = { patience: 600, again: 10 }
 
+/** Milliseconds between two exchanges that only keep the connection, and notice its end. */
+const KEEP = 15_000
+
 /** Milliseconds after which the state of a target is written again, if it has changed. */
 const KEEP_STATE = 5_000
 
@@ -61,6 +64,11 @@ export class Courier {
   #wake: () => void = () => {}
   #stopping = new AbortController()
   #stateKept = 0
+  #told: { changes: number; ms: number; timer: NodeJS.Timeout | undefined } = {
+    changes: 0,
+    ms: 0,
+    timer: undefined,
+  }
 
   constructor(options: CourierOptions) {
     const { sibling, target, directory } = options
@@ -90,13 +98,31 @@ export class Courier {
 
   /** Delivers as long as there is something, and then waits for more; ends with `stop`. */
   async follow(): Promise<void> {
+    let works = await this.#keep()
     while (!this.#stopping.signal.aborted) {
-      if (this.#pending.size === 0) await this.#nextWake()
-      else if (!(await this.deliver())) await this.#pause()
+      if (!works) await this.#pause()
+      else if (this.#pending.size === 0) await this.#nextWake()
+      works = this.#pending.size > 0 ? await this.deliver() : await this.#keep()
     }
     await this.#turn
     this.#keepState(true)
     await this.target.close?.()
+  }
+
+  /** Opens the connection before the first ban needs it, and fills a target that lost everything. */
+  async #keep(): Promise<boolean> {
+    if (!this.target.keep || this.#stopping.signal.aborted) return true
+    return await this.#inTurn(async () => {
+      try {
+        await this.target.keep?.(this.#call(DEADLINE.batch))
+        this.#succeeded()
+        return true
+      } catch (error) {
+        if (error instanceof LostGeneration && !(await this.#refill([])).failure) return true
+        this.#failed(error)
+        return false
+      }
+    })
   }
 
   /** Ends `follow` after the batch that is under way. */
@@ -190,16 +216,30 @@ export class Courier {
     this.#putBack(again)
     if (failure) this.#failed(failure)
     else this.#succeeded()
-    const done = batch.length - again.length
-    if (done > 0) {
-      const { sibling, target, log } = this.#options
-      log.info('delivered', {
-        target: `${sibling}/${target.name}`,
-        changes: done,
-        ms: Date.now() - began,
-      })
-    }
+    this.#tell(batch.length - again.length, Date.now() - began)
     return failure
+  }
+
+  /** Logs what was delivered: at once, but in a flood a line a second. */
+  #tell(changes: number, ms: number): void {
+    const told = this.#told
+    told.changes += changes
+    told.ms = Math.max(told.ms, ms)
+    if (told.timer || told.changes === 0) return
+    const say = (): void => {
+      if (told.changes > 0) {
+        const { sibling, target, log } = this.#options
+        const about = { target: `${sibling}/${target.name}`, changes: told.changes, ms: told.ms }
+        log.info('delivered', about)
+      }
+      told.changes = 0
+      told.ms = 0
+    }
+    say()
+    told.timer = setTimeout(() => {
+      told.timer = undefined
+      say()
+    }, 1_000).unref()
   }
 
   /** What the target must be told so that it has the lease until `wanted`. */
@@ -359,7 +399,8 @@ export class Courier {
     let timer: NodeJS.Timeout | undefined
     await new Promise<void>((resolve) => {
       this.#wake = resolve
-      if (this.#refused.size > 0) timer = setTimeout(resolve, REFUSED.again * 1000)
+      const wait = this.#refused.size > 0 ? REFUSED.again * 1000 : KEEP
+      timer = setTimeout(resolve, wait)
     })
     clearTimeout(timer)
     this.#wake = () => {}
