@@ -88,7 +88,9 @@ export class Reader {
 
   #syncLine(sync: Incomplete, line: string): void {
     sync.missing--
-    if (!sync.failure) sync.request.leases.push(parseSyncLine(line))
+    if (!sync.failure) {
+      sync.request.leases.push(parseSyncLine(line, sync.request.jail))
+    }
   }
 }
 

@@ -74,7 +74,8 @@ export function formatLease(lease: Lease): string {
  * @throws Failure 65
  */
 export function parseLease(line: string, owner: string): Lease {
-  const [address = '', jail = '', expires = '', named, ...rest] = line.trim().split(/[ \t]+/)
+  // Most lines have one blank between their words: a regular expression would cost more than all else.
+  const [address = '', jail = '', expires = '', named, ...rest] = words(line)
   if (rest.length > 0) throw new Failure(EXIT.input, 'Cannot read lease: more than four words')
   if (named !== undefined) checkOwner(named)
   return {
@@ -83,6 +84,11 @@ export function parseLease(line: string, owner: string): Lease {
     expires: parseExpires(expires),
     owner,
   }
+}
+
+function words(line: string): string[] {
+  const plain = line.split(' ')
+  return plain.includes('') || line.includes('\t') ? line.trim().split(/[ \t]+/) : plain
 }
 
 /** A value as it may stand in a message: quoted, one line, not endless. */
