@@ -1,10 +1,5 @@
-import {
-  type Address,
-  checkBannable,
-  isSingle,
-  parseAddress,
-  whyNever,
-} from '../../scripts/lib/address.ts'
+import { type Address, checkBannable, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import { bannable } from '../../scripts/lib/bannable.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
@@ -130,18 +125,23 @@ export class Books {
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
-  flush(jail: string | undefined): void {
+  /** @returns how many leases were given back */
+  flush(jail: string | undefined, but?: ReadonlySet<string>): number {
     const { owner } = this.#caller
-    const lines = [...this.#mine(jail)]
+    const lines = [...this.#mine(jail)].filter((line) => !but?.has(line.jail))
     for (const line of lines) {
       this.#put({ ...line, expires: RELEASED })
       this.#touchText(line.jail, line.address)
     }
     for (const [name, owners] of [...this.#register.chains]) {
-      if ((jail === undefined || jail === name) && owners.has(owner)) this.#unname(name)
+      if (jail !== undefined && jail !== name) continue
+      if (owners.has(owner) && !but?.has(name)) this.#unname(name)
     }
     if (jail === undefined) this.#markSynced()
-    this.log.push(`${owner} flush ${jail ?? 'all jails'}: ${lines.length} leases`)
+    if (but && lines.length === 0) return 0
+    const what = jail ?? (but ? 'all other jails' : 'all jails')
+    this.log.push(`${owner} flush ${what}: ${lines.length} leases`)
+    return lines.length
   }
 
   list(jail: string | undefined): string[] {
@@ -409,6 +409,7 @@ export class Books {
 
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */
   #wanted(leases: Entry[]): { wanted: Entry[]; refused: number } {
+    const mayBan = bannable(this.never, this.#config.min_prefix)
     const wanted = new Map<string, Entry>()
     let refused = 0
     for (const lease of leases) {
@@ -416,8 +417,8 @@ export class Books {
       if (!alive(expires, this.at)) continue
       const known = wanted.get(address.text)
       if (known) known.expires = later(known.expires, expires)
-      else if (whyNever(address, this.never, this.#config.min_prefix)) refused++
-      else wanted.set(address.text, lease)
+      else if (mayBan(address)) wanted.set(address.text, lease)
+      else refused++
     }
     return { wanted: [...wanted.values()], refused }
   }

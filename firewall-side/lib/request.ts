@@ -10,7 +10,9 @@ import { jailOf } from './names.ts'
 export type Request =
   | { verb: 'ban'; jail: string; address: Address; naming: Naming; expires: number }
   | { verb: 'unban'; jail: string; address: Address }
-  | { verb: 'flush' | 'list'; jail: string | undefined }
+  | { verb: 'list'; jail: string | undefined }
+  /** Without a jail: all, `but` those. */
+  | { verb: 'flush'; jail: string | undefined; but?: ReadonlySet<string> }
   | { verb: 'check' | 'generation' }
   | { verb: 'sync'; jail: string; naming: Naming; leases: Entry[] }
 
@@ -40,7 +42,7 @@ export function parseCommand(line: string): Request {
 export function parseLine(line: string): Request & { count?: number } {
   const [word = '', ...rest] = split(line)
   if (word === 'sync') return parseSync(rest)
-  if (!['ban', 'unban', 'flush', 'list', 'generation'].includes(word)) {
+  if (!['ban', 'unban', 'flush', 'flushrest', 'list', 'generation'].includes(word)) {
     throw new Failure(EXIT.usage, `Unknown operation ${quote(word)}`)
   }
   return parseWords(word, rest)
@@ -66,6 +68,7 @@ function parseWords(verb: string, words: string[]): Request {
     unban: [2, 2],
     list: [0, 1],
     flush: [0, 1],
+    flushrest: [0, 0],
     check: [0, 0],
     generation: [0, 0],
   }[verb] ?? [0, 0]
@@ -73,6 +76,7 @@ function parseWords(verb: string, words: string[]): Request {
     throw new Failure(EXIT.usage, `Wrong number of words for ${verb}`)
   }
   if (verb === 'check' || verb === 'generation') return { verb }
+  if (verb === 'flushrest') return { verb: 'flush', jail: undefined, but: new Set() }
   if (verb === 'list' || verb === 'flush') return { verb, jail: chain && jailOf(chain) }
   const jail = jailOf(chain ?? '')
   const parsed = parseAddress(address ?? '')

@@ -1,4 +1,4 @@
-import { whyNever } from './address.ts'
+import { bannable } from './bannable.ts'
 import type { Values } from './command.ts'
 import { EXIT, Failure, messageOf } from './failure.ts'
 import { alive, type Lease, later, now, parseLease } from './lease.ts'
@@ -16,7 +16,7 @@ export function readLeases(
   call: Pick<Call, 'config' | 'owner' | 'jail'>,
   values: Values,
 ): { leases: Lease[]; refused: number } {
-  const never = neverBan(call.config.never_ban)
+  const mayBan = bannable(neverBan(call.config.never_ban), call.config.min_prefix)
   const at = now()
   if (values['allow-empty'] !== true && input.trim() === '') {
     throw new Failure(
@@ -33,7 +33,7 @@ export function readLeases(
     if (line === '' || line.startsWith('#')) continue
     const lease = readLine(line, number, call.owner)
     if (call.jail !== undefined && lease.jail !== call.jail) continue
-    if (whyNever(lease.address, never, call.config.min_prefix)) refused++
+    if (!mayBan(lease.address)) refused++
     else if (alive(lease.expires, at)) leases.push(lease)
   }
   return { leases: longest(leases), refused }
