@@ -1,4 +1,10 @@
-import { type Address, checkBannable, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import {
+  type Address,
+  checkBannable,
+  isSingle,
+  keyOf,
+  parseAddress,
+} from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
@@ -410,14 +416,15 @@ export class Books {
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */
   #wanted(leases: Entry[]): { wanted: Entry[]; refused: number } {
     const mayBan = bannable(this.never, this.#config.min_prefix)
-    const wanted = new Map<string, Entry>()
+    const wanted = new Map<string | number, Entry>()
     let refused = 0
     for (const lease of leases) {
       const { address, expires } = lease
       if (!alive(expires, this.at)) continue
-      const known = wanted.get(address.text)
+      const key = keyOf(address)
+      const known = wanted.get(key)
       if (known) known.expires = later(known.expires, expires)
-      else if (mayBan(address)) wanted.set(address.text, lease)
+      else if (mayBan(address)) wanted.set(key, lease)
       else refused++
     }
     return { wanted: [...wanted.values()], refused }

@@ -45,5 +45,5 @@ function lastUpTo(starts: Float64Array, value: number): number {
 
 /** The last address of an IPv4 range. */
 function lastOf(bits: number, prefix: number): number {
-  return bits + 2 ** (32 - prefix) - 1
+  return bits + (prefix === 32 ? 0 : 0xffffffff >>> prefix)
 }

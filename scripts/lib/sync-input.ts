@@ -1,3 +1,4 @@
+import { keyOf } from './address.ts'
 import { bannable } from './bannable.ts'
 import type { Values } from './command.ts'
 import { EXIT, Failure, messageOf } from './failure.ts'
@@ -49,7 +50,7 @@ function readLine(line: string, number: number, owner: string): Lease {
 
 /** One lease for each (address, jail): the one that ends last; jail by jail. */
 export function longest(leases: Lease[]): Lease[] {
-  const jails = new Map<string, Map<string, Lease>>()
+  const jails = new Map<string, Map<string | number, Lease>>()
   for (const lease of leases) {
     const { jail, expires, address } = lease
     let kept = jails.get(jail)
@@ -57,8 +58,9 @@ export function longest(leases: Lease[]): Lease[] {
       kept = new Map()
       jails.set(jail, kept)
     }
-    const known = kept.get(address.text)
-    kept.set(address.text, known ? { ...known, expires: later(known.expires, expires) } : lease)
+    const key = keyOf(address)
+    const known = kept.get(key)
+    kept.set(key, known ? { ...known, expires: later(known.expires, expires) } : lease)
   }
   return [...jails.values()].flatMap((kept) => [...kept.values()])
 }
