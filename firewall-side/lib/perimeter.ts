@@ -143,8 +143,9 @@ export class Perimeter {
     if (request.verb === 'generation') return [this.#books.generation]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
-    if (request.verb === 'flush') this.#books.flush(request.jail)
-    return []
+    if (request.verb !== 'flush') return []
+    const removed = this.#books.flush(request.jail, request.but)
+    return request.but ? [`removed ${removed}`] : []
   }
 
   async #check(): Promise<string[]> {

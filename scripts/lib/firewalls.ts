@@ -99,22 +99,20 @@ async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
 }
 
 /**
- * Sends everything in one session: a `sync` for each jail, and an empty one for each jail of ours
- * that is not among them. If all jails were meant, the firewall's generation is ours from then on.
+ * Sends everything in one session: a `sync` for each jail, and if all jails were meant a flush of
+ * those that are not among them. Then the firewall's generation is ours from then on.
  */
 async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Synced> {
   const jails = byJail(leases)
-  const known = call.jail ? [call.jail] : (await list(firewall, call)).map((lease) => lease.jail)
-  for (const jail of known) if (!jails.has(jail)) jails.set(jail, [])
+  if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
   const input = [...jails].map(([jail, list]) => {
     const { ports, protocol } = namingOf(call, jail)
     const lines = list.map((lease) => `${lease.address.text} ${lease.expires}\n`)
     return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines.join('')}`
   })
-  // A flush of everything is how an owner without a single lease says that it has sent them all.
-  const whole = jails.size > 0 ? input.join('') : call.jail ? '' : 'flush\n'
-  const count = input.length + (whole === 'flush\n' ? 2 : 1)
-  const answers = await session(firewall, call, `${whole}generation\n`, count)
+  if (call.jail === undefined) input.push('flushrest\n')
+  input.push('generation\n')
+  const answers = await session(firewall, call, input.join(''), input.length)
   const generation = generationIn(answers.at(-1)?.lines ?? [])
   if (call.jail === undefined) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)

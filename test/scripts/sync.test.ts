@@ -76,7 +76,7 @@ test('f2b-sync sends everything to every firewall, with the ports of the jails',
     'sync fail2ban-sshd ssh,2222 tcp 2',
     '203.0.113.1 0',
     '203.0.113.4 4000000060',
-    'sync fail2ban-web - - 0',
+    'flushrest',
     'generation',
   ])
   assert.equal(readFileSync(`${state}/generation.edge2`, 'utf8'), 'ffff0123\n')
@@ -111,7 +111,7 @@ test('f2b-sync refuses a target that it does not know with 64', async () => {
 test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for all who ask', async () => {
   ssh.answer('edge1', 'listips', ':')
   ssh.answer('edge2', 'listips', ':')
-  const script = 'echo ok added 1; echo ffff0123; echo ok'
+  const script = 'echo ok added 1; echo ok removed 0; echo ffff0123; echo ok'
   for (const host of ['edge1', 'edge2']) ssh.answer(host, 'firewall', script)
   fail2ban.down()
   for (const _ of [1, 2, 3]) {

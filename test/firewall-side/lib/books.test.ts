@@ -33,7 +33,12 @@ function unban(books: Books, text: string, jail = 'sshd'): void {
 
 function sync(books: Books, leases: [string, number][], jail = 'sshd'): string {
   const parsed = leases.map(([text, expires]) => ({ address: parseAddress(text), expires }))
-  return books.sync({ verb: 'sync', jail, naming, leases: parsed })
+  return books.sync({
+    verb: 'sync',
+    jail,
+    naming,
+    leases: parsed.map((lease) => ({ ...lease, jail })),
+  })
 }
 
 function done(books: Books): void {
