@@ -6,6 +6,7 @@ import {
   parseAddress,
 } from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
+import { digestOf } from '../../scripts/lib/digest.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
@@ -155,6 +156,13 @@ export class Books {
       const address = canonical(line.address)
       return address ? [formatLease({ ...line, address })] : []
     })
+  }
+
+  /** Tells what the owner has, without listing it. */
+  digest(): string {
+    const { owner } = this.#caller
+    const namingOf = (jail: string) => this.#register.chains.get(jail)?.get(owner)
+    return digestOf(this.#mine(undefined), namingOf, this.at)
   }
 
   /** @returns what changed, in the words that `sync` prints */

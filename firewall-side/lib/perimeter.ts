@@ -141,6 +141,7 @@ export class Perimeter {
     if (request.verb === 'sync') return [this.#books.sync(request)]
     if (request.verb === 'check') return await this.#check()
     if (request.verb === 'generation') return [this.#books.generation]
+    if (request.verb === 'digest') return [this.#books.digest()]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
     if (request.verb !== 'flush') return []

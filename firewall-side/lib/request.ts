@@ -13,7 +13,7 @@ export type Request =
   | { verb: 'list'; jail: string | undefined }
   /** Without a jail: all, `but` those. */
   | { verb: 'flush'; jail: string | undefined; but?: ReadonlySet<string> }
-  | { verb: 'check' | 'generation' }
+  | { verb: 'check' | 'generation' | 'digest' }
   | { verb: 'sync'; jail: string; naming: Naming; leases: Entry[] }
 
 /** Says of ports or protocol: as the firewall has them, else everything. */
@@ -42,7 +42,7 @@ export function parseCommand(line: string): Request {
 export function parseLine(line: string): Request & { count?: number } {
   const [word = '', ...rest] = split(line)
   if (word === 'sync') return parseSync(rest)
-  if (!['ban', 'unban', 'flush', 'flushrest', 'list', 'generation'].includes(word)) {
+  if (!['ban', 'unban', 'flush', 'flushrest', 'list', 'generation', 'digest'].includes(word)) {
     throw new Failure(EXIT.usage, `Unknown operation ${quote(word)}`)
   }
   return parseWords(word, rest)
@@ -71,11 +71,12 @@ function parseWords(verb: string, words: string[]): Request {
     flushrest: [0, 0],
     check: [0, 0],
     generation: [0, 0],
+    digest: [0, 0],
   }[verb] ?? [0, 0]
   if (words.length < (count[0] ?? 0) || words.length > (count[1] ?? 0)) {
     throw new Failure(EXIT.usage, `Wrong number of words for ${verb}`)
   }
-  if (verb === 'check' || verb === 'generation') return { verb }
+  if (verb === 'check' || verb === 'generation' || verb === 'digest') return { verb }
   if (verb === 'flushrest') return { verb: 'flush', jail: undefined, but: new Set() }
   if (verb === 'list' || verb === 'flush') return { verb, jail: chain && jailOf(chain) }
   const jail = jailOf(chain ?? '')

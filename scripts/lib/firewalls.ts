@@ -86,6 +86,7 @@ function firewallTarget(firewall: Firewall): Target {
       call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
 
     change: (call, list) => changes.make(call, list),
+    has: (call, leases) => changes.has(call, leases),
     keep: (call) => changes.keep(call),
     probe: () => changes.reachable(),
     close: async () => changes.close(),
