@@ -19,10 +19,11 @@ export function listStyle(mode: number): Style {
 }
 
 /**
- * Seconds to wait for the list. One change takes milliseconds; this is for hundreds of processes on a
- * machine with two processors, of which each must first get its turn to start.
+ * Seconds to wait for the list at most, though one change takes milliseconds: hundreds of processes
+ * may start at once. A verb whose own time is over waits no longer; Fail2Ban, which kills it after 60
+ * and runs it twice, has every other jail wait meanwhile.
  */
-const PATIENCE = 50
+const PATIENCE = 20
 
 /**
  * The list of blocked addresses. Every change happens under a lock and replaces the file, so that
@@ -38,19 +39,19 @@ export class BlockList {
   }
 
   /** Makes an empty list if there is none, and drops what has ended. */
-  async prepare(): Promise<void> {
-    await this.#locked((ledger) => {
+  async prepare(signal: AbortSignal): Promise<void> {
+    await this.#locked(signal, (ledger) => {
       if (!ledger.exists) replaceDurably(this.path, '', this.#style.replace)
       else if (!ledger.ended(now()).next().done) ledger.compact(now())
     })
   }
 
   /** Enters a lease; one that ends earlier than what is known already changes nothing. */
-  async enter(lease: Lease): Promise<void> {
+  async enter(lease: Lease, signal: AbortSignal): Promise<void> {
     const line = { ...lease, address: lease.address.text }
     // A ban that is in force already, restored after a restart for instance, need not queue up.
     if (covers(this.#read(), line)) return
-    await this.#locked((ledger) => {
+    await this.#locked(signal, (ledger) => {
       if (covers(ledger, line)) return
       ledger.put(line)
       ledger.commit()
@@ -58,9 +59,9 @@ export class BlockList {
   }
 
   /** Takes a lease out; the address stays while another jail, owner or person holds it. */
-  async remove(address: Address, jail: string, owner: string): Promise<void> {
+  async remove(address: Address, jail: string, owner: string, signal: AbortSignal): Promise<void> {
     if (!existsSync(this.path)) return
-    await this.#locked((ledger) => {
+    await this.#locked(signal, (ledger) => {
       const line = { address: address.text, jail, owner, expires: RELEASED }
       if (!heldBy(ledger, line)) return
       ledger.put(line)
@@ -69,9 +70,14 @@ export class BlockList {
   }
 
   /** Makes an owner's leases (in one jail, or in all) exactly these. */
-  async become(owner: string, jail: string | undefined, leases: Lease[]): Promise<Difference> {
+  async become(
+    owner: string,
+    jail: string | undefined,
+    leases: Lease[],
+    signal: AbortSignal,
+  ): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    return this.#locked((ledger) => {
+    return this.#locked(signal, (ledger) => {
       const difference = ledger.difference(owner, jail, wanted, now())
       for (const line of difference.changes) ledger.put(line)
       ledger.commit()
@@ -107,8 +113,8 @@ export class BlockList {
     return readList(this.path, this.#style)
   }
 
-  async #locked<T>(work: (ledger: Ledger) => T): Promise<T> {
-    const release = await lock(`${this.path}.lock`, PATIENCE)
+  async #locked<T>(signal: AbortSignal, work: (ledger: Ledger) => T): Promise<T> {
+    const release = await lock(`${this.path}.lock`, PATIENCE, signal)
     try {
       return work(this.#read())
     } finally {

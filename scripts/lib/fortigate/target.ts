@@ -22,7 +22,7 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
 
     async start(call) {
       if (call.dryRun) return call.show(`make an empty "${list.path}" unless there is one`)
-      await list.prepare()
+      await list.prepare(call.signal)
       await mirror.refresh(call)
     },
 
@@ -38,19 +38,19 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
 
     async flush(call) {
       if (call.dryRun) return call.show(`release all leases of ${call.owner} ${call.jail ?? ''}`)
-      await list.become(call.owner, call.jail, [])
+      await list.become(call.owner, call.jail, [], call.signal)
       await mirror.refresh(call)
     },
 
     async ban(call, lease) {
       if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
-      await list.enter(lease)
+      await list.enter(lease, call.signal)
       await mirror.follow(call, lease.address.text)
     },
 
     async unban(call, address, jail) {
       if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
-      await list.remove(address, jail, call.owner)
+      await list.remove(address, jail, call.owner, call.signal)
       await mirror.follow(call, address.text)
     },
 
@@ -58,7 +58,7 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
 
     async sync(call, leases) {
       if (call.dryRun) return list.preview(call.owner, call.jail, leases)
-      const counts = await list.become(call.owner, call.jail, leases)
+      const counts = await list.become(call.owner, call.jail, leases, call.signal)
       await mirror.refresh(call)
       return counts
     },
@@ -77,7 +77,7 @@ class Mirror {
 
   /** Makes the device agree with the list about one address. */
   async follow(call: Call, address: string): Promise<void> {
-    await this.#withDevice(async (device) => {
+    await this.#withDevice(call, async (device) => {
       // Looked up under the lock: the last of two pushes about an address must carry the last state.
       const command = this.#list.holds(address) ? 'add' : 'remove'
       call.say(`${device.name}: ${command} ${address}`)
@@ -87,7 +87,7 @@ class Mirror {
 
   /** Makes the device agree with the list about everything. */
   async refresh(call: Call): Promise<void> {
-    await this.#withDevice(async (device) => {
+    await this.#withDevice(call, async (device) => {
       const entries = this.#addresses()
       call.say(`${device.name}: snapshot of ${entries.length} addresses`)
       await device.replace(entries, call.signal)
@@ -96,7 +96,7 @@ class Mirror {
 
   /** @throws Failure 75 if the device lacks or has what the list does not */
   async check(call: Call): Promise<void> {
-    await this.#withDevice(async (device) => {
+    await this.#withDevice(call, async (device) => {
       const wanted = this.#addresses()
       const known = new Set(wanted)
       const found = new Set(await device.entries(call.signal))
@@ -113,7 +113,7 @@ class Mirror {
     if (!this.#settings.push)
       throw new Failure(EXIT.config, 'there is no "push" in the configuration')
     const found: Lease[] = []
-    await this.#withDevice(async (device) => {
+    await this.#withDevice(call, async (device) => {
       const held = new Map<string, Line[]>()
       for (const line of this.#list.living()) {
         held.set(line.address, [...(held.get(line.address) ?? []), line])
@@ -132,12 +132,12 @@ class Mirror {
     return [...new Set(this.#list.living().map((line) => line.address))]
   }
 
-  async #withDevice(work: (device: Device) => Promise<void>): Promise<void> {
+  async #withDevice(call: Call, work: (device: Device) => Promise<void>): Promise<void> {
     const { push, list_file } = this.#settings
     if (!push) return
     // Only who pushes pays for loading the HTTP client.
     const { Device } = await import('./push.ts')
-    const release = await lock(`${list_file}.push.lock`)
+    const release = await lock(`${list_file}.push.lock`, 20, call.signal)
     const device = new Device(push)
     try {
       await work(device)
