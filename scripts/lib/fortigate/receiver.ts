@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { type Address, overlaps, parseAddress } from '../address.ts'
 import { ioFailure, messageOf } from '../failure.ts'
@@ -88,11 +88,17 @@ export class Receiver {
   }
 }
 
-/** A line is one write to a file opened for appending: whole, whoever else writes or rotates. */
+/**
+ * A line is one write to a file opened for appending: whole, whoever else writes or rotates. A disk
+ * that is full in the middle of it takes a part; that is taken back, or it would spoil the next line.
+ */
 function append(path: string, line: string): void {
   const fd = openSync(path, 'a', 0o640)
   try {
-    writeSync(fd, line)
+    const before = fstatSync(fd).size
+    if (writeSync(fd, line) === Buffer.byteLength(line)) return
+    ftruncateSync(fd, before)
+    throw Object.assign(new Error('the disk is full'), { code: 'ENOSPC' })
   } finally {
     closeSync(fd)
   }
