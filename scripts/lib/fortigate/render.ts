@@ -4,7 +4,8 @@ import { type Address, compareAddresses, overlaps, parseAddress } from '../addre
 import { ioFailure } from '../failure.ts'
 import { alive } from '../lease.ts'
 import type { Line } from '../ledger.ts'
-import { BY_HAND, readList, unreadableLines } from './list.ts'
+import { BY_HAND } from './line.ts'
+import { readList, unreadableLines } from './list.ts'
 
 /** The routes' names for what they serve. */
 export const PARTS = ['all', 'ipv4', 'ipv6'] as const
@@ -117,7 +118,11 @@ function isAllowed(address: Address, { never, minPrefix }: Rules): boolean {
 function contents(addresses: Address[], max: number): Record<Part, Content> {
   const ipv4 = addresses.filter((address) => address.family === 'inet4')
   const ipv6 = addresses.filter((address) => address.family === 'inet6')
-  return { all: content(addresses, max), ipv4: content(ipv4, max), ipv6: content(ipv6, max) }
+  const parts = { ipv4: content(ipv4, max), ipv6: content(ipv6, max) }
+  // With one family only, the whole list is that family's: once in memory, not twice.
+  const only = [ipv6, ipv4].findIndex((family) => family.length === 0)
+  const all = [parts.ipv4, parts.ipv6][only] ?? content(addresses, max)
+  return { all, ...parts }
 }
 
 function content(addresses: Address[], max: number): Content {
