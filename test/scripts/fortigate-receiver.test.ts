@@ -203,6 +203,23 @@ test('a disk that fills up in the middle of a line leaves no part of it, and goe
   assert.equal(await sender.post(log), 204)
 })
 
+test('who has not the secret is counted, but is no sign that a device still posts', async () => {
+  const quiet = openBench()
+  try {
+    writeFileSync(quiet.list, '')
+    await quiet.startFeed()
+    const page = async () => (await fetch(quiet.url, { headers: LOGIN })).text()
+    const stranger = new FortiGate({ server: quiet.url, secret: 'a guess of mine' })
+    assert.equal(await stranger.post(SSLVPN_FAILED.v7({ remip: TRUE })), 401)
+    assert.match(await page(), /none yet, counted since[\s\S]*who asks/)
+    const known = new FortiGate({ server: quiet.url, secret: SECRET })
+    assert.equal(await known.post(tunnelUp({ remip: TRUE })), 204)
+    assert.match(await page(), /the last one \d+ s ago, counted since/)
+  } finally {
+    await quiet.close()
+  }
+})
+
 test('a rotated log is written anew', async () => {
   await device.post(SSLVPN_FAILED.v7({ remip: TRUE }))
   renameSync(bench.log, `${bench.log}.1`)

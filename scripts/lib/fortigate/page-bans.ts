@@ -28,13 +28,13 @@ function banTable(rows: Found[], at: number): Html {
   return html`<table class="bans">
 <thead><tr><th>Address</th><th>Jail</th><th>Server</th><th>Remaining</th></tr></thead>
 <tbody>
-${rows.map(({ address, holders }) =>
+${rows.map(({ address, holders, served }) =>
   holders.map(
     (holder, i) => html`<tr${i > 0 ? html` class="again"` : undefined}>
 <td data-name="Address"><code>${address}</code></td>
 <td data-name="Jail">${holder.owner === BY_HAND ? '' : holder.jail}</td>
 <td data-name="Server">${holder.owner === BY_HAND ? 'by hand' : holder.owner}</td>
-<td data-name="Remaining">${remaining(holder.expires, at)}</td></tr>
+<td data-name="Remaining">${served ? remaining(holder.expires, at) : 'not served: protected'}</td></tr>
 `,
   ),
 )}</tbody>

@@ -22,7 +22,7 @@ export function clients({ activity, settings, status }: View): Html {
 ${
   list.length === 0
     ? html`<p class="empty">Nobody yet. The device's connector is an external resource of type address.</p>`
-    : html`<table>
+    : html`<table class="devices">
 <thead><tr><th>From</th><th>Last fetch</th><th>Answer</th><th>Fetches</th><th>Program</th></tr></thead>
 <tbody>
 ${list.map(row)}</tbody>
@@ -41,7 +41,7 @@ export function receiver({ activity, status }: View): Html {
 ${
   rows.length === 0
     ? undefined
-    : html`<table>
+    : html`<table class="counts">
 <thead><tr><th>Logs were</th><th>as</th><th>Count</th></tr></thead>
 <tbody>
 ${rows.map(([what, times]) => {

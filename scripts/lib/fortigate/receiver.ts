@@ -5,7 +5,7 @@ import { ioFailure, messageOf } from '../failure.ts'
 import { now } from '../lease.ts'
 import { neverBan } from '../never.ts'
 import type { Webhook } from '../settings/fortigate.ts'
-import type { Activity } from './activity.ts'
+import { type Activity, NO_DEVICE } from './activity.ts'
 import { type Fields, Refused, readBody } from './body.ts'
 import { judge, type Verdict } from './event.ts'
 import { sameSecret } from './secret.ts'
@@ -36,7 +36,7 @@ export class Receiver {
   /** Answers a POST with an HTTP status. */
   async receive(request: IncomingMessage): Promise<number> {
     const refusal = this.#refusal(request)
-    if (refusal !== undefined) return this.#note('refused who asks', refusal)
+    if (refusal !== undefined) return this.#note(NO_DEVICE, refusal)
     const body = await readWhole(request)
     if (!body) return this.#note('refused too large', 413)
     let fields: Fields

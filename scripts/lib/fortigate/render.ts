@@ -48,6 +48,8 @@ export interface Found {
   address: string
   /** Who holds it: jail, owner and end of each lease; an owner of '' is a person. */
   holders: Omit<Line, 'address'>[]
+  /** False for one that nobody may ban: it is in the list, but no device gets it. */
+  served: boolean
 }
 
 /**
@@ -91,9 +93,9 @@ function countNew(addresses: Map<string, Address>): number {
 }
 
 /** The addresses in force whose text, jail or owner contains the words; at most `limit` of them. */
-export function search(path: string, words: string, limit: number, at: number) {
-  const byAddress = new Map<string, Found>()
-  for (const line of readList(path).living(at)) {
+export function search(rules: Rules, words: string, limit: number, at: number) {
+  const byAddress = new Map<string, Omit<Found, 'served'>>()
+  for (const line of readList(rules.path).living(at)) {
     const { address, ...holder } = line
     const found = byAddress.get(address)
     if (found) found.holders.push(holder)
@@ -101,10 +103,13 @@ export function search(path: string, words: string, limit: number, at: number) {
   }
   const needle = words.trim().toLowerCase()
   const hits = [...byAddress.values()].filter((found) => matches(found, needle)).reverse()
-  return { total: byAddress.size, hits: hits.length, rows: hits.slice(0, limit) }
+  const rows = hits.slice(0, limit).map((found): Found => {
+    return { ...found, served: isAllowed(parseAddress(found.address), rules) }
+  })
+  return { total: byAddress.size, hits: hits.length, rows }
 }
 
-function matches({ address, holders }: Found, needle: string): boolean {
+function matches({ address, holders }: Omit<Found, 'served'>, needle: string): boolean {
   const texts = holders.map((h) => `${h.jail} ${h.owner === BY_HAND ? 'by hand' : h.owner}`)
   return needle === '' || `${address} ${texts.join(' ')}`.toLowerCase().includes(needle)
 }

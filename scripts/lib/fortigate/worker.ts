@@ -20,7 +20,7 @@ export function runWorker(): void {
         port.postMessage({ id, value }, memoryOf(value))
         return
       }
-      const value = search(rules.path, question.search, question.limit, now())
+      const value = search(rules, question.search, question.limit, now())
       port.postMessage({ id, value })
     } catch (error) {
       port.postMessage({ id, failure: messageOf(error) })
