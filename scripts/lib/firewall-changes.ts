@@ -1,9 +1,7 @@
 import { connect } from 'node:net'
-import { digestOf } from './digest.ts'
 import { EXIT, Failure } from './failure.ts'
 import { type Answer, printable, refusalOf, Session } from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
-import { type Lease, now } from './lease.ts'
 import { run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import { type Call, type Change, type Changed, LostGeneration } from './verbs.ts'
@@ -48,20 +46,6 @@ export class FirewallChanges {
     try {
       const session = await this.#open(call)
       this.#checkGeneration(call, await session.ask(['generation'], call.signal))
-    } catch (error) {
-      this.close()
-      throw error
-    }
-  }
-
-  /** True if the firewall has exactly these leases, with these ports. @throws LostGeneration */
-  async has(call: Call, leases: Lease[]): Promise<boolean> {
-    try {
-      const session = await this.#open(call)
-      const [answer] = await session.ask(['digest'], call.signal)
-      const held = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-      const own = digestOf(held, (jail) => call.namings?.get(jail), now())
-      return answer?.lines[0] === own
     } catch (error) {
       this.close()
       throw error

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
-import { EXIT, Failure } from './failure.ts'
+import { digestOf } from './digest.ts'
+import { codeOf, EXIT, Failure } from './failure.ts'
 import { FirewallChanges } from './firewall-changes.ts'
 import {
   AnswerReader,
@@ -10,7 +11,7 @@ import {
   type Answer as SessionAnswer,
 } from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
-import { formatLease, type Lease, parseLease, quote } from './lease.ts'
+import { formatLease, type Lease, now, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
@@ -86,7 +87,7 @@ function firewallTarget(firewall: Firewall): Target {
       call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
 
     change: (call, list) => changes.make(call, list),
-    has: (call, leases) => changes.has(call, leases),
+    has: (call, leases) => has(firewall, call, leases),
     keep: (call) => changes.keep(call),
     probe: () => changes.reachable(),
     close: async () => changes.close(),
@@ -119,6 +120,22 @@ async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Sy
     rememberGeneration(call.config.state_dir, firewall.host, generation)
   }
   return sum(answers.map((answer) => answer.ok))
+}
+
+/** Compares digests: one exchange, whatever the number of leases. */
+async function has(firewall: Firewall, call: Call, leases: Lease[]): Promise<boolean> {
+  const quiet = { ...call, progress: () => {} }
+  const ask = session(firewall, quiet, 'generation\ndigest\n', 2)
+  const [first, second] = await ask.catch((error) => {
+    if (codeOf(error) === EXIT.usage) return [] // a firewall of an older version has no digest
+    throw error
+  })
+  if (!second) return false
+  const known = knownGeneration(call.config.state_dir, firewall.host)
+  if (known !== generationIn(first?.lines ?? [])) return false
+  const held = leases.map((lease) => ({ ...lease, address: lease.address.text }))
+  const namingFor = (jail: string) => call.namings?.get(jail)
+  return second?.lines[0] === digestOf(held, namingFor, now())
 }
 
 /** What a sync would change. */

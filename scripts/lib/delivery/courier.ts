@@ -162,15 +162,6 @@ export class Courier {
     return await this.#inTurn(() => this.#send(call, wishes))
   }
 
-  async #hasAll(call: Call, leases: Lease[]): Promise<boolean> {
-    try {
-      return (await this.target.has?.(call, leases)) ?? false
-    } catch (error) {
-      if (error instanceof LostGeneration) return false
-      throw error
-    }
-  }
-
   /** What the target was last known to have. */
   *confirmed(): Generator<Line> {
     yield* this.#confirmed.living(Date.now() / 1000)
@@ -194,7 +185,7 @@ export class Courier {
 
   async #send(call: Call, wishes: Wish[]): Promise<Synced> {
     const leases = wishes.map((wish) => leaseOf(wish, wish.expires, this.#options.owner))
-    if (await this.#hasAll(call, leases)) {
+    if (await this.target.has?.(call, leases)) {
       return { added: 0, extended: 0, removed: 0, unchanged: leases.length }
     }
     return await this.target.sync(call, [...(await byHand(this.target, call)), ...leases])
