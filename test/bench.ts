@@ -1,10 +1,12 @@
 // Prints, side by side in one run, this project, the document's scripts and the physical floor.
 //
 //   npm run bench [-- --node /path/to/another/node]...
+//   npm run bench -- delivery
 //   npm run bench -- fortigate
 import { parseArgs } from 'node:util'
 import { benchBan } from './bench/ban.ts'
 import { benchBulk } from './bench/bulk.ts'
+import { benchDelivery } from './bench/delivery.ts'
 import { benchFortigate } from './bench/fortigate.ts'
 import { printRows } from './bench/table.ts'
 
@@ -14,6 +16,7 @@ const { values, positionals } = parseArgs({
 })
 
 if (positionals[0] === 'fortigate') await benchFortigate()
+else if (positionals[0] === 'delivery') printRows(await benchDelivery())
 else await benchFirewall()
 
 async function benchFirewall(): Promise<void> {

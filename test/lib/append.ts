@@ -15,10 +15,15 @@ export interface Appended {
   stderr: string
 }
 
+/** An action line that appends a line to a queue, as a command. */
+export function appendCommand(queue: string, words: string[], before = ''): string[] {
+  return ['sh', '-c', `queue="$0"\n${before}\n${APPEND}`, queue, ...words]
+}
+
 /** Runs an action line's shell that appends one line to a queue, in front of it `before`. */
 export function startAppend(queue: string, words: string[], before = ''): ChildProcess {
-  const script = `queue="$0"\n${before}\n${APPEND}`
-  return spawn('sh', ['-c', script, queue, ...words], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const [file = '', ...args] = appendCommand(queue, words, before)
+  return spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'] })
 }
 
 export function append(queue: string, words: string[], before = ''): Promise<Appended> {
