@@ -1,8 +1,8 @@
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { tryLock } from '../../scripts/lib/lock.ts'
 
-/** As many as sshd lets through one connection, which is all that a server of ours ever opens. */
-export const SESSIONS = 10
+/** Ten go through one connection of sshd's; a server that connects anew needs a few more. */
+export const SESSIONS = 40
 
 /**
  * Takes one of an owner's sessions on this firewall, until this process ends, however it does. Each
@@ -12,7 +12,10 @@ export const SESSIONS = 10
  * @throws Failure 75 if all are in use
  */
 export async function takeSession(run: string, owner: string): Promise<void> {
-  for (let n = 0; n < SESSIONS; n++) {
+  // From anywhere, so that those who come side by side do not all try the same ones.
+  const first = Math.floor(Math.random() * SESSIONS)
+  for (let i = 0; i < SESSIONS; i++) {
+    const n = (first + i) % SESSIONS
     if (await tryLock(`${run}/firewall.session.${owner}.${n}`)) return
   }
   throw new Failure(

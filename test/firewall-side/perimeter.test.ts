@@ -50,9 +50,9 @@ test('perimeter answers a session for as long as it lasts, and ends with its inp
   ])
 })
 
-test('perimeter refuses a session beyond the tenth of an owner with 75, and no single word', async () => {
+test('perimeter refuses a session beyond the fortieth of an owner with 75, and no single word', async () => {
   const hold =
-    'for n in 0 1 2 3 4 5 6 7 8 9; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
+    'for n in {0..39}; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
   const ask = (owner: string, word: string) =>
     `printf 'owner ${owner}\\n${word}\\n' | "$0" "$1" >&2; echo $?`
   const script = `cd /run/fail2ban-perimeter; ${hold}
@@ -60,7 +60,7 @@ ${ask('web7', 'firewall')}; ${ask('web7', 'listips')}; ${ask('web8', 'firewall')
   const argv = ['-c', script, process.execPath, PERIMETER]
   const { stdout, stderr } = await fw.box.run('bash', argv)
   assert.equal(stdout, '75\n0\n0\n')
-  assert.equal(stderr, 'firewall: 10 sessions of "web7" are open: end one of them first\n')
+  assert.equal(stderr, 'firewall: 40 sessions of "web7" are open: end one of them first\n')
 })
 
 test('perimeter takes no arguments and refuses who is not root with 77', async () => {
