@@ -51,8 +51,7 @@ test('perimeter answers a session for as long as it lasts, and ends with its inp
 })
 
 test('perimeter refuses a session beyond the fortieth of an owner with 75, and no single word', async () => {
-  const hold =
-    'for n in {0..39}; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
+  const hold = 'for n in {0..39}; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
   const ask = (owner: string, word: string) =>
     `printf 'owner ${owner}\\n${word}\\n' | "$0" "$1" >&2; echo $?`
   const script = `cd /run/fail2ban-perimeter; ${hold}
