@@ -266,6 +266,8 @@ export class Books {
     this.#ledger.revert()
     this.#register = readRegister(this.#ledger.remarks())
     this.usage.recount(this.#ledger, this.at)
+    // What failed has cost us as much: it counts toward what an owner may do in a minute.
+    this.usage.save(this.#ledger)
     this.clear()
   }
 

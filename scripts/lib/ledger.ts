@@ -152,9 +152,11 @@ export class Ledger {
     if (this.#all && !known) this.#all.set(line.address, rows)
   }
 
-  /** Notes many changes at once; what is asked next parses the file again. */
+  /** Notes many changes at once, in a file to which changes are appended; what is asked next parses the file again. */
   putAll(lines: readonly Line[]): void {
-    for (const line of lines) this.#pending.push(this.#style.format(line))
+    if (lines.length === 0) return
+    // Joined at once: the garbage collector would carry every single one along.
+    this.#pending.push(lines.map((line) => this.#style.format(line)).join('\n'))
     this.#all = undefined
     this.#seen.clear()
   }
@@ -179,7 +181,11 @@ export class Ledger {
     const own = [...this.living(at)].filter((line) => {
       return line.owner === owner && (jail === undefined || line.jail === jail)
     })
-    const keep = new Set(own.length > 0 ? wanted.map((l) => `${l.address} ${l.jail}`) : [])
+    if (own.length === 0) {
+      const changes = wanted.map((line) => (line.owner === owner ? line : { ...line, owner }))
+      return { ...result, changes, added: wanted.length }
+    }
+    const keep = new Set(wanted.map((l) => `${l.address} ${l.jail}`))
     for (const line of own) {
       if (keep.has(`${line.address} ${line.jail}`)) continue
       result.changes.push({ ...line, expires: RELEASED })
@@ -330,7 +336,8 @@ export class Ledger {
   #parse(): Map<string, Row[]> {
     if (this.#all) return this.#all
     const all = new Map<string, Row[]>()
-    for (const raw of [...this.#whole().toString('latin1').split('\n'), ...this.#pending]) {
+    const pending = this.#pending.join('\n').split('\n')
+    for (const raw of [...this.#whole().toString('latin1').split('\n'), ...pending]) {
       const line = this.#style.parse(raw)
       if (!line) continue
       const rows = all.get(line.address)
