@@ -74,6 +74,8 @@ export interface Target {
   change?(call: Call, changes: Change[]): Promise<Changed>
   /** This owner's leases of no jail, banned by hand: a sync with Fail2Ban keeps them. */
   byHand?(call: Call): Promise<Lease[]>
+  /** What is in force whoever banned it, where the target lets us see that. */
+  holders?(call: Call): Promise<Lease[]>
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
   keep?(call: Call): Promise<void>
   /** Tells in a moment, and at no cost, whether the target may be reached. */
