@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Address, overlaps } from '../address.ts'
+import type { Address } from '../address.ts'
 import { appendToQueue } from '../delivery/append.ts'
 import { askStatus } from '../delivery/control.ts'
 import { deliveryDirectory } from '../delivery/state.ts'
@@ -7,7 +7,7 @@ import { checkJail, formatLease, type Lease, NO_JAIL } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import type { Call } from '../verbs.ts'
 import { type About, lookUp, type Place } from './about.ts'
-import { bansOf, unbanIn } from './bans.ts'
+import { type Ban, bansOf, unbanIn } from './bans.ts'
 import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
 
 /** Seconds for f2b-deliver to take it to a target, and for a target to do it. */
@@ -51,7 +51,7 @@ export async function freeEverywhere(
   const told = queueUnbans(sites, before, running)
   const fail2ban = await unbanInFail2Ban(loaded, before)
   const { bans } = await bansOf(loaded.config.fail2ban, address)
-  const again = new Set(bans.filter(({ live }) => live).map(({ jail }) => jail))
+  const again = new Set(jailsBanning(bans, address))
   const troubles = await Promise.all(
     sites.map(async (site, i) => {
       const trouble = before.places[i]?.trouble
@@ -119,15 +119,19 @@ function jailsOf({ address, bans, places }: About, sibling: string, known: strin
 }
 
 async function unbanInFail2Ban(loaded: Loaded, { address, bans }: About) {
-  const jails = bans
-    .filter((ban) => ban.live && ban.address.text === address.text)
-    .map(({ jail }) => jail)
+  const jails = jailsBanning(bans, address)
   try {
     await unbanIn(loaded.config.fail2ban, address)
     return { jails, trouble: undefined }
   } catch (error) {
     return { jails: [], trouble: troubleOf(error) }
   }
+}
+
+/** The jails in which Fail2Ban has banned exactly this address. */
+function jailsBanning(bans: Ban[], address: Address): string[] {
+  const own = bans.filter((ban) => ban.live && ban.address.text === address.text)
+  return own.map(({ jail }) => jail)
 }
 
 /** Waits until f2b-deliver has told the target, or does not get to it. */
@@ -177,7 +181,7 @@ function outcomeOf(
 }
 
 function isIt(lease: Lease, address: Address): boolean {
-  return lease.address.text === address.text && overlaps(lease.address, address)
+  return lease.address.text === address.text
 }
 
 function isJail(name: string): boolean {
