@@ -362,6 +362,9 @@ export class Ledger {
 
 const APPENDED: Style = { format, parse }
 
+/** For a look without the lock: an unfinished last line is left to whoever is writing it. */
+export const LOOK_ONLY: Style = { format, parse, replace: 0o600 }
+
 function keyOf(line: Line): string {
   return `${line.address} ${line.jail} ${line.owner}`
 }

@@ -76,6 +76,8 @@ export interface Target {
   byHand?(call: Call): Promise<Lease[]>
   /** True if a sync would change nothing; at a cost that does not grow with the leases. */
   has?(call: Call, leases: Lease[]): Promise<boolean>
+  /** What is in force whoever banned it, where the target lets us see that. */
+  holders?(call: Call): Promise<Lease[]>
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
   keep?(call: Call): Promise<void>
   /** Tells in a moment, and at no cost, whether the target may be reached. */

@@ -58,6 +58,8 @@ export class Courier {
   readonly #pending = new Map<string, Pending>()
   /** What the target refuses, and since when: it is tried again from time to time. */
   readonly #refused = new Map<string, { pending: Pending; since: number }>()
+  /** What the target was told and has not confirmed yet. */
+  #sending: Pending[] = []
   /** What is under way; the next thing begins behind it. */
   #turn: Promise<unknown> = Promise.resolve()
   #failures = 0
@@ -93,7 +95,7 @@ export class Courier {
   }
 
   get queued(): number {
-    return this.#pending.size + this.#refused.size
+    return this.#pending.size + this.#sending.length + this.#refused.size
   }
 
   /** Delivers as long as there is something, and then waits for more; ends with `stop`. */
@@ -204,7 +206,9 @@ export class Courier {
     }
     if (batch.length === 0) return undefined
     const changes = batch.flatMap((one) => one.changes)
+    this.#sending = batch.map(({ pending }) => pending)
     const { results, failure } = await this.#make(changes)
+    this.#sending = []
     let at = 0
     const again: Pending[] = []
     for (const { pending, changes, wanted } of batch) {
@@ -377,9 +381,10 @@ export class Courier {
   }
 
   refreshState(): State {
-    const [oldest] = this.#pending.values()
+    const [first, next] = [this.#sending[0], this.#pending.values().next().value]
+    const oldest = Math.min(first?.since ?? Infinity, next?.since ?? Infinity)
     this.state.queued = this.queued
-    this.state.oldest = oldest ? Math.floor(oldest.since / 1000) : 0
+    this.state.oldest = oldest < Infinity ? Math.floor(oldest / 1000) : 0
     return this.state
   }
 

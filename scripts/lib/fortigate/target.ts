@@ -72,6 +72,9 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
       return { results: changes.map(() => undefined) }
     },
 
+    holders: async () =>
+      list.living().map((line) => ({ ...line, address: parseAddress(line.address) })),
+
     // Without the lines that a person wrote: they would become ours.
     async byHand(call) {
       const own = list.living().filter(({ owner, jail }) => owner === call.owner && jail === '-')
