@@ -65,10 +65,14 @@ export class Dropped extends Error {
   readonly reason: Reason
   readonly claims: Claims | undefined
 
-  constructor(reason: Reason, claims?: Claims) {
+  /** What is known beyond the reason. */
+  readonly why: string
+
+  constructor(reason: Reason, claims?: Claims, why = '') {
     super(reason)
     this.reason = reason
     this.claims = claims
+    this.why = why
   }
 }
 

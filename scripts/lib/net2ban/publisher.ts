@@ -51,7 +51,8 @@ export class Publisher {
       }
       this.#channel.publish(exchange, key, body, options, (error) => {
         if (error) return fail(temporary('the broker did not take it'))
-        if (this.#returned.delete(correlationId)) return fail(temporary(`there is no queue "${key}"`))
+        if (this.#returned.delete(correlationId))
+          return fail(temporary(`there is no queue "${key}"`))
         this.#waiting.delete(fail)
         resolve()
       })

@@ -76,10 +76,7 @@ export const net2ban = v.pipe(
     server: v.optional(
       v.strictObject({ ...own, input: v.optional(word(128, 'a queue name'), 'input_net2ban') }),
     ),
-    keygen: v.optional(
-      v.strictObject({ keylen: v.optional(integer(16, 512), 40) }),
-      {},
-    ),
+    keygen: v.optional(v.strictObject({ keylen: v.optional(integer(16, 512), 40) }), {}),
     clients: v.optional(clients, {}),
     default_action: v.optional(
       v.pipe(
@@ -92,7 +89,7 @@ export const net2ban = v.pipe(
   v.check(
     ({ global, clients, server }) =>
       !Object.keys(clients).some((name) => global.queue_prefix + name === server?.input),
-    'has a client whose queue is the server\'s input',
+    "has a client whose queue is the server's input",
   ),
 )
 
