@@ -40,6 +40,7 @@ export interface Net2banLab {
 
 /** A daemon as a process that can be killed and started again. */
 export interface Daemon {
+  pid(): number
   log(): string
   start(): void
   kill(signal?: NodeJS.Signals): Promise<void>
@@ -124,7 +125,7 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
       return run(process.execPath, command, { env: ENV, ...(input !== undefined && { input }) })
     },
     daemon(word, config) {
-      const daemon = startDaemon(word, config, join(folder, `${word}.${daemons.length}.log`))
+      const daemon = startDaemon(word, config)
       daemons.push(daemon)
       return daemon
     },
@@ -143,10 +144,11 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
 
 const { NODE_EXTRA_CA_CERTS: _, ...ENV } = process.env
 
-function startDaemon(word: string, config: string, path: string): Daemon {
+function startDaemon(word: string, config: string): Daemon {
   let child: ChildProcess | undefined
   let text = ''
   const daemon: Daemon = {
+    pid: () => child?.pid ?? 0,
     log: () => text,
     start() {
       const args = ['dist/net2ban.cjs', word, '--config', config]
@@ -154,7 +156,6 @@ function startDaemon(word: string, config: string, path: string): Daemon {
       for (const stream of [started.stdout, started.stderr]) {
         stream.setEncoding('utf8').on('data', (more: string) => {
           text += more
-          writeFileSync(path, text)
         })
       }
       child = started
