@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
-import { readActionFile } from '../../../../scripts/lib/net2ban/action-file.ts'
 import { propertiesOf, resolveAction } from '../../../../scripts/lib/net2ban/action.ts'
+import { readActionFile } from '../../../../scripts/lib/net2ban/action-file.ts'
 import type { ActionName } from '../../../../scripts/lib/net2ban/call.ts'
 
 // Every action file of the distribution, read by us and by the very modules of its Fail2Ban: what
