@@ -19,6 +19,12 @@ export async function lock(path: string, seconds = 15): Promise<() => void> {
 
 /** Like `lock`, but undefined if somebody else holds it all the while. */
 export async function tryLock(path: string, seconds = 0): Promise<(() => void) | undefined> {
+  const fd = await lockedFile(path, seconds)
+  return fd === undefined ? undefined : () => closeSync(fd)
+}
+
+/** Like `tryLock`, but returns what holds the lock: it stays until every copy of it is closed. */
+export async function lockedFile(path: string, seconds: number): Promise<number | undefined> {
   let fd: number
   try {
     fd = openSync(path, 'a', 0o600)
@@ -26,7 +32,7 @@ export async function tryLock(path: string, seconds = 0): Promise<(() => void) |
     throw ioFailure(`open "${path}"`, error)
   }
   const { code } = await run('flock', ['-w', String(seconds), '3'], { fds: [fd] })
-  if (code === 0) return () => closeSync(fd)
+  if (code === 0) return fd
   closeSync(fd)
   if (code !== 127) return undefined
   throw new Failure(EXIT.temporary, `Cannot lock "${path}": flock is missing (install util-linux)`)

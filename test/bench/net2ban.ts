@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Daemon, journalAction, type Net2banLab, openNet2ban } from '../lib/net2ban.ts'
+import { type Daemon, journalAction, type Net2banLab, openNet2ban } from '../lib/net2ban-lab.ts'
 import { waitUntil } from '../lib/wait.ts'
 import { ms, printRows } from './table.ts'
 

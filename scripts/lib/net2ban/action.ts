@@ -52,7 +52,10 @@ const TIMEOUT = 60
  * @param params what Fail2Ban would find between the brackets of `action = file[...]`
  * @throws Failure 78 if the file's tags or `%(...)s` lead nowhere
  */
-export function resolveAction(source: ActionFile, params: Readonly<Record<string, string>>): Action {
+export function resolveAction(
+  source: ActionFile,
+  params: Readonly<Record<string, string>>,
+): Action {
   try {
     return fromProperties(propertiesOf(source, params))
   } catch (error) {

@@ -7,8 +7,11 @@ export interface Executed {
   reason: string
 }
 
+/** Where an action's programs are looked for. */
+export const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
 /** Everything that an action finds in its environment; Fail2Ban's own has little more. */
-const ENV = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' }
+const ENV = { PATH, LANG: 'C.UTF-8' }
 
 /** Milliseconds between TERM and KILL, as Fail2Ban has it. */
 const GRACE = 200

@@ -66,7 +66,7 @@ function resolveOne(tag: string, text: string, { tags, ignore, count, options }:
     if (inner === tag || (count.get(inner) ?? 1) > MOST) {
       throw new Error(`tag "${tag}" refers to itself`)
     }
-    const known = valueOf(tags, inner, options.condition) ?? options.more?.(inner)
+    const known = tagValue(tags, inner, options.condition) ?? options.more?.(inner)
     if (known === undefined) {
       from = at + whole.length
       continue
@@ -85,7 +85,7 @@ export function fillTags(command: string, tags: Tags, condition?: string): strin
   let text = command
   for (let round = 0; round <= MOST; round++) {
     const next = text.replace(new RegExp(TAG, 'g'), (whole, tag: string) => {
-      return valueOf(tags, tag, condition) ?? fixedTag(tag) ?? whole
+      return tagValue(tags, tag, condition) ?? fixedTag(tag) ?? whole
     })
     if (next === text || !next.includes('<')) return next
     text = next
@@ -101,7 +101,7 @@ export function fillDynamicTags(command: string, values: Tags): string {
   return text.replace(/<F-[A-Z0-9_-]+>/g, '') // What a filter captured: there is no filter here.
 }
 
-function valueOf(tags: Tags, tag: string, condition?: string): string | undefined {
+function tagValue(tags: Tags, tag: string, condition?: string): string | undefined {
   return (condition ? tags.get(`${tag}?${condition}`) : undefined) ?? tags.get(tag)
 }
 

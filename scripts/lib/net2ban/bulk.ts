@@ -1,0 +1,132 @@
+import { parseAddress } from '../address.ts'
+import { EXIT, Failure, messageOf } from '../failure.ts'
+import { alive, type Lease } from '../lease.ts'
+import { type Line, RELEASED } from '../ledger.ts'
+import type { Synced } from '../verbs.ts'
+import { checkCall, jailOf } from './call.ts'
+import type { Jail } from './jail.ts'
+import { differs, type Keeper } from './keeper.ts'
+import { type Limits, limitsOf, start } from './perform.ts'
+import { checkPublic } from './public.ts'
+
+/** Seconds after which an unban that failed is tried again. */
+const RETRY = 30
+
+/** So many failures in one go say that nothing of it will work now. */
+const HOPELESS = 20
+
+/** Unbans; answers what went wrong. */
+export async function release(keeper: Keeper, jail: Jail, lines: readonly Line[]) {
+  return await apply(
+    keeper,
+    jail,
+    lines.map((line) => ({ ...line, expires: RELEASED })),
+  )
+}
+
+/** Makes the leases of one jail exactly these; see `Node.sync`. */
+export async function syncJail(
+  keeper: Keeper,
+  wanted: {
+    file: string
+    name: string
+    leases: readonly Lease[]
+    params: Readonly<Record<string, string>>
+  },
+  limits: Limits,
+): Promise<Synced> {
+  const { file, name } = wanted
+  const call = checkCall(file, 'actionstart', { ...wanted.params, name })
+  checkPublic(keeper.definitions.file(file), call.params)
+  const known = keeper.place(file, name)
+  if (known && differs(known, call.params)) await start(keeper, call)
+  const jail = await keeper.ready(keeper.placeFor(file, name, call.params))
+  const id = jailOf(file, name)
+  const at = keeper.now()
+  const { leases, refused } = allowed(wanted.leases, limits, at)
+  const over = keeper.books.ended(at).lines.filter((line) => line.jail === id)
+  const failures = await release(keeper, jail, over)
+  const { changes, ...counts } = keeper.books.difference(id, leases, at)
+  failures.push(...(await apply(keeper, jail, changes)))
+  if (failures.length > 0) throw several(failures)
+  return refused > 0 ? { ...counts, refused } : counts
+}
+
+/** Unbans everywhere what is over; see `Node.expire`. */
+export async function expire(keeper: Keeper): Promise<number | undefined> {
+  const { lines, next } = keeper.books.ended(keeper.now())
+  if (lines.length === 0) return next
+  let failed = false
+  for (const id of new Set(lines.map((line) => line.jail))) {
+    try {
+      const jail = await keeper.ready(keeper.placeOf(id))
+      const own = lines.filter((line) => line.jail === id)
+      const failures = await release(keeper, jail, own)
+      if (failures.length > 0) throw several(failures)
+    } catch (error) {
+      failed = true
+      keeper.log(error)
+    }
+  }
+  const again = keeper.books.ended(keeper.now()).next
+  const retry = keeper.now() + RETRY
+  return failed ? Math.min(again ?? retry, retry) : again
+}
+
+/** Carries out changes, as one by one as the actions are. */
+async function apply(keeper: Keeper, jail: Jail, changes: readonly Line[]): Promise<Error[]> {
+  const { books } = keeper
+  const noted = changes.filter((line) => {
+    if (line.expires === RELEASED || jail.prolongs || jail.timed) return false
+    return books.end(parseAddress(line.address), line.jail) !== undefined
+  })
+  books.note(noted)
+  const rest = new Set(noted)
+  const known = new Set<Line>()
+  for (const line of changes) {
+    if (books.end(parseAddress(line.address), line.jail) !== undefined) known.add(line)
+  }
+  let failures = 0
+  return await books.change(
+    changes.filter((line) => !rest.has(line)),
+    async (line) => {
+      if (failures >= HOPELESS) throw new Failure(EXIT.temporary, 'Cannot go on: nothing works')
+      try {
+        keeper.goOn()
+        await carryOut(jail, line, known.has(line))
+      } catch (error) {
+        failures++
+        throw error
+      }
+    },
+  )
+}
+
+async function carryOut(jail: Jail, line: Line, isKnown: boolean): Promise<void> {
+  const address = parseAddress(line.address)
+  const dynamic = jail.dynamic(address, line.expires)
+  if (line.expires === RELEASED) await jail.unban(address, dynamic)
+  else if (isKnown) await jail.prolong(address, dynamic)
+  else await jail.ban(address, dynamic)
+}
+
+function allowed(leases: readonly Lease[], limits: Limits, at: number) {
+  const check = limitsOf(limits)
+  let refused = 0
+  const kept = leases.filter(({ address, expires }) => {
+    if (!alive(expires, at)) return false
+    try {
+      check(address)
+      return true
+    } catch {
+      refused++
+      return false
+    }
+  })
+  return { leases: kept, refused }
+}
+
+function several(failures: readonly Error[]): Failure {
+  const more = failures.length > 1 ? ` (and ${failures.length - 1} more)` : ''
+  return new Failure(EXIT.temporary, `${messageOf(failures[0])}${more}`)
+}
