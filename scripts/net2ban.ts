@@ -48,8 +48,10 @@ async function run([word, ...rest]: string[], values: Values): Promise<void> {
   const release = await tryLock(join(folder, 'lock'))
   if (!release) throw new Failure(EXIT.temporary, `Another net2ban ${word} runs on "${folder}"`)
   const stop = told()
-  const start = word === 'server' ? Server.start : Client.start
-  const daemon = await start(net2ban, folder, log)
+  const daemon =
+    word === 'server'
+      ? await Server.start(net2ban, folder, log)
+      : await Client.start(net2ban, loaded.config, folder, log)
   await stop
   await daemon.close()
   release()

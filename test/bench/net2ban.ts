@@ -9,7 +9,13 @@ import { ms, printRows } from './table.ts'
 
 const CLIENTS = ['client1', 'client2', 'client3']
 const MANY = 10_000
+/** As many are applied by real nodes, beside those that are only received. */
+const FEW = 2000
 const SINGLE = 60
+const FLOOR = new URL('net2ban-floor.ts', import.meta.url)
+
+const { NODE_EXTRA_CA_CERTS: _, ...CLEAN } = process.env
+const OPTIONS = { execArgv: ['--import', 'tsx'], env: CLEAN }
 
 /**
  * net2ban beside a plain amqplib hop, on one broker in one run: a program that publishes, one that
@@ -33,6 +39,7 @@ export async function benchNet2ban(): Promise<void> {
     console.log(
       `${MANY} bans by exec - to 3 nodes, until received: ${ours.rate.toFixed(0)} a second; amqplib ${floor.rate.toFixed(0)}; ratio ${share.toFixed(2)}${share >= 0.5 ? '  ok, at least 0.5' : '  MISSED, at least 0.5'}`,
     )
+    console.log(`${FEW} of them applied by three nodes: ${ours.applied.toFixed(0)} a second`)
     console.log(`idle client: ${ours.idle}`)
   } finally {
     await lab.close()
@@ -40,11 +47,10 @@ export async function benchNet2ban(): Promise<void> {
 }
 
 async function runFloor(lab: Net2banLab) {
-  const script = new URL('net2ban-floor.ts', import.meta.url)
-  const { user, pass } = await login(lab)
+  const { user, pass } = lab.login('server')
   const url = `amqp://${user}:${pass}@127.0.0.1:${lab.broker.port}/net2ban`
   const start = (role: string) => {
-    return fork(script, [role, url], { execArgv: ['--import', 'tsx'], env: CLEAN })
+    return fork(FLOOR, [role, url], OPTIONS)
   }
   const children: ChildProcess[] = []
   for (const role of ['forwarder', 'receiver1', 'receiver2', 'receiver3']) {
@@ -95,31 +101,58 @@ async function runOurs(lab: Net2banLab) {
   for (const client of clients) await client.logged('done: journal actionstart')
   await sleep(3000)
   const idle = await idleOf(clients[0] as Daemon)
-  const ctl = spawn(
-    process.execPath,
-    ['dist/net2banctl.cjs', 'exec', '-', '--config', lab.config('ctl')],
-    { env: CLEAN, stdio: ['pipe', 'inherit', 'inherit'] },
-  )
-  const line = (i: number) =>
-    `journal actionban name=sshd ip=198.${18 + (i >> 16)}.${(i >> 8) & 255}.${i & 255} bantime=600\n`
+  const ctl = sending(lab)
   const single: number[] = []
   for (let i = 0; i < SINGLE; i++) {
-    const ip = /ip=(\S+)/.exec(line(i))?.[1] ?? ''
     const began = performance.now()
     ctl.stdin.write(line(i))
-    await waitUntil(ip, () => clients[0]?.log().endsWith(`IP ${ip} banned (journal)\n`) === true, {
-      every: 0,
-      timeout: 20_000,
-    })
+    const banned = () => clients[0]?.log().endsWith(`IP ${address(i)} banned (journal)\n`) === true
+    await waitUntil(address(i), banned, { every: 0, timeout: 20_000 })
     if (i > 0) single.push(performance.now() - began)
     await sleep(20)
   }
   const began = performance.now()
-  ctl.stdin.end(Array.from({ length: MANY }, (_, i) => line(i + SINGLE)).join(''))
-  const last = /ip=(\S+)/.exec(line(MANY + SINGLE - 1))?.[1] ?? ''
-  for (const client of clients) await client.logged(`IP ${last} banned`, 120_000)
-  const rate = MANY / ((performance.now() - began) / 1000)
-  return { single: median(single), rate, idle }
+  ctl.stdin.end(Array.from({ length: FEW }, (_, i) => line(i + SINGLE)).join(''))
+  const last = `IP ${address(FEW + SINGLE - 1)} banned`
+  for (const client of clients) await client.logged(last, 120_000)
+  const applied = FEW / ((performance.now() - began) / 1000)
+  for (const client of clients) await client.kill()
+  return { single: median(single), idle, applied, rate: await received(lab) }
+}
+
+/** Nodes that open and check each message, acknowledge it, and run nothing. */
+async function received(lab: Net2banLab): Promise<number> {
+  const nodes = CLIENTS.map((name) => {
+    const { user, pass, shared } = lab.login(name)
+    const url = `amqp://${user}:${pass}@127.0.0.1:${lab.broker.port}/net2ban`
+    return fork(FLOOR, ['node', url, name, JSON.stringify(shared)], OPTIONS)
+  })
+  try {
+    await Promise.all(nodes.map((node) => once(node, 'message')))
+    const done = nodes.map((node) => once(node, 'message'))
+    for (const node of nodes) node.send({ expect: MANY })
+    const ctl = sending(lab)
+    await sleep(1000)
+    const began = performance.now()
+    ctl.stdin.end(Array.from({ length: MANY }, (_, i) => line(i + 20_000)).join(''))
+    await Promise.all(done)
+    return MANY / ((performance.now() - began) / 1000)
+  } finally {
+    for (const node of nodes) node.kill('SIGKILL')
+  }
+}
+
+function sending(lab: Net2banLab) {
+  const command = ['dist/net2banctl.cjs', 'exec', '-', '--config', lab.config('ctl')]
+  return spawn(process.execPath, command, { env: CLEAN, stdio: ['pipe', 'inherit', 'inherit'] })
+}
+
+function address(i: number): string {
+  return `198.${18 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`
+}
+
+function line(i: number): string {
+  return `journal actionban name=sshd ip=${address(i)} bantime=600\n`
 }
 
 /** Resident memory, and processor time over some quiet seconds. */
@@ -138,13 +171,6 @@ async function idleOf(daemon: Daemon): Promise<string> {
   return `${(Number(kilobytes) / 1024).toFixed(0)} MiB resident (below 80), ${load} % CPU (below 1)`
 }
 
-async function login({ section }: Net2banLab) {
-  const { serverParty } = await import('../../scripts/lib/net2ban/party.ts')
-  return serverParty(section)
-}
-
 function median(times: number[]): number {
   return times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN
 }
-
-const { NODE_EXTRA_CA_CERTS: _, ...CLEAN } = process.env

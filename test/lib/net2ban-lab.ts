@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { stringify } from 'yaml'
-import { clientParty, serverParty } from '../../scripts/lib/net2ban/party.ts'
+import type { Shared } from '../../scripts/lib/net2ban/key.ts'
+import { clientParty, type Party, serverParty } from '../../scripts/lib/net2ban/party.ts'
 import { clientPermission, serverPermission } from '../../scripts/lib/net2ban/topology.ts'
 import { type Ended, run } from '../../scripts/lib/run.ts'
 import { net2ban as schema } from '../../scripts/lib/settings/net2ban.ts'
@@ -32,6 +33,8 @@ export interface Net2banLab {
   /** Writes what `get_client` prints, with this test's folders in it. */
   clientConfig(name: string, global?: Record<string, unknown>): Promise<string>
   ctl(args: string[], input?: string, config?: string): Promise<Ended>
+  /** A login, and what the party's key is made of. @param name `server` or a client's */
+  login(name: string): { user: string; pass: string; shared: Shared }
   daemon(word: 'server' | 'client', config: string): Daemon
   /** The journal of a node: what its actions did, a line each. */
   journal(name: string): string[]
@@ -91,7 +94,8 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
     default_action: 'journal',
   }
   const section = v.parse(schema, given)
-  const broker = await startBroker('net2ban', await usersOf(section), { tls: plan.tls === true })
+  const parties = await partiesOf(section)
+  const broker = await startBroker('net2ban', usersOf(section, parties), { tls: plan.tls === true })
   const port = plan.tls ? broker.tlsPort : broker.port
   Object.assign(given.global, { port, ...(plan.tls && { ca_file: broker.ca }) })
   section.global.port = port
@@ -123,6 +127,15 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
     ctl(args, input, config = lab.config('ctl')) {
       const command = ['dist/net2banctl.cjs', ...args, '--config', config]
       return run(process.execPath, command, { env: ENV, ...(input !== undefined && { input }) })
+    },
+    login(name) {
+      const party = parties.find((one) => one.name === name)
+      const key = section.clients[name]?.key ?? section.server?.key ?? ''
+      return {
+        user: party?.user ?? '',
+        pass: party?.pass ?? '',
+        shared: { ...BASE, key, rounds: 12_000 },
+      }
     },
     daemon(word, config) {
       const daemon = startDaemon(word, config)
@@ -179,14 +192,18 @@ function startDaemon(word: string, config: string): Daemon {
   return daemon
 }
 
-async function usersOf(section: Net2banLab['section']): Promise<BrokerUser[]> {
-  const server = await serverParty(section)
+async function partiesOf(section: Net2banLab['section']): Promise<Party[]> {
   const names = Object.keys(section.clients)
   const clients = await Promise.all(names.map((name) => clientParty(section, name)))
-  return [
-    { name: server.user, pass: server.pass, ...serverPermission(section, server.queue) },
-    ...clients.map(({ user, pass, queue }) => ({ name: user, pass, ...clientPermission(queue) })),
-  ]
+  return [await serverParty(section), ...clients]
+}
+
+function usersOf(section: Net2banLab['section'], parties: Party[]): BrokerUser[] {
+  return parties.map(({ name, user, pass, queue }) => ({
+    name: user,
+    pass,
+    ...(name === 'server' ? serverPermission(section, queue) : clientPermission(queue)),
+  }))
 }
 
 function keyOf(i: number): string {

@@ -1,9 +1,10 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
+import type { Config } from '../settings/schema.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
 import { dropLine } from './drop.ts'
 import { type Claims, Dropped, open } from './message.ts'
@@ -65,11 +66,16 @@ export class Client {
   }
 
   /** Starts it. @param folder where its state is @throws Failure 78, 75 */
-  static async start(net2ban: Net2ban, folder: string, log: (line: string) => void) {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
+  static async start(
+    net2ban: Net2ban,
+    { never_ban, min_prefix }: Config,
+    folder: string,
+    log: (line: string) => void,
+  ) {
     const self = await ownParty(net2ban)
     const actionDir = net2ban.global.action_dir
-    const node = await openNode({ actionDir, stateDir: folder, log })
+    const limits = { neverBan: never_ban, minPrefix: min_prefix }
+    const node = await openNode({ actionDir, stateDir: join(folder, 'node'), log, ...limits })
     const client = new Client(net2ban, folder, { self, node }, log)
     const setup = (model: ChannelModel, again: (why: string) => void) => client.#setUp(model, again)
     client.#standing = await stayConnected(net2ban, self, setup, log)

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
@@ -58,6 +58,7 @@ export class Server {
   /** Messages are looked at in order, and then published in order. */
   #looked: Promise<unknown> = Promise.resolve()
   #published: Promise<unknown> = Promise.resolve()
+  #committing: Promise<void> | undefined
   #standing: Standing | undefined
   #timer: NodeJS.Timeout | undefined
   #closed = false
@@ -146,13 +147,22 @@ export class Server {
     inHand.add(claims.jti)
     const done = async () => {
       await work
+      await this.#committed()
       await this.#patiently(() => {
-        this.#forwarded.commit(seconds())
         this.#replay.add(claims.jti, claims.iat + this.#self.validWtime, seconds())
       })
       if (claims.cmd === 'sync' && claims.part === claims.parts) this.#parts.remove(claims.snapshot)
     }
     return done().finally(() => inHand.delete(claims.jti))
+  }
+
+  /** Writes what was noted; one write serves all who ask in the same moment. */
+  #committed(): Promise<void> {
+    this.#committing ??= immediate().then(() => {
+      this.#committing = undefined
+      return this.#patiently(() => this.#forwarded.commit(seconds()))
+    })
+    return this.#committing
   }
 
   /** A full disk is waited for: each time that a message goes back counts against it. */
