@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, mkdirSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { readFinished, replaceDurably } from '../durable.ts'
 import { ioFailure } from '../failure.ts'
@@ -15,6 +15,9 @@ export class Replay {
   readonly #path: string
   readonly #until = new Map<string, number>()
   #lines = 0
+  #fd: number | undefined
+  /** A full disk took half a line. */
+  #torn = false
 
   /** @param at epoch seconds @throws Failure 75 if the file cannot be read */
   constructor(path: string, at: number) {
@@ -36,17 +39,26 @@ export class Replay {
   add(jti: string, until: number, at: number): void {
     if (this.#lines > this.#until.size + SLACK) this.#forget(at)
     const end = Math.ceil(until) + 1
-    try {
-      appendFileSync(this.#path, `${jti} ${end}\n`, { mode: 0o600 })
-    } catch (error) {
-      throw ioFailure(`write "${this.#path}"`, error)
-    }
+    this.#append(`${this.#torn ? '\n' : ''}${jti} ${end}\n`)
     this.#lines++
     this.#until.set(jti, end)
     // The oldest come first, more or less: enough to keep memory in proportion.
     for (const [old, over] of this.#until) {
       if (over >= at) break
       this.#until.delete(old)
+    }
+  }
+
+  #append(line: string): void {
+    const bytes = Buffer.from(line)
+    let done = 0
+    try {
+      this.#fd ??= openSync(this.#path, 'a', 0o600)
+      while (done < bytes.length) done += writeSync(this.#fd, bytes, done)
+      this.#torn = false
+    } catch (error) {
+      if (done > 0) this.#torn = true
+      throw ioFailure(`write "${this.#path}"`, error)
     }
   }
 
@@ -58,6 +70,8 @@ export class Replay {
   #rewrite(): void {
     const lines = Array.from(this.#until, ([jti, until]) => `${jti} ${until}\n`)
     replaceDurably(this.#path, lines.join(''))
+    if (this.#fd !== undefined) closeSync(this.#fd)
+    this.#fd = undefined
     this.#lines = lines.length
   }
 }

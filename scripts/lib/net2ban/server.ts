@@ -146,8 +146,7 @@ export class Server {
     const work = this.#obey(claims)
     inHand.add(claims.jti)
     const done = async () => {
-      await work
-      await this.#committed()
+      await Promise.all([work, this.#committed()])
       await this.#patiently(() => {
         this.#replay.add(claims.jti, claims.iat + this.#self.validWtime, seconds())
       })
