@@ -75,7 +75,8 @@ export function brokerFailure(error: unknown, net2ban: Net2ban): Failure {
     const what = /login|PLAIN|handshake/i.test(text) ? 'login refused' : 'permission refused'
     return new Failure(EXIT.refused, `Cannot use ${at}: ${what}`)
   }
-  if (/NOT[_-]ALLOWED/.test(text) || reply === 530) {
+  // amqplib does not pass on why the broker closed instead of opening.
+  if (/NOT[_-]ALLOWED|ConnectionOpenOk; got <ConnectionClose/.test(text) || reply === 530) {
     return new Failure(EXIT.refused, `Cannot use ${at}: vhost "${net2ban.global.vhost}" refused`)
   }
   if (/NOT[_-]FOUND/.test(text) || reply === 404) {

@@ -45,7 +45,6 @@ export async function declare(
     durable: true,
     arguments: {
       'x-queue-type': 'quorum',
-      'x-single-active-consumer': true,
       'x-max-length': 100_000,
       'x-message-ttl': 604_800_000,
     },
@@ -54,6 +53,8 @@ export async function declare(
   const more = { 'x-single-active-consumer': true }
   await channel.assertQueue(input.queue, argumentsOf(names, input.validWtime, more))
   await channel.bindQueue(input.queue, names.in, input.queue)
+  // The working server must know who lost something; the dead-letter queue keeps it for people.
+  await channel.bindQueue(input.queue, names.out, names.deadKey)
   for (const [client, seconds] of validWtime) {
     const queue = net2ban.global.queue_prefix + client
     await channel.assertQueue(queue, argumentsOf(names, seconds))
