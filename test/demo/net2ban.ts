@@ -167,6 +167,7 @@ async function daemon(machine: Machine, word: string): Promise<void> {
   const lines: string[] = []
   const onLine = (line: string) => {
     lines.push(line)
+    if (process.env.DEBUG) process.stderr.write(`${machine.name}: ${line}\n`)
     connected ||= line.startsWith('connected')
   }
   const started = await machine.spawn(['net2ban', word], { onLine })

@@ -17,7 +17,10 @@ import { installAction } from './update.ts'
 import { Worker } from './worker.ts'
 
 /** The longest that the node sleeps before it looks for bans that are over, milliseconds. */
-const LOOK = 30_000
+const LOOK = 10_000
+
+/** As long after something was carried out, milliseconds: one look is for all of a flood. */
+const SOON = 1000
 
 /** Which message came last, and in which run of the server. */
 interface Position {
@@ -46,6 +49,8 @@ export class Client {
   #last: Promise<unknown> = Promise.resolve()
   #standing: Standing | undefined
   #timer: NodeJS.Timeout | undefined
+  /** When, in epoch milliseconds. */
+  #look = Infinity
   #closed = false
 
   private constructor(
@@ -135,6 +140,7 @@ export class Client {
       if (this.#replay.has(claims.jti)) throw new Dropped('replayed', claims)
       this.#advance(claims)
       await this.#obey(claims)
+      this.#plan(SOON)
       this.#settle(claims)
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
@@ -207,8 +213,17 @@ export class Client {
     }
     this.#save()
     if (this.#closed) return
-    const wait = next === undefined ? LOOK : Math.max(next * 1000 - Date.now(), 1000)
-    this.#timer = setTimeout(() => void this.#expire(), Math.min(wait, LOOK))
+    this.#look = Infinity
+    this.#plan(next === undefined ? LOOK : Math.max(next * 1000 - Date.now(), SOON))
+  }
+
+  /** Looks for what is over after some milliseconds, or earlier if that was planned already. */
+  #plan(wait: number): void {
+    const at = Date.now() + Math.min(wait, LOOK)
+    if (at >= this.#look || this.#closed) return
+    this.#look = at
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.#expire(), at - Date.now())
   }
 
   /** Lost, it costs a snapshot that changes nothing. */
