@@ -114,7 +114,11 @@ async function attack(scene: Scene) {
   const since = performance.now()
   await fail2ban.failLogin(ATTACKER)
   const dropped = async () => (await reached(scene, [ATTACKER])) === 0
-  await waitUntil('all nodes to drop', dropped, { timeout: 15_000, every: 20 })
+  await waitUntil('all nodes to drop', dropped, { timeout: 15_000, every: 20 }).catch(
+    async (error) => {
+      throw new Error(`${error.message}\n${await fail2ban.log()}`)
+    },
+  )
   stage.fact('every node drops the packets of the attacker within', performance.now() - since, 'ms')
   stage.fact('connections of the attacker', await reached(scene, [ATTACKER]), 'of 3')
   stage.fact('connections of the neighbour', await reached(scene, [NEIGHBOUR]), 'of 3')
