@@ -366,6 +366,10 @@ test('hostile messages: nothing runs, nothing is blocked, one line each, at both
 test('a second server stands by, and takes over', async () => {
   const second = lab.daemon('server', lab.config('server2'))
   await second.logged('connected')
+  // A server that is new learns what was before from one sync of each sender.
+  const told = ['192.0.2.50', '192.0.2.51', '192.0.2.60']
+  const before = await done('list')
+  assert.equal((await lab.ctl(['sync', '--name', 'sshd'], before)).code, 0)
   await done('ban', '--ip', '192.0.2.60', '--name', 'sshd', '--bantime', '600')
   await blocks('client1', ['192.0.2.50', '192.0.2.51', '192.0.2.60'])
   assert.ok(!second.log().includes('Forwarding'))
@@ -375,6 +379,16 @@ test('a second server stands by, and takes over', async () => {
   await done('ban', '--ip', '192.0.2.62', '--name', 'sshd', '--bantime', '600')
   await blocks('client1', ['192.0.2.50', '192.0.2.51', '192.0.2.60', '192.0.2.62'])
   assert.ok(second.log().includes('Forwarding'))
+  await blocks('client2', ['192.0.2.50', '192.0.2.60', '192.0.2.62'])
+  // It knows what the other one had forwarded while it stood by, and tells a node that lost all.
+  await client2.kill()
+  rmSync(join(lab.folder, 'state/client2'), { recursive: true })
+  rmSync(join(lab.folder, 'client2.journal'))
+  client2.start()
+  await done('ban', '--ip', '192.0.2.63', '--name', 'sshd', '--bantime', '600')
+  await second.logged('telling client2 all of 1 jails')
+  await blocks('client2', [...told, '192.0.2.62', '192.0.2.63'])
+  await done('unban', '--ip', '192.0.2.63', '--name', 'sshd')
 })
 
 test('a node whose broker is gone keeps ending its own bans, and one that hangs is noticed', async () => {

@@ -6,6 +6,7 @@ import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
 import { checkCall, jailOf } from './call.ts'
+import { Copy, serverId } from './copy.ts'
 import { dropLine } from './drop.ts'
 import { Due } from './due.ts'
 import { Forwarded } from './forwarded.ts'
@@ -14,7 +15,7 @@ import { clientParty, type Party, serverParty } from './party.ts'
 import { Publisher } from './publisher.ts'
 import { Replay } from './replay.ts'
 import { leasesOf, Parts, split } from './snapshot.ts'
-import { declare, namesOf, PREFETCH } from './topology.ts'
+import { declare, declareCopy, namesOf, PREFETCH } from './topology.ts'
 
 /** Milliseconds between two looks at who is due, and the least between two snapshots for one. */
 const TICK = 1000
@@ -51,6 +52,8 @@ export class Server {
   readonly #forwarded: Forwarded
   readonly #parts: Parts
   readonly #due: Due
+  readonly #copy: Copy
+  readonly #id: string
   /** Which run of the server numbers the messages. */
   readonly #run = randomBytes(8).toString('hex')
   #publisher: Publisher | undefined
@@ -58,6 +61,7 @@ export class Server {
   /** Messages are looked at in order, and then published in order. */
   #looked: Promise<unknown> = Promise.resolve()
   #published: Promise<unknown> = Promise.resolve()
+  #copied: Promise<unknown> = Promise.resolve()
   #committing: Promise<void> | undefined
   #standing: Standing | undefined
   #timer: NodeJS.Timeout | undefined
@@ -77,6 +81,8 @@ export class Server {
     this.#replay = new Replay(join(folder, 'replay'), seconds())
     this.#parts = new Parts(join(folder, 'parts'), parties.self.validWtime)
     this.#due = new Due(join(folder, 'clients.json'))
+    this.#copy = new Copy(this.#forwarded, folder, parties.self.validWtime)
+    this.#id = serverId(folder)
   }
 
   /** Starts it. @param folder where its state is @throws Failure 78, 75 */
@@ -114,6 +120,11 @@ export class Server {
       if (!message) return again('the input queue is gone')
       this.#take(line, message).catch((error) => line.open && lost(error))
     })
+    const copies = await declareCopy(channel, this.#net2ban, this.#self, this.#id)
+    await channel.consume(copies, (message) => {
+      if (!message) return again('the queue of copies is gone')
+      this.#copied = this.#copied.then(() => this.#note(line, message)).catch(lost)
+    })
   }
 
   /** One delivery, until it is acknowledged. Without an acknowledgement it comes again. */
@@ -134,6 +145,19 @@ export class Server {
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
       this.#log(dropLine(message, error))
+    }
+    if (line.open) line.channel.ack(message)
+  }
+
+  /** A copy of an order: what this server forwarded itself is known, the rest is noted. */
+  async #note(line: Line, message: ConsumeMessage): Promise<void> {
+    if (!this.#replay.has(message.properties.messageId)) {
+      const options = { aud: 'server', validWtime: this.#self.validWtime, at: seconds() }
+      const claims = await open(message.content, this.#self.key, options).catch(() => undefined)
+      if (claims && !line.inHand.has(claims.jti)) {
+        await this.#patiently(() => this.#copy.note(claims, seconds()))
+        await this.#committed()
+      }
     }
     if (line.open) line.channel.ack(message)
   }

@@ -62,6 +62,32 @@ export async function declare(
   }
 }
 
+/**
+ * Makes a queue of a server's own that gets a copy of every order, so that a server that stands by
+ * knows what the working one has forwarded. It goes when that server has not come for a week.
+ *
+ * @returns its name
+ */
+export async function declareCopy(
+  channel: Channel,
+  net2ban: Net2ban,
+  input: { queue: string; validWtime: number },
+  id: string,
+): Promise<string> {
+  const queue = `${net2ban.global.queue_prefix}server_${id}`
+  await channel.assertQueue(queue, {
+    durable: true,
+    arguments: {
+      'x-queue-type': 'quorum',
+      'x-message-ttl': input.validWtime * 1000,
+      'x-expires': 604_800_000,
+      'x-delivery-limit': DELIVERY_LIMIT,
+    },
+  })
+  await channel.bindQueue(queue, namesOf(net2ban).in, input.queue)
+  return queue
+}
+
 function argumentsOf(names: Names, seconds: number, more: Record<string, unknown> = {}) {
   return {
     durable: true,

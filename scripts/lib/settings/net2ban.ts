@@ -64,7 +64,7 @@ const RESERVED = ['server', 'dead', 'in', 'out', 'ctl']
 const clients = v.pipe(
   v.record(word(64, 'a short word'), v.strictObject(own)),
   v.check(
-    (all) => Object.keys(all).every((name) => !RESERVED.includes(name)),
+    (all) => Object.keys(all).every((name) => !RESERVED.includes(name) && !/^server_/.test(name)),
     `must not name a client ${RESERVED.join(', ')}`,
   ),
 )
