@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { type Channel, type ChannelModel, connect } from 'amqplib'
+import { type ChannelModel, connect } from 'amqplib'
 import { CompactEncrypt } from 'jose'
-import { parse, stringify } from 'yaml'
+import { parse } from 'yaml'
 import { deriveKey } from '../../scripts/lib/net2ban/key.ts'
 import { run } from '../../scripts/lib/run.ts'
 import { type Daemon, journalAction, type Net2banLab, openNet2ban } from '../lib/net2ban-lab.ts'
@@ -214,7 +214,11 @@ test('a node that was away for longer than messages live is told everything when
   await client2.kill()
   await done('ban', '--ip', '192.0.2.22', '--name', 'sshd', '--bantime', '600')
   await done('unban', '--ip', '192.0.2.20', '--name', 'sshd')
-  await server.logged(/client2 lost message [0-9a-f-]{36}: expired/, 30_000)
+  const model = await broker()
+  const channel = await model.createChannel()
+  const expired = async () => (await channel.checkQueue('net2ban_client2')).messageCount === 0
+  await waitUntil('the messages to expire', expired, { timeout: 30_000, every: 200 })
+  await model.close()
   client2.start()
   await blocks('client2', [...KEPT.slice(1), '192.0.2.21', '192.0.2.22'], 20_000)
 })
@@ -341,15 +345,17 @@ test('hostile messages: nothing runs, nothing is blocked, one line each, at both
         .log()
         .slice(marks)
         .match(/^dropped message .*$/gm) ?? []
-    await waitUntil('all to be dropped', () => drops().length >= bodies.length).catch((error) => {
-      throw new Error(
-        `${error.message}: ${drops().length} of ${bodies.length}\n${drops().join('\n')}`,
-      )
-    })
+    await waitUntil('all to be dropped', () => drops().length >= bodies.length - 1).catch(
+      (error) => {
+        throw new Error(
+          `${error.message}: ${drops().length} of ${bodies.length}\n${drops().join('\n')}`,
+        )
+      },
+    )
     const good = `192.0.2.${hop.to === 'server' ? 50 : 51}`
     await done('ban', '--ip', good, '--name', 'sshd', '--bantime', '600')
     await hop.daemon.logged(hop.to === 'server' ? `actionban ${good}` : `IP ${good} banned`)
-    assert.equal(drops().length, bodies.length, drops().join('\n'))
+    assert.equal(drops().length, bodies.length - 1, drops().join('\n'))
     for (const line of drops()) {
       assert.match(
         line,
@@ -418,7 +424,7 @@ async function broker(): Promise<ChannelModel> {
   return connect(url)
 }
 
-/** At least thirty messages that must not be obeyed by whoever this key belongs to. */
+/** Some forty messages, one of them fine, that must not be obeyed by whoever this key belongs to. */
 async function hostile(to: string): Promise<Buffer[]> {
   const { key } = await deriveKey(lab.login(to).shared)
   const { key: other } = await deriveKey({ ...lab.login(to).shared, key: 'x'.repeat(40) })
@@ -484,12 +490,9 @@ async function hostile(to: string): Promise<Buffer[]> {
     Buffer.alloc(100_000, 'x'),
     await sealed('[]'),
     await sealed('{'),
+    // Obeyed once, though it has no effect; what comes after it is the same once more.
+    good,
+    good,
     ...(await Promise.all(bad.map((more) => sealed(claims(more))))),
-    // The first of these is a real message; the second is the same once more.
-    ...(to === 'server' ? [] : []),
   ]
 }
-void mkdirSync
-void stringify
-
-export type { Channel }
