@@ -3,10 +3,11 @@ import { EXIT, Failure, messageOf } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Synced } from '../verbs.ts'
+import { begin } from './begin.ts'
 import { checkCall, jailOf } from './call.ts'
 import type { Jail } from './jail.ts'
 import { differs, type Keeper } from './keeper.ts'
-import { type Limits, limitsOf, start } from './perform.ts'
+import { type Limits, limitsOf } from './limits.ts'
 import { checkPublic } from './public.ts'
 
 /** Seconds after which an unban that failed is tried again. */
@@ -37,9 +38,9 @@ export async function syncJail(
 ): Promise<Synced> {
   const { file, name } = wanted
   const call = checkCall(file, 'actionstart', { ...wanted.params, name })
-  checkPublic(keeper.definitions.file(file), call.params)
+  checkPublic(() => keeper.definitions.file(file), call.params)
   const known = keeper.place(file, name)
-  if (known && differs(known, call.params)) await start(keeper, call)
+  if (known && differs(known, call.params)) await begin(keeper, call)
   const jail = await keeper.ready(keeper.placeFor(file, name, call.params))
   const id = jailOf(file, name)
   const at = keeper.now()

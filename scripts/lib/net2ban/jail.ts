@@ -1,5 +1,6 @@
 import type { Address } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
+import { alive } from '../lease.ts'
 import type { Action, ActionFamily } from './action.ts'
 import type { Held } from './books.ts'
 import type { ActionName } from './call.ts'
@@ -189,6 +190,7 @@ export class Jail {
     let failed: Failure | undefined
     for (const { address, expires } of this.#held()) {
       this.#ground.goOn()
+      if (!alive(expires, this.#ground.now())) continue // It will be unbanned in a moment.
       const dynamic = this.dynamic(address, expires)
       let ended = careful
         ? await this.#again(address, dynamic)

@@ -4,7 +4,7 @@ import { now } from '../lease.ts'
 import { RELEASED } from '../ledger.ts'
 import type { Action } from './action.ts'
 import { Books, type Held } from './books.ts'
-import { jailOf } from './call.ts'
+import { jailOf, nameOf } from './call.ts'
 import { Definitions } from './definitions.ts'
 import { type Ground, Jail } from './jail.ts'
 import { isDynamic } from './kinds.ts'
@@ -28,6 +28,7 @@ export class Keeper {
   readonly now: () => number
   readonly #places: Places
   readonly #ground: Ground
+  readonly #warned = new Set<Place>()
   readonly #jails = new Map<Place, { jail: Jail; action: Action }>()
 
   constructor({ actionDir, stateDir, execute, signal, ...options }: KeeperOptions) {
@@ -59,6 +60,15 @@ export class Keeper {
 
   log(error: unknown): void {
     this.#ground.log(messageOf(error))
+  }
+
+  /** Says once of a jail that a ban named other parameters, which have no effect. */
+  warn(place: Place): void {
+    if (this.#warned.has(place)) return
+    this.#warned.add(place)
+    this.#ground.log(
+      `${place.file} for ${place.name} keeps the parameters that it was started with`,
+    )
   }
 
   close(): void {
@@ -135,6 +145,8 @@ export class Keeper {
     for (const id of this.books.jails()) this.placeOf(id)
     const rebooted = this.boot !== boot
     if (rebooted) {
+      const over = this.books.ended(this.now()).lines
+      this.books.note(over.map((line) => ({ ...line, expires: RELEASED })))
       for (const place of this.#places.all()) place.unsettled = !this.isIdle(place) || place.begun
       this.#places.boot = boot
       this.#places.save()
@@ -179,7 +191,8 @@ export class Keeper {
 
 /** The parameters that hold for a whole jail, in one order. */
 export function settingsOf(params: Params): Record<string, string> {
-  const fixed = Object.entries(params).filter(([name]) => !isDynamic(name))
+  const all = Object.entries({ ...params, name: nameOf(params) })
+  const fixed = all.filter(([name]) => !isDynamic(name))
   return Object.fromEntries(fixed.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 

@@ -8,7 +8,8 @@ import { expire, syncJail } from './bulk.ts'
 import { type Call, checkCall } from './call.ts'
 import { execute } from './exec.ts'
 import { Keeper } from './keeper.ts'
-import { type Limits, type Outcome, perform } from './perform.ts'
+import type { Limits } from './limits.ts'
+import { type Outcome, perform } from './perform.ts'
 
 export { parseActionFile } from './action-file.ts'
 

@@ -42,7 +42,7 @@ const STEPS: [what: string, address?: string][] = [
 
 /** What a rule for one port takes, and what the others do. */
 function portsOf(file: string): string {
-  return ['iptables', 'iptables-ipset'].includes(file) ? '22' : '22,80:90'
+  return ['iptables', 'iptables-ipset', 'iptables-ipset-proto4'].includes(file) ? '22' : '22,80:90'
 }
 
 describe('a node and Fail2Ban leave the same rules', { concurrency: 1 }, () => {

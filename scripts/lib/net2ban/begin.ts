@@ -1,0 +1,21 @@
+import { type Call, nameOf } from './call.ts'
+import { type Keeper, settingsOf } from './keeper.ts'
+
+/** Remembers the parameters; whatever is in force already is built anew if they are others. */
+export async function begin(
+  keeper: Keeper,
+  { file, params }: Pick<Call, 'file' | 'params'>,
+): Promise<'ran' | 'held'> {
+  const settings = settingsOf(params)
+  keeper.definitions.action(file, settings) // What cannot be resolved is not remembered.
+  const known = keeper.place(file, nameOf(params))
+  const other = known && JSON.stringify(known.params) !== JSON.stringify(settings)
+  if (known && other && !keeper.isIdle(known)) await keeper.change(known, settings)
+  const place = known ?? keeper.placeFor(file, nameOf(params), params)
+  const fresh = !place.begun || other === true
+  place.params = settings
+  place.begun = true
+  if (fresh) keeper.save()
+  const ran = await (await keeper.ready(place)).start()
+  return ran || fresh ? 'ran' : 'held'
+}
