@@ -106,7 +106,7 @@ function expand(path: string, seen: readonly string[], read: Read): Part[] {
 /** Each file with the `.local` that goes with it, if there is one. */
 function withLocal(paths: string[]): string[] {
   return paths.flatMap((path) => {
-    const local = path.replace(/\.[^./]*$/, '') + '.local'
+    const local = `${path.replace(/\.[^./]*$/, '')}.local`
     return paths.includes(local) || !existsSync(local) ? [path] : [path, local]
   })
 }
