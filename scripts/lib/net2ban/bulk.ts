@@ -1,5 +1,5 @@
 import { parseAddress } from '../address.ts'
-import { EXIT, Failure, messageOf } from '../failure.ts'
+import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Synced } from '../verbs.ts'
@@ -49,8 +49,10 @@ export async function syncJail(
   const failures = await release(keeper, jail, over)
   const { changes, ...counts } = keeper.books.difference(id, leases, at)
   failures.push(...(await apply(keeper, jail, changes)))
-  if (failures.length > 0) throw several(failures)
-  return refused > 0 ? { ...counts, refused } : counts
+  const refusals = failures.filter((failure) => codeOf(failure) === EXIT.input).length
+  if (failures.length > refusals) throw several(failures)
+  const all = refused + refusals
+  return all > 0 ? { ...counts, added: counts.added - refusals, refused: all } : counts
 }
 
 /** Unbans everywhere what is over; see `Node.expire`. */

@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 /** How a command ended. */
 export interface Executed {
   ok: boolean
+  /** Exit status, if it ended by itself. */
+  code?: number | undefined
   /** Why not, in a few words: `exit code 1: iptables: Bad rule`. */
   reason: string
 }
@@ -56,7 +58,11 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
           ? `killed by ${signal}`
           : `exit code ${code}`
       const said = (output.stderr.trim() || output.stdout.trim()).split('\n').at(-1)?.slice(0, 200)
-      resolve({ ok: code === 0 && !late, reason: said ? `${how}: ${said}` : how })
+      resolve({
+        ok: code === 0 && !late,
+        code: code ?? undefined,
+        reason: said ? `${how}: ${said}` : how,
+      })
     }
     child.once('error', (error) => {
       clearTimeout(timer)

@@ -57,13 +57,14 @@ export class Jail {
     return this.#action.onDemand ? false : await this.#startFamilies(this.#action.families)
   }
 
-  /** @throws Failure 75 if it could not be banned, and is not */
+  /** @throws Failure if it could not be banned, and is not: 75, or 65 if the action refuses it */
   async ban(address: Address, dynamic: Tags): Promise<void> {
     const { family } = address
     if (this.#action.onDemand) await this.#startFamilies([family])
     else await this.#startFamilies(this.#action.families)
     const first = await this.#run('actionban', family, dynamic)
     if (first.ok) return
+    if (first.code === EXIT.input) throw this.#failure('ban', address, first)
     await this.#makeSane(family)
     const second = await this.#again(address, dynamic)
     if (second.ok) return
@@ -287,10 +288,12 @@ export class Jail {
     return await this.#ground.execute(text, this.#action.timeout)
   }
 
-  #failure(what: string, address: Address | undefined, { reason }: Executed): Failure {
+  /** Programs of this project, and others that follow sysexits(3), say 65 of what never works. */
+  #failure(what: string, address: Address | undefined, { code, reason }: Executed): Failure {
+    const exit = code === EXIT.input ? EXIT.input : EXIT.temporary
     const whom = address ? ` ${address.text}` : ''
     const { file, name } = this.place
-    return new Failure(EXIT.temporary, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
+    return new Failure(exit, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
   }
 }
 

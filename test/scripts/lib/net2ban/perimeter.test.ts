@@ -74,8 +74,15 @@ describe('action.d/perimeter.conf', { concurrency: 1 }, () => {
       /etc/fail2ban-perimeter/firewall.yaml`)
     const ban = { name: 'sshd', ip: '203.0.113.5', port: 'ssh' }
     const { code, error } = await node.ask('run', 'perimeter', 'actionban', ban)
-    assert.equal(code, 75)
+    assert.equal(code, 65)
     assert.match(error ?? '', /never_ban/)
+    const leases = [
+      ['203.0.113.5', 0] as const,
+      ['192.0.2.8', 0] as const,
+      ['2001:db8::7', 0] as const,
+    ]
+    const { result } = await node.ask('sync', 'perimeter', 'sshd', leases, {})
+    assert.deepEqual(result, { added: 0, extended: 2, removed: 0, unchanged: 0, refused: 1 })
     assert.doesNotMatch(await kernel(), /@.*203\.0\.113\.5/)
     assert.deepEqual(await list('net2ban'), ['192.0.2.8 sshd', '2001:db8::7 sshd'])
   })
