@@ -8,6 +8,8 @@ export interface Answer {
   result?: unknown
   code?: number
   error?: string
+  /** How long it took, in milliseconds. */
+  ms: number
   log: string[]
 }
 

@@ -13,7 +13,7 @@ export interface Executed {
 export const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 /** Everything that an action finds in its environment; Fail2Ban's own has little more. */
-const ENV = { PATH, LANG: 'C.UTF-8' }
+export const ENV = { PATH, LANG: 'C.UTF-8' }
 
 /** Milliseconds between TERM and KILL, as Fail2Ban has it. */
 const GRACE = 200
@@ -45,7 +45,7 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
     let late = false
     const timer = setTimeout(() => {
       late = true
-      void killGroup(child)
+      killGroup(child)
     }, seconds * 1000)
     const end = (code: number | null, signal: string | null): void => {
       clearTimeout(timer)
@@ -80,7 +80,8 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
   })
 }
 
-async function killGroup({ pid }: ChildProcess): Promise<void> {
+/** Ends a process and all that it started: TERM, and KILL a moment later. */
+export function killGroup({ pid }: ChildProcess): void {
   const kill = (signal: NodeJS.Signals): void => {
     try {
       if (pid !== undefined) process.kill(-pid, signal)

@@ -8,10 +8,22 @@ import type { Executed } from './exec.ts'
 import type { Place } from './places.ts'
 import type { Tags } from './tags.ts'
 
+/** A ban or an unban among many. */
+export interface Wish {
+  address: Address
+  dynamic: Tags
+  ban: boolean
+}
+
+/** So many bans are put back at a time. */
+const BATCH = 64
+
 /** What a jail needs of its node. */
 export interface Ground {
   /** Runs a piece of shell. */
   execute(text: string, seconds: number): Promise<Executed>
+  /** Runs many, one after another. @returns true for each that ended well */
+  executeMany(texts: readonly string[], seconds: number): Promise<boolean[]>
   /** Forces what is known of the jails to the disk. */
   save(): void
   log(line: string): void
@@ -72,6 +84,20 @@ export class Jail {
     throw this.#failure('ban', address, second)
   }
 
+  /**
+   * Bans and unbans many, in order, if all of it is started.
+   *
+   * @returns true for each that is done; the others may be done in part
+   */
+  async many(wishes: readonly Wish[]): Promise<boolean[]> {
+    const texts = wishes.map(({ address: { family }, dynamic, ban }) => {
+      return this.#action.command(ban ? 'actionban' : 'actionunban', family, dynamic)
+    })
+    const ready = wishes.every(({ address }) => this.#isStarted(address.family))
+    if (!ready || texts.length < 2) return wishes.map(() => false)
+    return await this.#ground.executeMany(texts, this.#action.timeout)
+  }
+
   /** Makes a ban longer. @throws Failure 75 */
   async prolong(address: Address, dynamic: Tags): Promise<void> {
     const { family } = address
@@ -95,6 +121,11 @@ export class Jail {
     const second = await this.#run('actionunban', family, dynamic)
     if (!second.ok) throw this.#failure('unban', address, first)
     await this.#run('actionunban', family, dynamic)
+  }
+
+  /** Removes what a ban that went wrong may have left. */
+  async wipe(address: Address, dynamic: Tags): Promise<void> {
+    if (this.#isStarted(address.family)) await this.#run('actionunban', address.family, dynamic)
   }
 
   /** Bans what may be banned already, without asking how things are. */
@@ -189,15 +220,18 @@ export class Jail {
   /** Bans again whatever the ledger says. @param careful true if it may be there */
   async #putBack(careful: boolean): Promise<void> {
     let failed: Failure | undefined
-    for (const { address, expires } of this.#held()) {
+    // What is over will be unbanned in a moment.
+    const all = [...this.#held()].filter(({ expires }) => alive(expires, this.#ground.now()))
+    for (let at = 0; at < all.length; at += BATCH) {
       this.#ground.goOn()
-      if (!alive(expires, this.#ground.now())) continue // It will be unbanned in a moment.
-      const dynamic = this.dynamic(address, expires)
-      let ended = careful
-        ? await this.#again(address, dynamic)
-        : await this.#run('actionban', address.family, dynamic)
-      if (!ended.ok && !careful) ended = await this.#again(address, dynamic)
-      if (!ended.ok) failed = this.#failure('ban', address, ended)
+      const batch = all.slice(at, at + BATCH).map(({ address, expires }) => {
+        return { address, dynamic: this.dynamic(address, expires), ban: true }
+      })
+      const done = careful ? [] : await this.many(batch)
+      for (const [i, { address, dynamic }] of batch.entries()) {
+        const ended = done[i] ? undefined : await this.#again(address, dynamic)
+        if (ended?.ok === false) failed = this.#failure('ban', address, ended)
+      }
     }
     if (failed) throw failed
   }

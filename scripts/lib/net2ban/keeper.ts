@@ -14,6 +14,7 @@ export interface KeeperOptions {
   actionDir: string
   stateDir: string
   execute: Ground['execute']
+  executeMany: Ground['executeMany']
   signal?: AbortSignal | undefined
   now?: (() => number) | undefined
   log?: ((line: string) => void) | undefined
@@ -28,16 +29,19 @@ export class Keeper {
   readonly now: () => number
   readonly #places: Places
   readonly #ground: Ground
+  readonly #signal: AbortSignal | undefined
   readonly #warned = new Set<Place>()
   readonly #jails = new Map<Place, { jail: Jail; action: Action }>()
 
-  constructor({ actionDir, stateDir, execute, signal, ...options }: KeeperOptions) {
+  constructor({ actionDir, stateDir, execute, executeMany, signal, ...options }: KeeperOptions) {
     this.now = options.now ?? now
+    this.#signal = signal
     this.#places = new Places(`${stateDir}/jails.json`)
     this.books = new Books(stateDir)
     this.definitions = new Definitions(actionDir)
     this.#ground = {
       execute,
+      executeMany,
       save: () => this.#places.save(),
       log: (line) => options.log?.(line),
       now: this.now,
@@ -56,6 +60,10 @@ export class Keeper {
   /** Throws once the node is to end. */
   goOn(): void {
     this.#ground.goOn()
+  }
+
+  get isEnding(): boolean {
+    return this.#signal?.aborted === true
   }
 
   log(error: unknown): void {

@@ -7,6 +7,7 @@ import { thisBoot } from './boot.ts'
 import { expire, syncJail } from './bulk.ts'
 import { type Call, checkCall } from './call.ts'
 import { execute } from './exec.ts'
+import { executeMany } from './exec-many.ts'
 import { Keeper } from './keeper.ts'
 import type { Limits } from './limits.ts'
 import { type Outcome, perform } from './perform.ts'
@@ -74,6 +75,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     const keeper = new Keeper({
       ...options,
       execute: (text, seconds) => execute(text, seconds, [running]),
+      executeMany: (texts, seconds) => executeMany(texts, seconds, [running]),
     })
     await keeper.recover(thisBoot(runDir, stateDir, keeper.boot))
     return inOrder(keeper, options, () => {

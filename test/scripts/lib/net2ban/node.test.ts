@@ -54,6 +54,9 @@ describe('a node', { concurrency: 1 }, () => {
     const text = await machine.sh(`cat /root/lines-${name} 2>/dev/null || true`)
     return text.split('\n').filter((line) => line)
   }
+  const found = async (command: string): Promise<string[]> => {
+    return ((await machine.sh(command)).match(/\d+\.\d+\.\d+\.\d+/g) ?? []).sort()
+  }
   const leases = async () => (await node.ask('leases')).result as string[]
   const again = async (): Promise<void> => {
     await node.close()
@@ -338,6 +341,46 @@ actionunban = sed -i "\\|^<ip>$|d" /root/lines-half
         expected.map((ip) => `${ip} public`),
       )
     }
+  })
+
+  test('killed within a sync, it ends with exactly what the next one says', async () => {
+    const all = Array.from({ length: 150 }, (_, i) => `198.51.100.${i + 1}`)
+    for (const [round, file] of [M, 'lines', 'nftables', M, 'lines', 'route'].entries()) {
+      const wanted = all.filter((_, i) => (i + round) % 3 > 0)
+      const wish = ['sync', file, 'a', wanted.map((ip) => [ip, 0]), {}]
+      const killed = sleep(60 + 40 * round).then(() => node.kill())
+      await node.ask(...wish).catch(() => {})
+      await killed
+      node = await startNode(machine)
+      const { result, error } = await node.ask(...wish)
+      assert.ok(result, error)
+      const expected = [...wanted].sort()
+      if (file === M) assert.deepEqual(await blocked('f2b-a'), expected)
+      if (file === 'lines')
+        assert.deepEqual(
+          (await lines('a')).sort(),
+          expected.map((ip) => `${ip} public`),
+        )
+      if (file === 'nftables')
+        assert.deepEqual(await found('nft list set inet f2b-table addr-set-a'), expected)
+      if (file === 'route')
+        assert.deepEqual(await found('ip route show type unreachable'), expected)
+    }
+  })
+
+  test('a sync carries out what it can, and says what it could not', async () => {
+    await machine.writeFile(
+      `${ACTIONS}/picky.conf`,
+      `[Definition]
+actionban = case "<ip>" in *7) echo "not <ip>" >&2; false;; *) echo "<ip>" >>/root/lines-picky;; esac
+actionunban = sed -i "\\|^<ip>$|d" /root/lines-picky
+`,
+    )
+    const wanted = Array.from({ length: 19 }, (_, i) => [`192.0.2.${i + 1}`, 0])
+    const said = await fails(75, 'sync', 'picky', 'a', wanted, {})
+    assert.match(said, /Cannot ban 192\.0\.2\.7 .*not 192\.0\.2\.7 \(and 1 more\)/)
+    assert.equal((await lines('picky')).length, 17)
+    assert.equal((await leases()).length, 17)
   })
 
   test('waits for what outlived a killed node, and redoes it', async () => {
