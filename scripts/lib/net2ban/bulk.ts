@@ -7,7 +7,7 @@ import { begin } from './begin.ts'
 import { checkCall, jailOf } from './call.ts'
 import type { Jail, Wish } from './jail.ts'
 import { differs, type Keeper } from './keeper.ts'
-import { type Limits, limitsOf } from './limits.ts'
+import type { Check } from './limits.ts'
 import { checkPublic } from './public.ts'
 
 /** Seconds after which an unban that failed is tried again. */
@@ -35,7 +35,7 @@ export async function syncJail(
     leases: readonly Lease[]
     params: Readonly<Record<string, string>>
   },
-  limits: Limits,
+  check: Check,
 ): Promise<Synced> {
   const { file, name } = wanted
   const call = checkCall(file, 'actionstart', { ...wanted.params, name })
@@ -45,7 +45,7 @@ export async function syncJail(
   const jail = await keeper.ready(keeper.placeFor(file, name, call.params))
   const id = jailOf(file, name)
   const at = keeper.now()
-  const { leases, refused } = allowed(wanted.leases, limits, at)
+  const { leases, refused } = allowed(wanted.leases, check, at)
   const over = keeper.books.ended(at).lines.filter((line) => line.jail === id)
   const failures = await release(keeper, jail, over)
   const { changes, ...counts } = keeper.books.difference(id, leases, at)
@@ -130,8 +130,7 @@ async function carryOut(jail: Jail, change: Change, tried: boolean): Promise<voi
   await jail.ban(address, dynamic)
 }
 
-function allowed(leases: readonly Lease[], limits: Limits, at: number) {
-  const check = limitsOf(limits)
+function allowed(leases: readonly Lease[], check: Check, at: number) {
   let refused = 0
   const kept = leases.filter(({ address, expires }) => {
     if (!alive(expires, at)) return false

@@ -13,10 +13,21 @@ export interface Limits {
 /** The default of the whole project. */
 const MIN_PREFIX = { ipv4: 24, ipv6: 48 }
 
-/** What refuses, with a Failure 65, whatever must never be banned here. */
-export function limitsOf({ neverBan: more = [], minPrefix = MIN_PREFIX }: Limits) {
-  const never = neverBan(more)
-  return (address: Address): void => {
+/** Throws a Failure 65 for what must never be banned here. */
+export type Check = (address: Address) => void
+
+/** This machine's own addresses and gateways are read again after so many milliseconds. */
+const FRESH = 10_000
+
+/** What a node refuses to ban: what nobody may ban, what would cut it off, and what is configured. */
+export function limitsOf({ neverBan: more = [], minPrefix = MIN_PREFIX }: Limits): Check {
+  let never: Address[] = []
+  let read = Number.NEGATIVE_INFINITY
+  return (address) => {
+    if (performance.now() - read > FRESH) {
+      never = neverBan(more)
+      read = performance.now()
+    }
     try {
       checkBannable(address, never, minPrefix)
     } catch (error) {

@@ -9,7 +9,7 @@ import { type Call, checkCall } from './call.ts'
 import { execute } from './exec.ts'
 import { executeMany } from './exec-many.ts'
 import { Keeper } from './keeper.ts'
-import type { Limits } from './limits.ts'
+import { type Limits, limitsOf } from './limits.ts'
 import { type Outcome, perform } from './perform.ts'
 
 export { parseActionFile } from './action-file.ts'
@@ -97,6 +97,7 @@ async function awaitOrphans(path: string, log: NodeOptions['log']): Promise<numb
 
 /** One thing after another: as in Fail2Ban, no action runs beside another. */
 function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
+  const check = limitsOf(limits)
   let last: Promise<unknown> = Promise.resolve()
   let closed = false
   const next = <T>(work: () => Promise<T>): Promise<T> => {
@@ -109,10 +110,10 @@ function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
   }
   return {
     run: ({ file, action, params }, sentAt) => {
-      return next(() => perform(keeper, checkCall(file, action, params), { sentAt, limits }))
+      return next(() => perform(keeper, checkCall(file, action, params), { sentAt, check }))
     },
     sync: (file, name, leases, params) => {
-      return next(() => syncJail(keeper, { file, name, leases, params }, limits))
+      return next(() => syncJail(keeper, { file, name, leases, params }, check))
     },
     expire: () => next(() => expire(keeper)),
     leases: () => keeper.books.leases(keeper.now()),

@@ -7,7 +7,7 @@ import { release } from './bulk.ts'
 import { type Call, jailOf, nameOf } from './call.ts'
 import { dynamicTags } from './jail.ts'
 import { differs, type Keeper } from './keeper.ts'
-import { type Limits, limitsOf } from './limits.ts'
+import type { Check } from './limits.ts'
 import type { Place } from './places.ts'
 import { checkPublic } from './public.ts'
 
@@ -18,14 +18,14 @@ export type Outcome = 'ran' | 'held' | 'over'
 export async function perform(
   keeper: Keeper,
   call: Call,
-  { sentAt, limits }: { sentAt: number; limits: Limits },
+  { sentAt, check }: { sentAt: number; check: Check },
 ): Promise<Outcome> {
   keeper.goOn()
   const { file, action, params } = call
   checkPublic(() => keeper.definitions.file(file), params)
   if (action === 'actionstart') return await begin(keeper, call)
   if (action === 'actionban' || action === 'actionprolong') {
-    limitsOf(limits)(parseAddress(params.ip ?? ''))
+    check(parseAddress(params.ip ?? ''))
     return await ban(keeper, call, sentAt)
   }
   const place = keeper.place(file, nameOf(params))
