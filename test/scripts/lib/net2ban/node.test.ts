@@ -163,10 +163,11 @@ describe('a node', { concurrency: 1 }, () => {
     }
     const before = await rulesOf(machine)
     await node.run(M, 'actionban', { name: M.slice(0, 5), ip: '192.0.2.8', bantime: '1' })
+    const end = now() + 2
     await node.close()
     await machine.reboot()
     assert.doesNotMatch(await rulesOf(machine), /192\.0\.2/)
-    await sleep(1000) // The last lease ends.
+    await waitUntil('the end of the last lease', () => now() >= end)
     node = await startNode(machine)
     assert.equal(await rulesOf(machine), before)
   })
