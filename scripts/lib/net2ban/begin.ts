@@ -1,7 +1,10 @@
 import { type Call, nameOf } from './call.ts'
 import { type Keeper, settingsOf } from './keeper.ts'
 
-/** Remembers the parameters; whatever is in force already is built anew if they are others. */
+/**
+ * Remembers the parameters; whatever is in force already is built anew if they are others, and
+ * looked at if they are the same: Fail2Ban starts a jail when much may have happened.
+ */
 export async function begin(
   keeper: Keeper,
   { file, params }: Pick<Call, 'file' | 'params'>,
@@ -16,6 +19,7 @@ export async function begin(
   place.params = settings
   place.begun = true
   if (fresh) keeper.save()
-  const ran = await (await keeper.ready(place)).start()
-  return ran || fresh ? 'ran' : 'held'
+  const jail = await keeper.ready(place)
+  if ((await jail.start()) || fresh) return 'ran'
+  return (await jail.check()) ? 'held' : 'ran'
 }

@@ -165,6 +165,7 @@ test('parseActionFile() refuses what a node could not run', () => {
     '[Init]\na = b\n',
     '[Definition]\nactionstart = x\n',
     '[Definition]\nactionban =\n',
+    '[Definition]\nactionban = %x\n',
   ]
   for (const text of [...bad, `${good}type = twice\n`]) {
     assert.throws(() => parseActionFile('mine', text, `${BASE}/action.d`), { code: 65 }, text)
