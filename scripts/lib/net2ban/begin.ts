@@ -20,6 +20,7 @@ export async function begin(
   place.begun = true
   if (fresh) keeper.save()
   const jail = await keeper.ready(place)
-  if ((await jail.start()) || fresh) return 'ran'
-  return (await jail.check()) ? 'held' : 'ran'
+  if (await jail.start()) return 'ran'
+  const whole = await jail.check()
+  return whole && !fresh ? 'held' : 'ran'
 }
