@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
-import { codeOf, EXIT, Failure, messageOf } from './failure.ts'
-import { alive, checkJail, expiry, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
+import { readExpiry } from './expires.ts'
+import { codeOf, Failure, messageOf } from './failure.ts'
+import { alive, checkJail, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
 import type { Config } from './settings/schema.ts'
 import { isConfigured, type Loaded } from './settled.ts'
@@ -148,19 +149,6 @@ export async function runSibling(sibling: Sibling): Promise<void> {
       return runVerb(sibling, readVerb(sibling, positionals), values, positionals.slice(1))
     },
   })
-}
-
-/** Options that are read the same everywhere: when a ban began and how long it lasts. */
-export function readExpiry(values: Values): number {
-  const bantime = textOption(values, 'bantime') ?? '-1'
-  const time = textOption(values, 'time')
-  if (!/^(-1|\d{1,10})$/.test(bantime)) {
-    throw new Failure(EXIT.input, `Cannot read ban time ${quote(bantime)}: seconds, or -1 for ever`)
-  }
-  if (time !== undefined && !/^\d{1,12}(\.\d{1,9})?$/.test(time)) {
-    throw new Failure(EXIT.input, `Cannot read time ${quote(time)}: epoch seconds`)
-  }
-  return expiry(time === undefined ? now() : Number(time), Number(bantime))
 }
 
 /**

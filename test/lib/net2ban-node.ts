@@ -21,11 +21,14 @@ async function main(): Promise<void> {
   const node = await openNode({ actionDir, stateDir, runDir, log: (line) => log.push(line) })
   process.stdout.write('ready\n')
   for await (const line of createInterface({ input: process.stdin })) {
+    const begun = performance.now()
     const answer = await fulfil(node, JSON.parse(line) as Wish).then(
       (result) => ({ result: result ?? null }),
       (error: unknown) => ({ code: codeOf(error), error: messageOf(error) }),
     )
-    process.stdout.write(`${JSON.stringify({ ...answer, log: log.splice(0) })}\n`)
+    process.stdout.write(
+      `${JSON.stringify({ ...answer, ms: performance.now() - begun, log: log.splice(0) })}\n`,
+    )
   }
   await node.close()
 }

@@ -1,3 +1,4 @@
+import { build } from 'esbuild'
 import { PROJECT } from './lab.ts'
 import type { Machine } from './machine.ts'
 import type { Background } from './process.ts'
@@ -7,6 +8,8 @@ export interface Answer {
   result?: unknown
   code?: number
   error?: string
+  /** How long it took, in milliseconds. */
+  ms: number
   log: string[]
 }
 
@@ -25,18 +28,28 @@ export interface NodeFolders {
   state?: string
 }
 
+const PROGRAM = '/root/net2ban-node.cjs'
+
+let bundle: Promise<string> | undefined
+
+/** The program of the nodes as one file, which starts ten times as fast as through tsx. */
+function built(): Promise<string> {
+  const entryPoints = [`${PROJECT}/test/lib/net2ban-node.ts`]
+  bundle ??= build({ entryPoints, bundle: true, platform: 'node', write: false }).then(
+    ({ outputFiles }) => outputFiles[0]?.text ?? '',
+  )
+  return bundle
+}
+
 /** Opens a node; returns once it has recovered what there is to recover. */
 export async function startNode(machine: Machine, folders: NodeFolders = {}): Promise<TestNode> {
   const { actions = '/etc/fail2ban/action.d', state = '/var/lib/net2ban' } = folders
   const waiting: ((line: string) => void)[] = []
-  const program = [process.execPath, '--import', 'tsx', `${PROJECT}/test/lib/net2ban-node.ts`]
-  const command = [...program, actions, state, '/run/net2ban']
-  const child: Background = await machine.spawn(
-    ['sh', '-c', `cd ${PROJECT}; exec "$@"`, 'sh', ...command],
-    {
-      onLine: (line) => waiting.shift()?.(line),
-    },
-  )
+  await machine.writeFile(PROGRAM, await built())
+  const command = [process.execPath, PROGRAM, actions, state, '/run/net2ban']
+  const child: Background = await machine.spawn(command, {
+    onLine: (line) => waiting.shift()?.(line),
+  })
   const next = (): Promise<string> => new Promise((resolve) => waiting.push(resolve))
   const gone = child.ended().then((code): never => {
     throw new Error(`The node ended with ${code}: ${child.stderr()}`)

@@ -41,22 +41,13 @@ export function readActionFile(directory: string, file: string): ActionFile {
 /**
  * Reads a text as if it stood in the directory as `<file>.conf`.
  *
- * @throws Failure 65 if Fail2Ban could not read it, or it has no `actionban`
+ * @throws Error for what Fail2Ban could not read
  */
-export function parseActionFile(file: string, text: string, directory: string): ActionFile {
+export function readAsIf(directory: string, file: string, text: string): ActionFile {
   const base = join(resolve(directory), file)
   const main = `${base}.conf`
   const others = [...layers(base, 'conf'), ...layers(base, 'local')].slice(1).filter(existsSync)
-  try {
-    if (!FILE.test(file)) throw new Error('no name of an action file')
-    const read: Read = (path) => (path === main ? text : readText(path))
-    const parsed = load(file, [main, ...others], read)
-    const ban = parsed.sections.get('Definition')?.get('actionban')
-    if (!ban?.trim()) throw new Error('it has no actionban')
-    return parsed
-  } catch (error) {
-    throw new Failure(EXIT.input, `Cannot use action ${quote(file)}: ${messageOf(error)}`)
-  }
+  return load(file, [main, ...others], (path) => (path === main ? text : readText(path)))
 }
 
 function layers(base: string, end: string): string[] {
@@ -106,7 +97,7 @@ function expand(path: string, seen: readonly string[], read: Read): Part[] {
 /** Each file with the `.local` that goes with it, if there is one. */
 function withLocal(paths: string[]): string[] {
   return paths.flatMap((path) => {
-    const local = path.replace(/\.[^./]*$/, '') + '.local'
+    const local = `${path.replace(/\.[^./]*$/, '')}.local`
     return paths.includes(local) || !existsSync(local) ? [path] : [path, local]
   })
 }

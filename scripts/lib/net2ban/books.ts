@@ -106,10 +106,15 @@ export class Books {
    * and taken back if it cannot be carried out.
    *
    * @param act carries out one change; a Failure means that it has had no effect
+   * @param together carries out what it can of a batch, and says what
    * @returns what went wrong, for each change that did
    * @throws Failure 75 if nothing can be written; the changes so far stay
    */
-  async change(changes: readonly Line[], act: (line: Line) => Promise<void>): Promise<Error[]> {
+  async change(
+    changes: readonly Line[],
+    act: (line: Line) => Promise<void>,
+    together: (batch: readonly Line[]) => Promise<ReadonlySet<Line>> = async () => new Set(),
+  ): Promise<Error[]> {
     const failures: Error[] = []
     for (let at = 0; at < changes.length; at += BATCH) {
       const batch = changes.slice(at, at + BATCH)
@@ -117,9 +122,10 @@ export class Books {
       this.#intents.begin(batch)
       this.#writeOrEnd(batch)
       const back: Line[] = []
+      const done = await together(batch)
       for (const [i, line] of batch.entries()) {
         try {
-          await act(line)
+          if (!done.has(line)) await act(line)
         } catch (error) {
           failures.push(error as Error)
           back.push(before[i] as Line)

@@ -1,19 +1,22 @@
 import { parseAddress } from '../address.ts'
-import { EXIT, Failure, messageOf } from '../failure.ts'
+import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Synced } from '../verbs.ts'
+import { begin } from './begin.ts'
 import { checkCall, jailOf } from './call.ts'
+import type { Wish } from './commands.ts'
 import type { Jail } from './jail.ts'
 import { differs, type Keeper } from './keeper.ts'
-import { type Limits, limitsOf, start } from './perform.ts'
+import type { Check } from './limits.ts'
 import { checkPublic } from './public.ts'
 
 /** Seconds after which an unban that failed is tried again. */
 const RETRY = 30
 
-/** So many failures in one go say that nothing of it will work now. */
+/** So many failures in one go say that nothing of it will work now; or some, and so many seconds. */
 const HOPELESS = 20
+const TOO_LONG = 120
 
 /** Unbans; answers what went wrong. */
 export async function release(keeper: Keeper, jail: Jail, lines: readonly Line[]) {
@@ -33,23 +36,25 @@ export async function syncJail(
     leases: readonly Lease[]
     params: Readonly<Record<string, string>>
   },
-  limits: Limits,
+  check: Check,
 ): Promise<Synced> {
   const { file, name } = wanted
   const call = checkCall(file, 'actionstart', { ...wanted.params, name })
-  checkPublic(keeper.definitions.file(file), call.params)
+  checkPublic(() => keeper.definitions.file(file), call.params)
   const known = keeper.place(file, name)
-  if (known && differs(known, call.params)) await start(keeper, call)
+  if (known && differs(known, call.params)) await begin(keeper, call)
   const jail = await keeper.ready(keeper.placeFor(file, name, call.params))
   const id = jailOf(file, name)
   const at = keeper.now()
-  const { leases, refused } = allowed(wanted.leases, limits, at)
+  const { leases, refused } = allowed(wanted.leases, check, at)
   const over = keeper.books.ended(at).lines.filter((line) => line.jail === id)
   const failures = await release(keeper, jail, over)
   const { changes, ...counts } = keeper.books.difference(id, leases, at)
   failures.push(...(await apply(keeper, jail, changes)))
-  if (failures.length > 0) throw several(failures)
-  return refused > 0 ? { ...counts, refused } : counts
+  const refusals = failures.filter((failure) => codeOf(failure) === EXIT.input).length
+  if (failures.length > refusals) throw several(failures)
+  const all = refused + refusals
+  return all > 0 ? { ...counts, added: counts.added - refusals, refused: all } : counts
 }
 
 /** Unbans everywhere what is over; see `Node.expire`. */
@@ -73,45 +78,60 @@ export async function expire(keeper: Keeper): Promise<number | undefined> {
   return failed ? Math.min(again ?? retry, retry) : again
 }
 
-/** Carries out changes, as one by one as the actions are. */
+/** Carries out changes: together what is simple, one by one what goes wrong. */
 async function apply(keeper: Keeper, jail: Jail, changes: readonly Line[]): Promise<Error[]> {
   const { books } = keeper
+  const wishes = new Map(changes.map((line) => [line, wishOf(keeper, jail, line)]))
   const noted = changes.filter((line) => {
-    if (line.expires === RELEASED || jail.prolongs || jail.timed) return false
-    return books.end(parseAddress(line.address), line.jail) !== undefined
+    return wishes.get(line)?.kind === 'prolong' && !jail.prolongs && !jail.timed
   })
   books.note(noted)
-  const rest = new Set(noted)
-  const known = new Set<Line>()
-  for (const line of changes) {
-    if (books.end(parseAddress(line.address), line.jail) !== undefined) known.add(line)
-  }
+  for (const line of noted) wishes.delete(line)
+  const tried = new Set<Line>()
+  const begun = keeper.now()
   let failures = 0
-  return await books.change(
-    changes.filter((line) => !rest.has(line)),
-    async (line) => {
-      if (failures >= HOPELESS) throw new Failure(EXIT.temporary, 'Cannot go on: nothing works')
-      try {
-        keeper.goOn()
-        await carryOut(jail, line, known.has(line))
-      } catch (error) {
-        failures++
-        throw error
-      }
-    },
-  )
+  const act = async (line: Line): Promise<void> => {
+    const long = failures > 0 && keeper.now() - begun > TOO_LONG
+    if (long || failures >= HOPELESS)
+      throw new Failure(EXIT.temporary, 'Cannot go on: nothing works')
+    try {
+      keeper.goOn()
+      await carryOut(jail, wishes.get(line) as Change, tried.has(line))
+    } catch (error) {
+      failures++
+      throw error
+    }
+  }
+  return await books.change([...wishes.keys()], act, async (batch) => {
+    const simple = batch.filter((line) => wishes.get(line)?.kind !== 'prolong')
+    if (keeper.isEnding) return new Set()
+    const done = await jail.many(simple.map((line) => wishes.get(line) as Change))
+    for (const line of simple) tried.add(line)
+    return new Set(simple.filter((_, i) => done[i]))
+  })
 }
 
-async function carryOut(jail: Jail, line: Line, isKnown: boolean): Promise<void> {
-  const address = parseAddress(line.address)
-  const dynamic = jail.dynamic(address, line.expires)
-  if (line.expires === RELEASED) await jail.unban(address, dynamic)
-  else if (isKnown) await jail.prolong(address, dynamic)
-  else await jail.ban(address, dynamic)
+interface Change extends Wish {
+  kind: 'ban' | 'unban' | 'prolong'
 }
 
-function allowed(leases: readonly Lease[], limits: Limits, at: number) {
-  const check = limitsOf(limits)
+function wishOf({ books }: Keeper, jail: Jail, { address, jail: id, expires }: Line): Change {
+  const parsed = parseAddress(address)
+  const ban = expires !== RELEASED
+  const isKnown = ban && books.end(parsed, id) !== undefined
+  const kind = isKnown ? 'prolong' : ban ? 'ban' : 'unban'
+  return { kind, ban, address: parsed, dynamic: jail.dynamic(parsed, expires) }
+}
+
+async function carryOut(jail: Jail, change: Change, tried: boolean): Promise<void> {
+  const { kind, address, dynamic } = change
+  if (kind === 'unban') return await jail.unban(address, dynamic)
+  if (kind === 'prolong') return await jail.prolong(address, dynamic)
+  if (tried) await jail.wipe(address, dynamic)
+  await jail.ban(address, dynamic)
+}
+
+function allowed(leases: readonly Lease[], check: Check, at: number) {
   let refused = 0
   const kept = leases.filter(({ address, expires }) => {
     if (!alive(expires, at)) return false

@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 /** How a command ended. */
 export interface Executed {
   ok: boolean
+  /** Exit status, if it ended by itself. */
+  code?: number | undefined
   /** Why not, in a few words: `exit code 1: iptables: Bad rule`. */
   reason: string
 }
@@ -11,7 +13,7 @@ export interface Executed {
 export const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 /** Everything that an action finds in its environment; Fail2Ban's own has little more. */
-const ENV = { PATH, LANG: 'C.UTF-8' }
+export const ENV = { PATH, LANG: 'C.UTF-8' }
 
 /** Milliseconds between TERM and KILL, as Fail2Ban has it. */
 const GRACE = 200
@@ -43,7 +45,7 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
     let late = false
     const timer = setTimeout(() => {
       late = true
-      void killGroup(child)
+      killGroup(child)
     }, seconds * 1000)
     const end = (code: number | null, signal: string | null): void => {
       clearTimeout(timer)
@@ -56,7 +58,11 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
           ? `killed by ${signal}`
           : `exit code ${code}`
       const said = (output.stderr.trim() || output.stdout.trim()).split('\n').at(-1)?.slice(0, 200)
-      resolve({ ok: code === 0 && !late, reason: said ? `${how}: ${said}` : how })
+      resolve({
+        ok: code === 0 && !late,
+        code: code ?? undefined,
+        reason: said ? `${how}: ${said}` : how,
+      })
     }
     child.once('error', (error) => {
       clearTimeout(timer)
@@ -74,7 +80,8 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
   })
 }
 
-async function killGroup({ pid }: ChildProcess): Promise<void> {
+/** Ends a process and all that it started: TERM, and KILL a moment later. */
+export function killGroup({ pid }: ChildProcess): void {
   const kill = (signal: NodeJS.Signals): void => {
     try {
       if (pid !== undefined) process.kill(-pid, signal)

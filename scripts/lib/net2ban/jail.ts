@@ -1,24 +1,15 @@
 import type { Address } from '../address.ts'
-import { EXIT, Failure } from '../failure.ts'
+import { EXIT, type Failure } from '../failure.ts'
+import { alive } from '../lease.ts'
 import type { Action, ActionFamily } from './action.ts'
 import type { Held } from './books.ts'
-import type { ActionName } from './call.ts'
-import type { Executed } from './exec.ts'
+import { Commands, type Ground, type Wish } from './commands.ts'
+import { dynamicTags } from './dynamic.ts'
 import type { Place } from './places.ts'
 import type { Tags } from './tags.ts'
 
-/** What a jail needs of its node. */
-export interface Ground {
-  /** Runs a piece of shell. */
-  execute(text: string, seconds: number): Promise<Executed>
-  /** Forces what is known of the jails to the disk. */
-  save(): void
-  log(line: string): void
-  /** Epoch seconds. */
-  now(): number
-  /** Throws once the node is to end. */
-  goOn(): void
-}
+/** So many bans are put back at a time. */
+const BATCH = 64
 
 /**
  * One action file in force for one jail name, run in the order in which Fail2Ban's action.py runs
@@ -28,6 +19,7 @@ export interface Ground {
 export class Jail {
   readonly place: Place
   readonly #action: Action
+  readonly #commands: Commands
   readonly #ground: Ground
   /** Everything that the ledger says is in force. */
   readonly #held: () => Iterable<Held>
@@ -37,13 +29,21 @@ export class Jail {
   constructor(place: Place, action: Action, ground: Ground, held: () => Iterable<Held>) {
     this.place = place
     this.#action = action
+    this.#commands = new Commands(action, place, ground)
     this.#ground = ground
     this.#held = held
   }
 
+  /** The dynamic tags of a ban that the ledger knows. */
+  dynamic(address: Address, expires: number): Tags {
+    const now = this.#ground.now()
+    const left = expires === 0 ? -1 : Math.max(1, expires - now)
+    return dynamicTags(address, { time: String(now), bantime: String(left) })
+  }
+
   /** True if a ban can be made longer where it is. */
   get prolongs(): boolean {
-    return this.#action.command('actionprolong', 'inet4') !== ''
+    return this.#commands.has('actionprolong')
   }
 
   /** True if a ban tells the action when it ends. */
@@ -56,54 +56,72 @@ export class Jail {
     return this.#action.onDemand ? false : await this.#startFamilies(this.#action.families)
   }
 
-  /** @throws Failure 75 if it could not be banned, and is not */
+  /** @throws Failure if it could not be banned, and is not: 75, or 65 if the action refuses it */
   async ban(address: Address, dynamic: Tags): Promise<void> {
     const { family } = address
     if (this.#action.onDemand) await this.#startFamilies([family])
     else await this.#startFamilies(this.#action.families)
-    const first = await this.#run('actionban', family, dynamic)
+    const first = await this.#commands.run('actionban', family, dynamic)
     if (first.ok) return
+    if (first.code === EXIT.input) throw this.#commands.failure('ban', address, first)
     await this.#makeSane(family)
-    const second = await this.#again(address, dynamic)
+    const second = await this.#commands.again(address, dynamic)
     if (second.ok) return
-    await this.#run('actionunban', family, dynamic)
-    throw this.#failure('ban', address, second)
+    await this.#commands.run('actionunban', family, dynamic)
+    throw this.#commands.failure('ban', address, second)
+  }
+
+  /**
+   * Bans and unbans many, in order, if all of it is started.
+   *
+   * @returns true for each that is done; the others may be done in part
+   */
+  async many(wishes: readonly Wish[]): Promise<boolean[]> {
+    const ready = wishes.every(({ address }) => this.#isStarted(address.family))
+    if (!ready || wishes.length < 2) return wishes.map(() => false)
+    return await this.#commands.many(wishes)
   }
 
   /** Makes a ban longer. @throws Failure 75 */
   async prolong(address: Address, dynamic: Tags): Promise<void> {
     const { family } = address
     const ended = this.prolongs
-      ? await this.#run('actionprolong', family, dynamic)
-      : await this.#again(address, dynamic)
+      ? await this.#commands.run('actionprolong', family, dynamic)
+      : await this.#commands.again(address, dynamic)
     if (ended.ok) return
     await this.#makeSane(family)
-    const second = await this.#again(address, dynamic)
-    if (!second.ok) throw this.#failure('prolong', address, second)
+    const second = await this.#commands.again(address, dynamic)
+    if (!second.ok) throw this.#commands.failure('prolong', address, second)
   }
 
   /** @throws Failure 75 if it could not be unbanned, and is not */
   async unban(address: Address, dynamic: Tags): Promise<void> {
     const { family } = address
     if (!this.#isStarted(family)) return
-    const first = await this.#run('actionunban', family, dynamic)
+    const first = await this.#commands.run('actionunban', family, dynamic)
     if (first.ok || (await this.#makeSane(family))) return
     // Gone already, or not to be removed just now: afterwards it is certain.
-    await this.#run('actionban', family, dynamic)
-    const second = await this.#run('actionunban', family, dynamic)
-    if (!second.ok) throw this.#failure('unban', address, first)
-    await this.#run('actionunban', family, dynamic)
+    await this.#commands.run('actionban', family, dynamic)
+    const second = await this.#commands.run('actionunban', family, dynamic)
+    if (!second.ok) throw this.#commands.failure('unban', address, first)
+    await this.#commands.run('actionunban', family, dynamic)
+  }
+
+  /** Removes what a ban that went wrong may have left. */
+  async wipe(address: Address, dynamic: Tags): Promise<void> {
+    if (this.#isStarted(address.family))
+      await this.#commands.run('actionunban', address.family, dynamic)
   }
 
   /** Bans what may be banned already, without asking how things are. */
   async redo(address: Address, dynamic: Tags): Promise<void> {
-    const ended = await this.#again(address, dynamic)
-    if (!ended.ok) throw this.#failure('ban', address, ended)
+    const ended = await this.#commands.again(address, dynamic)
+    if (!ended.ok) throw this.#commands.failure('ban', address, ended)
   }
 
   /** True if all bans can be removed at once. */
   get flushes(): boolean {
-    return this.#action.command('actionflush', 'inet4') !== ''
+    return this.#commands.has('actionflush')
   }
 
   /**
@@ -115,8 +133,8 @@ export class Jail {
   async flush(release: () => void): Promise<void> {
     await this.#settling(async () => {
       const families = new Set(Array.from(this.#held(), ({ address }) => address.family))
-      const ended = await this.#each('actionflush', [...families])
-      if (!ended.ok) throw this.#failure('flush', undefined, ended)
+      const ended = await this.#commands.each('actionflush', [...families])
+      if (!ended.ok) throw this.#commands.failure('flush', undefined, ended)
       release()
     })
   }
@@ -125,9 +143,9 @@ export class Jail {
   async stop(): Promise<void> {
     await this.#settling(async () => {
       const { started } = this.place
-      const ended = await this.#each('actionstop', started)
+      const ended = await this.#commands.each('actionstop', started)
       this.place.started = []
-      if (!ended.ok) this.#ground.log(this.#failure('stop', undefined, ended).message)
+      if (!ended.ok) this.#ground.log(this.#commands.failure('stop', undefined, ended).message)
     })
   }
 
@@ -141,9 +159,9 @@ export class Jail {
   /** Restores everything, whatever there is. @throws Failure 75 if something is missing then */
   async repair(): Promise<void> {
     await this.#settling(async () => {
-      if (this.#action.command('actionrepair', 'inet4') === '') return await this.#rebuild(this)
-      const ended = await this.#each('actionrepair', this.place.started)
-      if (!ended.ok) throw this.#failure('repair', undefined, ended)
+      if (!this.#commands.has('actionrepair')) return await this.#rebuild(this)
+      const ended = await this.#commands.each('actionrepair', this.place.started)
+      if (!ended.ok) throw this.#commands.failure('repair', undefined, ended)
       await this.#putBack(true)
     })
   }
@@ -166,61 +184,55 @@ export class Jail {
     for (const { address } of this.#held()) families.add(address.family)
     const wanted = this.#action.onDemand ? [...families].filter((f) => f) : this.#action.families
     if (families.size > 0 || this.place.begun) await this.#startFamilies(wanted)
-    await this.#putBack(!before.#stops)
+    await this.#putBack(false)
   }
 
-  /** Removes whatever may be there. */
+  /** Removes whatever may be there. Not every file's stop removes the bans as well. */
   async #clear(): Promise<void> {
-    if (this.#stops) {
-      await this.#each('actionstop', this.place.started)
-      return
-    }
-    for (const { address, expires } of this.#held()) {
-      await this.#run('actionunban', address.family, this.dynamic(address, expires))
-    }
+    if (this.flushes) await this.#commands.each('actionflush', this.place.started)
+    else await this.#unbanAll()
+    await this.#commands.each('actionstop', this.place.started)
   }
 
-  get #stops(): boolean {
-    return this.#action.command('actionstop', 'inet4') !== ''
+  async #unbanAll(): Promise<void> {
+    const all = Array.from(this.#held(), ({ address, expires }) => {
+      return { address, dynamic: this.dynamic(address, expires), ban: false }
+    })
+    for (let at = 0; at < all.length; at += BATCH) {
+      this.#ground.goOn()
+      await this.#commands.many(all.slice(at, at + BATCH))
+    }
   }
 
   /** Bans again whatever the ledger says. @param careful true if it may be there */
   async #putBack(careful: boolean): Promise<void> {
     let failed: Failure | undefined
-    for (const { address, expires } of this.#held()) {
+    // What is over will be unbanned in a moment.
+    const all = [...this.#held()].filter(({ expires }) => alive(expires, this.#ground.now()))
+    for (let at = 0; at < all.length; at += BATCH) {
       this.#ground.goOn()
-      const dynamic = this.dynamic(address, expires)
-      let ended = careful
-        ? await this.#again(address, dynamic)
-        : await this.#run('actionban', address.family, dynamic)
-      if (!ended.ok && !careful) ended = await this.#again(address, dynamic)
-      if (!ended.ok) failed = this.#failure('ban', address, ended)
+      const batch = all.slice(at, at + BATCH).map(({ address, expires }) => {
+        return { address, dynamic: this.dynamic(address, expires), ban: true }
+      })
+      const done = careful ? [] : await this.many(batch)
+      for (const [i, { address, dynamic }] of batch.entries()) {
+        const ended = done[i] ? undefined : await this.#commands.again(address, dynamic)
+        if (ended?.ok === false) failed = this.#commands.failure('ban', address, ended)
+      }
     }
     if (failed) throw failed
   }
 
-  /** The dynamic tags of a ban that the ledger knows. */
-  dynamic(address: Address, expires: number): Tags {
-    const now = this.#ground.now()
-    const left = expires === 0 ? -1 : Math.max(1, expires - now)
-    return dynamicTags(address, { time: String(now), bantime: String(left) })
-  }
-
   /** @returns true if something was broken, and is restored now @throws Failure 75 if it is not */
   async #makeSane(family: ActionFamily): Promise<boolean> {
-    const check = await this.#run('actioncheck', family)
+    const check = await this.#commands.run('actioncheck', family)
     if (check.ok) return false
     const { file, name } = this.place
     this.#ground.log(`restoring ${file} for ${name}: its check failed (${check.reason})`)
     await this.repair()
-    const second = await this.#run('actioncheck', family)
-    if (!second.ok) throw this.#failure('restore', undefined, second)
+    const second = await this.#commands.run('actioncheck', family)
+    if (!second.ok) throw this.#commands.failure('restore', undefined, second)
     return true
-  }
-
-  async #again(address: Address, dynamic: Tags): Promise<Executed> {
-    await this.#run('actionunban', address.family, dynamic)
-    return await this.#run('actionban', address.family, dynamic)
   }
 
   #isStarted(family: ActionFamily): boolean {
@@ -233,16 +245,16 @@ export class Jail {
     if (missing.length === 0) return false
     const ended = await this.#settling(async () => {
       const before = [...this.place.started]
-      const texts = new Set(before.map((family) => this.#action.command('actionstart', family)))
+      const texts = new Set(before.map((family) => this.#commands.startOf(family)))
       this.place.started.push(...missing)
       this.#ground.save() // Were we killed now, the next process would have to stop them.
-      const start = await this.#each('actionstart', missing, texts)
+      const start = await this.#commands.each('actionstart', missing, texts)
       if (start.ok) return start
-      await this.#each('actionstop', missing)
+      await this.#commands.each('actionstop', missing)
       this.place.started = before
       return start
     })
-    if (!ended.ok) throw this.#failure('start', undefined, ended)
+    if (!ended.ok) throw this.#commands.failure('start', undefined, ended)
     return true
   }
 
@@ -261,66 +273,4 @@ export class Jail {
       this.#settles = false
     }
   }
-
-  /** Runs an action for several families, the same text only once. */
-  async #each(
-    action: ActionName,
-    families: readonly ActionFamily[],
-    done = new Set<string>(),
-  ): Promise<Executed> {
-    let all: Executed = { ok: true, reason: '' }
-    for (const family of families) {
-      const text = this.#action.command(action, family)
-      if (done.has(text)) continue
-      done.add(text)
-      const ended = await this.#run(action, family)
-      if (!ended.ok) all = ended
-    }
-    return all
-  }
-
-  async #run(action: ActionName, family: ActionFamily, dynamic?: Tags): Promise<Executed> {
-    const text = this.#action.command(action, family, dynamic)
-    if (text.trim() === '') return { ok: true, reason: '' }
-    return await this.#ground.execute(text, this.#action.timeout)
-  }
-
-  #failure(what: string, address: Address | undefined, { reason }: Executed): Failure {
-    const whom = address ? ` ${address.text}` : ''
-    const { file, name } = this.place
-    return new Failure(EXIT.temporary, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
-  }
-}
-
-/** Fail2Ban's dynamic tags of one ban; what a node cannot know is empty. */
-export function dynamicTags(address: Address, params: Readonly<Record<string, string>>): Tags {
-  return new Map([
-    ['matches', ''],
-    ['ipmatches', ''],
-    ['ipjailmatches', ''],
-    ['ip-host', ''],
-    ['ip-rev', reversed(address)],
-    ['failures', '0'],
-    ['ipfailures', '0'],
-    ['ipjailfailures', '0'],
-    ['bancount', '1'],
-    ['restored', '0'],
-    ['bantime', '-1'],
-    ...Object.entries(params),
-    ['ip', address.text],
-    ['fid', address.text],
-    ['family', address.family],
-  ])
-}
-
-/** As in a DNS name, with the dot behind, as Fail2Ban has it. */
-function reversed({ text, family }: Address): string {
-  const [host = ''] = text.split('/')
-  if (family === 'inet4') return `${host.split('.').reverse().join('.')}.`
-  const [left = '', right] = host.split('::')
-  const head = left ? left.split(':') : []
-  const tail = right ? right.split(':') : []
-  const zeros = Array<string>(8 - head.length - tail.length).fill('0')
-  const digits = [...head, ...zeros, ...tail].map((group) => group.padStart(4, '0')).join('')
-  return `${[...digits].reverse().join('.')}.`
 }

@@ -4,9 +4,10 @@ import { now } from '../lease.ts'
 import { RELEASED } from '../ledger.ts'
 import type { Action } from './action.ts'
 import { Books, type Held } from './books.ts'
-import { jailOf } from './call.ts'
+import { jailOf, nameOf } from './call.ts'
+import type { Ground } from './commands.ts'
 import { Definitions } from './definitions.ts'
-import { type Ground, Jail } from './jail.ts'
+import { Jail } from './jail.ts'
 import { isDynamic } from './kinds.ts'
 import { type Place, Places } from './places.ts'
 
@@ -14,6 +15,7 @@ export interface KeeperOptions {
   actionDir: string
   stateDir: string
   execute: Ground['execute']
+  executeMany: Ground['executeMany']
   signal?: AbortSignal | undefined
   now?: (() => number) | undefined
   log?: ((line: string) => void) | undefined
@@ -28,15 +30,19 @@ export class Keeper {
   readonly now: () => number
   readonly #places: Places
   readonly #ground: Ground
+  readonly #signal: AbortSignal | undefined
+  readonly #warned = new Set<Place>()
   readonly #jails = new Map<Place, { jail: Jail; action: Action }>()
 
-  constructor({ actionDir, stateDir, execute, signal, ...options }: KeeperOptions) {
+  constructor({ actionDir, stateDir, execute, executeMany, signal, ...options }: KeeperOptions) {
     this.now = options.now ?? now
+    this.#signal = signal
     this.#places = new Places(`${stateDir}/jails.json`)
     this.books = new Books(stateDir)
     this.definitions = new Definitions(actionDir)
     this.#ground = {
       execute,
+      executeMany,
       save: () => this.#places.save(),
       log: (line) => options.log?.(line),
       now: this.now,
@@ -57,8 +63,21 @@ export class Keeper {
     this.#ground.goOn()
   }
 
+  get isEnding(): boolean {
+    return this.#signal?.aborted === true
+  }
+
   log(error: unknown): void {
     this.#ground.log(messageOf(error))
+  }
+
+  /** Says once of a jail that a ban named other parameters, which have no effect. */
+  warn(place: Place): void {
+    if (this.#warned.has(place)) return
+    this.#warned.add(place)
+    this.#ground.log(
+      `${place.file} for ${place.name} keeps the parameters that it was started with`,
+    )
   }
 
   close(): void {
@@ -135,6 +154,8 @@ export class Keeper {
     for (const id of this.books.jails()) this.placeOf(id)
     const rebooted = this.boot !== boot
     if (rebooted) {
+      const over = this.books.ended(this.now()).lines
+      this.books.note(over.map((line) => ({ ...line, expires: RELEASED })))
       for (const place of this.#places.all()) place.unsettled = !this.isIdle(place) || place.begun
       this.#places.boot = boot
       this.#places.save()
@@ -179,7 +200,8 @@ export class Keeper {
 
 /** The parameters that hold for a whole jail, in one order. */
 export function settingsOf(params: Params): Record<string, string> {
-  const fixed = Object.entries(params).filter(([name]) => !isDynamic(name))
+  const all = Object.entries({ ...params, name: nameOf(params) })
+  const fixed = all.filter(([name]) => !isDynamic(name))
   return Object.fromEntries(fixed.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 

@@ -33,7 +33,7 @@ const chain: Kind = matching(
   'it is no chain, nor a list of chains',
 )
 const integer: Kind = matching(/^\d{1,12}$/, 'it is no whole number')
-const seconds: Kind = matching(/^(-1|\d{1,12})$/, 'it is no number of seconds, nor -1')
+const seconds: Kind = matching(/^(-1|\d{1,10})$/, 'it is no number of seconds, nor -1')
 const moment: Kind = matching(/^\d{1,12}(\.\d{1,9})?$/, 'it is no moment in epoch seconds')
 const flag: Kind = matching(/^[01]$/, 'it is neither 0 nor 1')
 

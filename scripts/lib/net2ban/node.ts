@@ -7,10 +7,12 @@ import { thisBoot } from './boot.ts'
 import { expire, syncJail } from './bulk.ts'
 import { type Call, checkCall } from './call.ts'
 import { execute } from './exec.ts'
+import { executeMany } from './exec-many.ts'
 import { Keeper } from './keeper.ts'
-import { type Limits, type Outcome, perform } from './perform.ts'
+import { type Limits, limitsOf } from './limits.ts'
+import { type Outcome, perform } from './perform.ts'
 
-export { parseActionFile } from './action-file.ts'
+export { parseActionFile } from './parse-action-file.ts'
 
 /** A machine that runs Fail2Ban's own action files for somebody else, and remembers what for. */
 export interface Node {
@@ -73,6 +75,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     const keeper = new Keeper({
       ...options,
       execute: (text, seconds) => execute(text, seconds, [running]),
+      executeMany: (texts, seconds) => executeMany(texts, seconds, [running]),
     })
     await keeper.recover(thisBoot(runDir, stateDir, keeper.boot))
     return inOrder(keeper, options, () => {
@@ -94,6 +97,7 @@ async function awaitOrphans(path: string, log: NodeOptions['log']): Promise<numb
 
 /** One thing after another: as in Fail2Ban, no action runs beside another. */
 function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
+  const check = limitsOf(limits)
   let last: Promise<unknown> = Promise.resolve()
   let closed = false
   const next = <T>(work: () => Promise<T>): Promise<T> => {
@@ -106,10 +110,10 @@ function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
   }
   return {
     run: ({ file, action, params }, sentAt) => {
-      return next(() => perform(keeper, checkCall(file, action, params), { sentAt, limits }))
+      return next(() => perform(keeper, checkCall(file, action, params), { sentAt, check }))
     },
     sync: (file, name, leases, params) => {
-      return next(() => syncJail(keeper, { file, name, leases, params }, limits))
+      return next(() => syncJail(keeper, { file, name, leases, params }, check))
     },
     expire: () => next(() => expire(keeper)),
     leases: () => keeper.books.leases(keeper.now()),

@@ -19,15 +19,18 @@ const BUILTINS = new Set(
  * there must be one plain word, so that the tag holds no command; and neither that word nor the
  * value may name a program, so that the tag names none.
  *
+ * @param read the action file, for parameters that not every jail may pass
  * @throws Failure 65
  */
 export function checkPublic(
-  { file, sections }: ActionFile,
+  read: () => ActionFile,
   params: Readonly<Record<string, string>>,
 ): void {
+  const own = Object.entries(params).filter(([name]) => !isDynamic(name) && !isUsual(name))
+  if (own.length === 0) return
+  const { file, sections } = read()
   const init = sections.get('Init')
-  for (const [name, value] of Object.entries(params)) {
-    if (isDynamic(name) || isUsual(name)) continue
+  for (const [name, value] of own) {
     const fixed = [init?.get(name), init?.get(`${name}?family=inet6`)]
     const defaults = fixed.filter((text) => text !== undefined)
     if (defaults.length === 0) throw refused(name, `${quote(file)} has no such [Init] tag`)

@@ -9,6 +9,7 @@ import { rulesOf, startNode, type TestNode } from '../../../lib/net2ban.ts'
 // the other a node does.
 
 const FILES = [
+  'document', // First: it is started with Fail2Ban, all others with their first ban.
   'iptables',
   'iptables-multiport',
   'iptables-allports',
@@ -22,8 +23,25 @@ const FILES = [
   'route',
 ]
 
-/** Of the distribution's set for IPv4 alone; its own Fail2Ban fails there, too. */
-const IPV4_ONLY = ['iptables-ipset-proto4']
+/** These know IPv4 alone; a ban of IPv6 fails in Fail2Ban, too. */
+const IPV4_ONLY = ['iptables-ipset-proto4', 'document']
+
+/** The net2ban document's own file, run as root. */
+const DOCUMENT = `[Definition]
+actionstart = iptables -N fail2ban-<name>
+              iptables -A fail2ban-<name> -j RETURN
+              iptables -I <chain> -p <protocol> -j fail2ban-<name>
+actionstop = iptables -D <chain> -p <protocol> -j fail2ban-<name>
+             iptables -F fail2ban-<name>
+             iptables -X fail2ban-<name>
+actionban = iptables -I fail2ban-<name> 1 -s <ip> -j DROP
+actionunban = iptables -D fail2ban-<name> -s <ip> -j DROP
+[Init]
+name = default
+port = ssh
+protocol = tcp
+chain = INPUT
+`
 
 const STEPS: [what: string, address?: string][] = [
   ['start'],
@@ -42,7 +60,11 @@ const STEPS: [what: string, address?: string][] = [
 
 /** What a rule for one port takes, and what the others do. */
 function portsOf(file: string): string {
-  return ['iptables', 'iptables-ipset'].includes(file) ? '22' : '22,80:90'
+  return ['iptables', 'iptables-ipset', 'iptables-ipset-proto4'].includes(file) ? '22' : '22,80:90'
+}
+
+function protocolsOf(file: string): string {
+  return file === 'document' ? 'tcp' : 'tcp,udp'
 }
 
 describe('a node and Fail2Ban leave the same rules', { concurrency: 1 }, () => {
@@ -58,9 +80,12 @@ describe('a node and Fail2Ban leave the same rules', { concurrency: 1 }, () => {
     const [original, own] = machines as [Machine, Machine]
     const jails = FILES.map((file, i) => ({
       name: `jail${i}`,
-      action: `${file}[name=jail${i}, port="${portsOf(file)}", protocol="tcp,udp"]`,
+      action: `${file}[name=jail${i}, port="${portsOf(file)}", protocol="${protocolsOf(file)}"]`,
     }))
     await original.writeFile('/etc/fail2ban/fail2ban.d/lab.conf', '[Definition]\nallowipv6 = yes\n')
+    for (const machine of machines) {
+      await machine.writeFile('/etc/fail2ban/action.d/document.conf', DOCUMENT)
+    }
     fail2ban = await startFail2ban(original, jails)
     node = await startNode(own)
   })
@@ -78,7 +103,7 @@ describe('a node and Fail2Ban leave the same rules', { concurrency: 1 }, () => {
   for (const [i, file] of FILES.entries()) {
     test(file, async () => {
       const name = `jail${i}`
-      const params = { name, port: portsOf(file), protocol: 'tcp,udp' }
+      const params = { name, port: portsOf(file), protocol: protocolsOf(file) }
       const [original, own] = machines as [Machine, Machine]
       for (const [what, address] of STEPS) {
         if (address?.includes(':') && IPV4_ONLY.includes(file)) continue
