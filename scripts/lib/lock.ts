@@ -24,6 +24,16 @@ export async function tryLock(
   seconds = 0,
   signal?: AbortSignal,
 ): Promise<(() => void) | undefined> {
+  const fd = await lockedFile(path, seconds, signal)
+  return fd === undefined ? undefined : () => closeSync(fd)
+}
+
+/** Like `tryLock`, but returns what holds the lock: it stays until every copy of it is closed. */
+export async function lockedFile(
+  path: string,
+  seconds: number,
+  signal?: AbortSignal,
+): Promise<number | undefined> {
   let fd: number
   try {
     fd = openSync(path, 'a', 0o600)
@@ -34,7 +44,7 @@ export async function tryLock(
     fds: [fd],
     ...(signal && { signal }),
   })
-  if (code === 0) return () => closeSync(fd)
+  if (code === 0) return fd
   closeSync(fd)
   if (code !== 127) return undefined
   throw new Failure(EXIT.temporary, `Cannot lock "${path}": flock is missing (install util-linux)`)

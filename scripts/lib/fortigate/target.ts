@@ -1,3 +1,4 @@
+import { parseAddress } from '../address.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Fortigate } from '../settings/fortigate.ts'
