@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { after, test } from 'node:test'
-import { execute } from '../../../../scripts/lib/net2ban/exec.ts'
-import { executeMany } from '../../../../scripts/lib/net2ban/exec-many.ts'
+import { execute } from '../../../scripts/lib/net2ban/exec.ts'
+import { executeMany } from '../../../scripts/lib/net2ban/exec-many.ts'
 
 const folder = mkdtempSync('/tmp/f2b-exec-')
 after(() => rmSync(folder, { recursive: true }))

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { type Fail2ban, startFail2ban } from '../../../lib/fail2ban.ts'
-import { createLab, type Lab } from '../../../lib/lab.ts'
-import type { Machine } from '../../../lib/machine.ts'
-import { rulesOf, startNode, type TestNode } from '../../../lib/net2ban.ts'
+import { type Fail2ban, startFail2ban } from '../../lib/fail2ban.ts'
+import { createLab, type Lab } from '../../lib/lab.ts'
+import type { Machine } from '../../lib/machine.ts'
+import { rulesOf, startNode, type TestNode } from '../../lib/net2ban.ts'
 
 // Two machines in the same state, step by step: on one a real Fail2Ban runs a stock action file, on
 // the other a node does.

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { type Fail2ban, startFail2ban } from '../../../lib/fail2ban.ts'
-import { installCommands } from '../../../lib/installed.ts'
-import { createLab, type Lab, PROJECT } from '../../../lib/lab.ts'
-import type { Machine } from '../../../lib/machine.ts'
-import { startNode, type TestNode } from '../../../lib/net2ban.ts'
+import { type Fail2ban, startFail2ban } from '../../lib/fail2ban.ts'
+import { installCommands } from '../../lib/installed.ts'
+import { createLab, type Lab, PROJECT } from '../../lib/lab.ts'
+import type { Machine } from '../../lib/machine.ts'
+import { startNode, type TestNode } from '../../lib/net2ban.ts'
 
 // The firewall side of the project as an action on the same machine: run by a node, and by a real
 // Fail2Ban.

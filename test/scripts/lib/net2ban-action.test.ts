@@ -2,10 +2,10 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { propertiesOf, resolveAction } from '../../../../scripts/lib/net2ban/action.ts'
-import { readActionFile } from '../../../../scripts/lib/net2ban/action-file.ts'
-import type { ActionName } from '../../../../scripts/lib/net2ban/call.ts'
-import { parseActionFile } from '../../../../scripts/lib/net2ban/node.ts'
+import { propertiesOf, resolveAction } from '../../../scripts/lib/net2ban/action.ts'
+import { readActionFile } from '../../../scripts/lib/net2ban/action-file.ts'
+import type { ActionName } from '../../../scripts/lib/net2ban/call.ts'
+import { parseActionFile } from '../../../scripts/lib/net2ban/node.ts'
 
 // Every action file of the distribution, read by us and by the very modules of its Fail2Ban: what
 // `fail2ban-client -d` would tell the server, and the texts that the server would run.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { checkCall } from '../../../../scripts/lib/net2ban/call.ts'
+import { checkCall } from '../../../scripts/lib/net2ban/call.ts'
 
 type Params = Record<string, string>
 

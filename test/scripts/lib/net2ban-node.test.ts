@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createLab, type Lab } from '../../../lib/lab.ts'
-import type { Machine } from '../../../lib/machine.ts'
-import { rulesOf, startNode, type TestNode } from '../../../lib/net2ban.ts'
-import { waitUntil } from '../../../lib/wait.ts'
+import { createLab, type Lab } from '../../lib/lab.ts'
+import type { Machine } from '../../lib/machine.ts'
+import { rulesOf, startNode, type TestNode } from '../../lib/net2ban.ts'
+import { waitUntil } from '../../lib/wait.ts'
 
 // A node on a machine of its own, over real iptables, nft, ipset and routes.
 
