@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
 import { codeOf, EXIT, Failure, messageOf } from './failure.ts'
+import { becomeOwner } from './identity.ts'
 import { alive, checkJail, expiry, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
 import type { Config } from './settings/schema.ts'
@@ -251,6 +252,7 @@ async function runVerb(sibling: Sibling, verb: Verb | ExtraVerb, values: Values)
   const expires = readExpiry(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const loaded = await sibling.load(given)
+  becomeOwner(loaded.config.state_dir)
   if (typeof verb !== 'string') return verb.run(makeCall(loaded, values, verb.seconds), loaded)
   const call = makeCall(loaded, values, DEADLINE[verb])
   const targets = sibling.targets(loaded, values)
