@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { EXIT, Failure } from '../failure.ts'
 import { PERIMETER } from '../firewall-session.ts'
+import { quote } from '../lease.ts'
 import { type Item, say } from './changes.ts'
 import { cronItem, deliverService, syncService, unitFile } from './delivery-services.ts'
 import {
@@ -49,12 +51,18 @@ export async function planDelivery(
 ): Promise<Delivery> {
   const before = isQueued(place)
   const queued = delivery ? delivery === 'queued' : isNew ? systemd : before
-  const stateDir = typeof settings.state_dir === 'string' ? settings.state_dir : STATE_DIR
+  const stateDir = readStateDir(settings)
   const isFirewall =
     hostsOf(settings).includes('local') ||
     [PERIMETER, `${stateDir}/firewall.leases`].some((path) => existsSync(place.at(path)))
   const root = await whyRoot(place, settings, { stateDir, systemd, isFirewall })
   return { queued, changes: queued !== before, systemd, stateDir, isFirewall, root }
+}
+
+/** @throws Failure 78 if a unit could not name it */
+function readStateDir({ state_dir = STATE_DIR }: Settings): string {
+  if (/^\/[\w./@:+-]+$/.test(String(state_dir))) return String(state_dir)
+  throw new Failure(EXIT.config, `Cannot use state_dir ${quote(String(state_dir))}`)
 }
 
 /** Programs, services, rights and the queue: in the order in which they can be made. */
@@ -76,7 +84,9 @@ export function deliveryItems(place: Place, delivery: Delivery): Item[] {
     stateFolder(join(state, 'delivery'), 0o700, owned),
   ]
   const account = place.prefix ? [] : [deliveryAccount(), rights(state, place.at(KEY))]
-  const base = [folder(place.at(LIB)), ...programs, sharedFolder(state), remains(state)]
+  const base = [folder(place.at(LIB)), ...programs, sharedFolder(state)]
+  // An installation has nothing to make of it.
+  if (place.uninstall) base.push(remains(state))
   const wanted = (yes: boolean, items: Item[]): Item[] => (yes ? items : unwanted(items))
   // Without a queue: what is taken away goes in the order of an uninstallation.
   const parts = [wanted(owned, account), queue, wanted(queued && systemd, deliverer)]
@@ -97,7 +107,7 @@ export function adviseDelivery(place: Place, delivery: Delivery): void {
     )
     say('      fail2ban-client reload')
   }
-  if (queued && root !== undefined) say(`note: f2b-deliver runs as root: ${root}`)
+  if (queued && root !== undefined && !place.prefix) say(`note: f2b-deliver runs as root: ${root}`)
   if (queued && place.prefix) {
     say(`note: on the machine itself, f2b-setup server makes the user ${DELIVERY_ACCOUNT} and`)
     say(`      gives it ${stateDir}`)

@@ -52,7 +52,6 @@ export function remains(stateDir: string): Item {
   return {
     name: `what the deliveries remember in ${stateDir}/`,
     kept: true,
-    // An installation has nothing to make of it.
     look: () => (paths().length > 0 ? 'same' : 'absent'),
     make() {},
     remove: () => call('rm', ['-r', '--', ...paths()]),

@@ -8,6 +8,7 @@ import {
   lstatSync,
   openSync,
   readdirSync,
+  rmSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { queueDirectory } from '../delivery/state.ts'
@@ -36,12 +37,7 @@ export function deliveryAccount(): Item {
     },
     make: () =>
       call('useradd', ['--system', '--user-group', '--no-create-home', ...ABOUT, DELIVERY_ACCOUNT]),
-    async remove() {
-      // Such as a shared connection of a command that somebody used by hand.
-      const ids = await accountEntry()
-      if (ids) await endProcesses(({ uid }) => uid === ids.uid)
-      await call('userdel', [DELIVERY_ACCOUNT])
-    },
+    remove: () => call('userdel', [DELIVERY_ACCOUNT]),
     remedy: `rename it (usermod --login NEW ${DELIVERY_ACCOUNT})`,
   }
 }
@@ -72,7 +68,13 @@ export function rights(stateDir: string, key: string): Item {
     },
     async remove() {
       const ids = await accountEntry()
-      if (ids) for (const path of all()) hand(path, ids, { uid: 0, gid: 0 })
+      if (!ids) return
+      // Such as a shared connection of a command that somebody used by hand.
+      await endProcesses(({ uid }) => uid === ids.uid)
+      for (const path of all()) {
+        if (lstatSync(path).isSocket()) rmSync(path)
+        else hand(path, ids, { uid: 0, gid: 0 })
+      }
     },
   }
 }
@@ -99,7 +101,7 @@ function below(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((item) => {
     const path = join(folder, item.name)
     if (item.isDirectory()) return [path, ...below(path)]
-    return item.isFile() ? [path] : []
+    return item.isFile() || item.isSocket() ? [path] : []
   })
 }
 
