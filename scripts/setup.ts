@@ -44,6 +44,7 @@ const SIDES: Record<string, Side> = {
       firewall: { type: 'string', multiple: true },
       delivery: { type: 'string' },
       'host-key-file': { type: 'string' },
+      systemd: { type: 'string' },
     },
     run: setUpServer,
   },
@@ -65,8 +66,7 @@ const COMMON: Options = {
 
 const CHOICES: Record<string, string[]> = {
   backend: ['auto', 'nftables', 'ipset', 'iptables'],
-  // `queued` needs f2b-deliver, which does not exist yet: a ban would go nowhere.
-  delivery: ['direct'],
+  delivery: ['queued', 'direct'],
   systemd: ['auto', 'yes', 'no'],
 }
 
@@ -96,7 +96,10 @@ f2b-setup server
   --host-key-file FILE the firewall's host key: a known_hosts file, or the line of its
                        /etc/ssh/ssh_host_ed25519_key.pub. Without it the key is fetched with
                        ssh-keyscan and you are asked whether it is the right one
-  --delivery HOW       direct: Fail2Ban's action waits for the firewall (the only way so far)
+  --delivery HOW       queued: Fail2Ban's action writes one line to a file, and f2b-deliver takes it
+                       to the firewall; direct: the action waits for the firewall. Without it:
+                       what there is; at the first time queued with systemd, else direct
+  --systemd WHEN       auto | yes | no; without systemd cron starts f2b-deliver and f2b-sync
 
 f2b-setup firewall
   --owner NAME         the server that is let in. Without --owner only this machine itself is

@@ -3,6 +3,7 @@ import { type Address, checkBannable, compareAddresses, parseAddress } from './a
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
 import { readExpiry } from './expires.ts'
 import { codeOf, Failure, messageOf } from './failure.ts'
+import { becomeOwner } from './identity.ts'
 import { alive, checkJail, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
 import type { Config } from './settings/schema.ts'
@@ -263,6 +264,7 @@ async function runVerb(
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const alone = typeof verb !== 'string' && verb.alone === true
   const loaded = alone && !given && !isConfigured() ? EMPTY : await sibling.load(given)
+  if (loaded !== EMPTY) becomeOwner(loaded.config.state_dir)
   if (typeof verb !== 'string')
     return verb.run(makeCall(loaded, values, verb.seconds), loaded, words)
   const call = makeCall(loaded, values, DEADLINE[verb])
