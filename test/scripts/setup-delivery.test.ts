@@ -31,17 +31,24 @@ after(async () => {
   await lab.close()
 })
 
-/** Starts the service as its unit says. */
-async function startDeliverer(): Promise<void> {
-  const path = `${UNITS}-deliver.service`
+/** The command of a unit, with the rights, system calls and places to write that the unit lets it. */
+async function commandOf(service: string): Promise<string[]> {
+  const path = `${UNITS}-${service}.service`
   const unit = await server.readFile(path)
-  const start = /^ExecStart=(.*)$/m.exec(unit)?.[1]?.split(' ') ?? []
-  const caps = (/^CapabilityBoundingSet=(.*)$/m.exec(unit)?.[1] ?? '').toLowerCase()
-  const set = ['-all', ...caps.split(' ').map((cap) => cap.replace('cap_', '+'))].join(',')
-  const rights = ['setpriv', '--no-new-privs', `--bounding-set=${set}`, '--inh-caps=-all']
+  const value = (key: string) => new RegExp(`^${key}=(.*)$`, 'm').exec(unit)?.[1] ?? ''
+  const caps = value('CapabilityBoundingSet').toLowerCase().replaceAll('cap_', '+').split(' ')
+  const rights = ['setpriv', '--no-new-privs', '--inh-caps=-all', `--bounding-set=-all,${caps}`]
   const filter = ['python3', `${PROJECT}/test/lib/unit-filter.py`, path]
-  const begin = ['sh', '-c', 'umask 077; exec "$@"', 'sh']
-  deliverer = await server.spawn([...begin, ...rights, ...filter, ...start])
+  const strict = `umask 077; places=$1; shift
+    for place in $places; do mount --bind $place $place; done
+    for disk in / /etc /var /usr/local /root /run; do mount -o remount,bind,ro $disk; done
+    exec "$@"`
+  const places = ['unshare', '--mount', 'sh', '-euc', strict, 'sh', value('ReadWritePaths')]
+  return [...places, ...rights, ...filter, ...value('ExecStart').split(' ')]
+}
+
+async function startDeliverer(): Promise<void> {
+  deliverer = await server.spawn(await commandOf('deliver'))
   await waitUntil('the deliverer', () => deliverer?.stderr().includes(' ready') === true)
 }
 
@@ -112,12 +119,15 @@ test('Fail2Ban reads the queue, and what its shell wrote is delivered without a 
 
 test('what root does by hand locks nobody out, whether the deliverer runs or not', async () => {
   const banip = 'banip fail2ban-hand 203.0.113.99 22 tcp --bantime 60'
-  await server.sh('f2b-sync; f2b-firewall check; f2b-firewall list')
+  const sync = await commandOf('sync')
+  assert.match(await server.run(sync), /^added 0, extended \d, removed 0, unchanged \d$/m)
+  await server.sh('f2b-firewall check; f2b-firewall list')
   await stopDeliverer()
   await fail2ban.client('set', 'sshd', 'banip', '203.0.113.51')
   const drift = await server.sh('f2b-sync --dry-run')
   assert.match(drift, /^edge1: added 203\.0\.113\.51 sshd/m)
-  await server.sh(`f2b-sync; f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
+  await server.run(sync)
+  await server.sh(`f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
   await arrives('203.0.113.51')
   assert.equal(await strangers(), '')
   assert.equal((await server.exec(['pgrep', '-f', '[d]eliver.cjs'])).code, 1)
