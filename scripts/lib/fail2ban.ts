@@ -37,7 +37,7 @@ export async function askFail2Ban(
 ): Promise<Jail[]> {
   const ask = (questions: string[]) => converse(settings, questions)
   const [status = '', dbfile = ''] = await ask(['status', 'get dbfile'])
-  const names = (/Jail list:\s*(.*)/.exec(status)?.[1] ?? '').split(/,\s*/).filter(Boolean)
+  const names = jailsIn(status)
   const stored = await storedBans(dbfile, owner)
   const lists = await ask(names.map((name) => `get ${name} actions`))
   const pairs = names.flatMap((jail, i) => actionsIn(lists[i]).map((action) => ({ jail, action })))
@@ -60,10 +60,21 @@ export async function askFail2Ban(
   })
   return used.map((name, i) => {
     const now = readBans(checkJail(name), banned[i] ?? '', owner)
-    const waiting = stored.filter((lease) => lease.jail === name)
+    const known = new Set(now.map(({ address }) => address.text))
+    const waiting = stored.filter((one) => one.jail === name && !known.has(one.address.text))
     const own = actions.flatMap(({ jail, ...action }) => (jail === name ? [action] : []))
     return { name, leases: [...now, ...waiting], actions: own }
   })
+}
+
+/** The names that `status` lists. */
+export function jailsIn(status: string): string[] {
+  return (/Jail list:\s*(.*)/.exec(status)?.[1] ?? '').split(/,\s*/).filter(Boolean)
+}
+
+/** The file that `get dbfile` names; undefined if Fail2Ban has none. */
+export function databaseIn(answer: string): string | undefined {
+  return /^`- (\/.*)$/m.exec(answer)?.[1]
 }
 
 /** The lines below the first, such as `The jail sshd has the following actions:`. */
@@ -72,37 +83,45 @@ function actionsIn(answer = ''): string[] {
 }
 
 /** Puts questions to fail2ban-client in one go: each start of it costs 70 ms. */
-async function converse(settings: Fail2Ban, questions: string[]): Promise<string[]> {
+export async function converse(settings: Fail2Ban, questions: string[]): Promise<string[]> {
   if (questions.length === 0) return []
-  const { client, socket, config_dir } = settings
-  const options = [...(socket ? ['-s', socket] : []), ...(config_dir ? ['-c', config_dir] : [])]
   const input = `${questions.join('\n')}\n`
   // Not with zx, which a client that ends without reading takes down (EPIPE).
-  const { stdout, stderr } = await run(client, [...options, '-i'], { input })
+  const { stdout, stderr } = await run(settings.client, [...optionsOf(settings), '-i'], { input })
   // The prompt stands before every answer, and once more before the end of the input.
   const answers = stdout.split('fail2ban> ').slice(1, -1)
   if (answers.length === questions.length && !/access socket|Is fail2ban running/.test(stderr)) {
     return answers.map((answer) => answer.trimEnd())
   }
-  const why =
-    stderr
-      .trim()
-      .split('\n')[0]
-      ?.replace(/^.*ERROR\s*/, '') ?? ''
-  throw new Failure(EXIT.temporary, `Cannot ask Fail2Ban: ${why || 'it does not answer'}`)
+  throw new Failure(EXIT.temporary, `Cannot ask Fail2Ban: ${whyIn(stderr)}`)
+}
+
+/** The options that lead fail2ban-client to the server that is meant. */
+export function optionsOf({ socket, config_dir }: Fail2Ban): string[] {
+  return [...(socket ? ['-s', socket] : []), ...(config_dir ? ['-c', config_dir] : [])]
+}
+
+/** What fail2ban-client complains about. */
+export function whyIn(stderr: string): string {
+  const [line = ''] = stderr.trim().split('\n')
+  return line.replace(/^.*ERROR\s*/, '') || 'it does not answer'
+}
+
+function readBans(jail: string, text: string, owner: string): Lease[] {
+  return listedIn(text).flatMap(({ ip, began, seconds }) => lease(ip, jail, began, seconds, owner))
 }
 
 /** Lines such as `192.0.2.1 \t2026-11-20 13:00:00 + 600 = 2026-11-20 13:10:00`, in local time. */
-function readBans(jail: string, text: string, owner: string): Lease[] {
+export function listedIn(text: string): { ip: string; began: number; seconds: number }[] {
   return text.split('\n').flatMap((line) => {
     const [, ip, date, time, seconds] = /^(\S+)\s+(\S+) (\S+) \+ (-?\d+) =/.exec(line) ?? []
     if (!ip) return []
-    return lease(ip, jail, Date.parse(`${date}T${time}`) / 1000, Number(seconds), owner)
+    return [{ ip, began: Date.parse(`${date}T${time}`) / 1000, seconds: Number(seconds) }]
   })
 }
 
 async function storedBans(answer: string, owner: string): Promise<Lease[]> {
-  const file = /^`- (\/.*)$/m.exec(answer)?.[1]
+  const file = databaseIn(answer)
   if (!file) return [] // no database: nothing is restored either
   const $ = await shell()
   const { exitCode, stdout, stderr } = await $`python3 -c ${STORED_BANS} ${file}`

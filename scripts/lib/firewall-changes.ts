@@ -1,6 +1,6 @@
 import { connect } from 'node:net'
 import { EXIT, Failure } from './failure.ts'
-import { printable, refusalOf, Session } from './firewall-session.ts'
+import { type Answer, printable, refusalOf, Session } from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
 import { run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
@@ -41,6 +41,17 @@ export class FirewallChanges {
     }
   }
 
+  /** Opens the session, or finds out whether it still answers. @throws Failure, LostGeneration */
+  async keep(call: Call): Promise<void> {
+    try {
+      const session = await this.#open(call)
+      this.#checkGeneration(call, await session.ask(['generation'], call.signal))
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
   /** False if nobody listens there. What stands behind a jump host cannot be told. */
   async reachable(): Promise<boolean> {
     this.#address ??= await addressOf(this.#firewall)
@@ -65,7 +76,11 @@ export class FirewallChanges {
     if (this.#session?.isOpen) return this.#session
     const session = new Session(this.#firewall, call.owner)
     this.#session = session
-    const [answer] = await session.ask(['generation'], call.signal)
+    this.#checkGeneration(call, await session.ask(['generation'], call.signal))
+    return session
+  }
+
+  #checkGeneration(call: Call, [answer]: Answer[]): void {
     const generation = answer?.lines[0] ?? ''
     if (!/^[0-9a-f]{1,32}$/.test(generation)) {
       const said = answer?.error ? answer.error.text : generation
@@ -77,7 +92,6 @@ export class FirewallChanges {
     } else if (known !== generation) {
       throw new LostGeneration(EXIT.temporary, 'lost generation: the firewall began anew')
     }
-    return session
   }
 }
 

@@ -1,12 +1,13 @@
 import { parseAddress } from './address.ts'
 import { type Command, main, type Options, textOption, usageFailure } from './command.ts'
+import { readExpiry } from './expires.ts'
 import { EXIT, Failure } from './failure.ts'
 import { firewallTargets } from './firewalls.ts'
 import { becomeOwner } from './identity.ts'
 import { alive, checkJail, now, quote } from './lease.ts'
 import { parsePorts, parseProtocols } from './ports.ts'
 import { type Loaded, loadFirewalls } from './settled.ts'
-import { checkBan, makeCall, onEach, readExpiry } from './verbs.ts'
+import { checkBan, makeCall, onEach } from './verbs.ts'
 
 // The document's two client scripts, whose arguments stand in its order instead of behind options.
 

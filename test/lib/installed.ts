@@ -10,6 +10,7 @@ const COMMANDS = {
   'f2b-firewall': 'firewall',
   'f2b-sync': 'sync',
   'f2b-deliver': 'deliver',
+  'f2b-status': 'status',
   'f2b-setup': 'setup',
   'f2b-dummy': 'dummy',
 }

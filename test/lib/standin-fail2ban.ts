@@ -13,8 +13,10 @@ export interface StandInFail2Ban {
   client: string
   /** Fail2Ban runs and has these jails, and an empty database. */
   jails(jails: Record<string, StandInJail>): void
-  /** What its database holds: jail, address, when the ban began, seconds. */
-  store(bans: [string, string, number, number][]): void
+  /** What its database holds: jail, address, when the ban began, seconds, and log lines. */
+  store(bans: [string, string, number, number, string[]?][]): void
+  /** Lines of shell for after an unban, which frees the address in $ip in all jails. */
+  onUnban(script: string): void
   breakStore(): void
   down(): void
   /** The arguments of the last call. */
@@ -25,6 +27,15 @@ const DOWN = 'Failed to access socket path: /run/fail2ban/fail2ban.sock. Is fail
 
 const CLIENT = `#!/bin/sh
 printf '%s\\n' "$@" >FOLDER/options
+case "$*" in
+  *'unban '*)
+    [ ! -e FOLDER/down ] || { echo "2026-11-20 13:00:00,000 fail2ban [1]: ERROR   $(cat FOLDER/down)" >&2; exit 255; }
+    for ip; do :; done
+    sed -i "\\|^$ip |d" FOLDER/answers/*with-time
+    . FOLDER/unbanned
+    echo 1
+    exit ;;
+esac
 printf 'Fail2Ban v1.0.2 reads log file that contains password failure report\\n\\nfail2ban> '
 status=0
 while read -r line; do
@@ -43,8 +54,10 @@ exit $status
 const STORE = `
 import json, sqlite3, sys
 db = sqlite3.connect(sys.argv[1])
-db.execute("CREATE TABLE bips (ip, jail, timeofban, bantime)")
-db.executemany("INSERT INTO bips (jail, ip, timeofban, bantime) VALUES (?, ?, ?, ?)", json.load(sys.stdin))
+db.execute("CREATE TABLE bips (ip, jail, timeofban, bantime, bancount, data)")
+for jail, ip, began, seconds, matches in json.load(sys.stdin):
+    data = json.dumps({"matches": matches, "failures": len(matches)})
+    db.execute("INSERT INTO bips VALUES (?, ?, ?, ?, 2, ?)", (ip, jail, began, seconds, data))
 db.commit()
 `
 
@@ -57,7 +70,10 @@ export function standInFail2Ban(): StandInFail2Ban {
   writeFileSync(client, CLIENT.replaceAll('FOLDER', folder), { mode: 0o755 })
   const store: StandInFail2Ban['store'] = (bans) => {
     rmSync(database, { force: true })
-    execFileSync('python3', ['-c', STORE, database], { input: JSON.stringify(bans) })
+    const rows = bans.map(([jail, ip, began, seconds, matches = []]) => {
+      return [jail, ip, began, seconds, matches]
+    })
+    execFileSync('python3', ['-c', STORE, database], { input: JSON.stringify(rows) })
   }
   return {
     client,
@@ -69,8 +85,10 @@ export function standInFail2Ban(): StandInFail2Ban {
       for (const [question, answer] of Object.entries(answersOf(jails, database))) {
         writeFileSync(`${folder}/answers/${question}`, answer)
       }
+      writeFileSync(`${folder}/unbanned`, '')
       store([])
     },
+    onUnban: (script) => writeFileSync(`${folder}/unbanned`, script),
     breakStore: () => writeFileSync(database, 'this is no database, whatever its name says'),
     down: () => writeFileSync(`${folder}/down`, DOWN),
     options: () => readFileSync(`${folder}/options`, 'utf8').split('\n').slice(0, -1),

@@ -64,7 +64,8 @@ export class Book {
     if (operation.naming) this.name(key.jail, operation.naming)
     const known = this.#row(key)
     const inForce = known !== undefined && alive(known, Date.now() / 1000)
-    this.#put(key, inForce ? later(known, operation.expires) : operation.expires)
+    if (!inForce) this.#put(key, operation.expires)
+    else if (!isSameEnd(known, operation.expires)) this.#put(key, later(known, operation.expires))
   }
 
   /** Notes the ports and protocol of a jail. */
@@ -87,7 +88,9 @@ export class Book {
     const merged: Wish[] = []
     for (const { address, jail, expires } of leases) {
       const key = { address: address.text, jail }
-      if (!isNewer(key)) merged.push({ ...key, expires })
+      const known = this.#row(key)
+      const same = known !== undefined && isSameEnd(known, expires)
+      if (!isNewer(key)) merged.push({ ...key, expires: same ? known : expires })
     }
     const kept = (wish: Wish): boolean => isNewer(wish) || wish.jail === NO_JAIL
     return [...merged, ...[...this.living()].filter(kept)]
@@ -180,6 +183,14 @@ export function tidyLedger(ledger: Ledger, remarks: () => string[]): void {
   const now = Date.now() / 1000
   const lines = Array.from(ledger.living(now)).length
   if (ledger.size > WORTH_COMPACTING + 2 * 64 * lines) ledger.compact(now, remarks())
+}
+
+/**
+ * True if two ends are the same ban's: Fail2Ban shows a ban's time without its fraction, but rounds
+ * it in its database (database.py, addBan), and so after a restart.
+ */
+function isSameEnd(a: number, b: number): boolean {
+  return a === b || (a !== 0 && b !== 0 && Math.abs(a - b) <= 1)
 }
 
 export function textOf({ address, jail }: Key): string {

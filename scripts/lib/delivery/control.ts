@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../failure.ts'
 import { formatLease, parseLease } from '../lease.ts'
 import type { Deliverer, Outcome, Truth } from './deliverer.ts'
+import type { SiblingState } from './state.ts'
 
 // How f2b-sync and f2b-status speak with a running f2b-deliver: HTTP on a socket in its directory,
 // which only its own user and root can enter.
@@ -61,6 +62,7 @@ export async function serveControl(
 async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMessage) {
   if (asked.url === '/mark') return deliverer.mark()
   if (asked.url === '/names') return deliverer.names()
+  if (asked.url === '/status') return deliverer.status()
   if (asked.url !== '/sync') throw new Failure(EXIT.usage, 'No such question')
   const { truth, mark, names, dryRun } = JSON.parse(await bodyOf(asked)) as Asked
   const read = Object.entries(truth).map(([sibling, { leases, namings }]): [string, Truth] => [
@@ -75,17 +77,26 @@ async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMess
   return await deliverer.sync(new Map(read), mark, { names, dryRun })
 }
 
-/** The deliverer that runs; undefined if none does. */
-export async function runningDelivery(directory: string): Promise<Delivery | undefined> {
-  const path = socketPath(directory)
-  const put = <T>(question: string, body?: unknown) => ask<T>(path, question, body)
+/** What the deliverer that runs says about itself; undefined if none does. */
+export async function askStatus(directory: string): Promise<SiblingState[] | undefined> {
+  return await ifRunning(ask<SiblingState[]>(socketPath(directory), '/status'))
+}
+
+async function ifRunning<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
-    await put('/names')
+    return await answer
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? ''
     if (['ENOENT', 'ECONNREFUSED'].includes(code)) return undefined
     throw error
   }
+}
+
+/** The deliverer that runs; undefined if none does. */
+export async function runningDelivery(directory: string): Promise<Delivery | undefined> {
+  const path = socketPath(directory)
+  const put = <T>(question: string, body?: unknown) => ask<T>(path, question, body)
+  if ((await ifRunning(put('/names'))) === undefined) return undefined
   return {
     mark: () => put('/mark'),
     names: () => put('/names'),

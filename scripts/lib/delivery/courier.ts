@@ -21,6 +21,9 @@ const PAUSE = { first: 500, longest: 30_000, look: 1_000 }
 /** Seconds for which a change that the target refuses is tried again, and between two such tries. */
 const REFUSED = { patience: 600, again: 10 }
 
+/** Milliseconds between two exchanges that only keep the connection, and notice its end. */
+const KEEP = 15_000
+
 /** Milliseconds after which the state of a target is written again, if it has changed. */
 const KEEP_STATE = 5_000
 
@@ -55,12 +58,19 @@ export class Courier {
   readonly #pending = new Map<string, Pending>()
   /** What the target refuses, and since when: it is tried again from time to time. */
   readonly #refused = new Map<string, { pending: Pending; since: number }>()
+  /** What the target was told and has not confirmed yet. */
+  #sending: Pending[] = []
   /** What is under way; the next thing begins behind it. */
   #turn: Promise<unknown> = Promise.resolve()
   #failures = 0
   #wake: () => void = () => {}
   #stopping = new AbortController()
   #stateKept = 0
+  #told: { changes: number; ms: number; timer: NodeJS.Timeout | undefined } = {
+    changes: 0,
+    ms: 0,
+    timer: undefined,
+  }
 
   constructor(options: CourierOptions) {
     const { sibling, target, directory } = options
@@ -85,18 +95,36 @@ export class Courier {
   }
 
   get queued(): number {
-    return this.#pending.size + this.#refused.size
+    return this.#pending.size + this.#sending.length + this.#refused.size
   }
 
   /** Delivers as long as there is something, and then waits for more; ends with `stop`. */
   async follow(): Promise<void> {
+    let works = await this.#keep()
     while (!this.#stopping.signal.aborted) {
-      if (this.#pending.size === 0) await this.#nextWake()
-      else if (!(await this.deliver())) await this.#pause()
+      if (!works) await this.#pause()
+      else if (this.#pending.size === 0) await this.#nextWake()
+      works = this.#pending.size > 0 ? await this.deliver() : await this.#keep()
     }
     await this.#turn
     this.#keepState(true)
     await this.target.close?.()
+  }
+
+  /** Opens the connection before the first ban needs it, and fills a target that lost everything. */
+  async #keep(): Promise<boolean> {
+    if (!this.target.keep || this.#stopping.signal.aborted) return true
+    return await this.#inTurn(async () => {
+      try {
+        await this.target.keep?.(this.#call(DEADLINE.batch))
+        this.#succeeded()
+        return true
+      } catch (error) {
+        if (error instanceof LostGeneration && !(await this.#refill([])).failure) return true
+        this.#failed(error)
+        return false
+      }
+    })
   }
 
   /** Ends `follow` after the batch that is under way. */
@@ -159,6 +187,9 @@ export class Courier {
 
   async #send(call: Call, wishes: Wish[]): Promise<Synced> {
     const leases = wishes.map((wish) => leaseOf(wish, wish.expires, this.#options.owner))
+    if (await this.target.has?.(call, leases)) {
+      return { added: 0, extended: 0, removed: 0, unchanged: leases.length }
+    }
     return await this.target.sync(call, [...(await byHand(this.target, call)), ...leases])
   }
 
@@ -175,7 +206,9 @@ export class Courier {
     }
     if (batch.length === 0) return undefined
     const changes = batch.flatMap((one) => one.changes)
+    this.#sending = batch.map(({ pending }) => pending)
     const { results, failure } = await this.#make(changes)
+    this.#sending = []
     let at = 0
     const again: Pending[] = []
     for (const { pending, changes, wanted } of batch) {
@@ -190,16 +223,30 @@ export class Courier {
     this.#putBack(again)
     if (failure) this.#failed(failure)
     else this.#succeeded()
-    const done = batch.length - again.length
-    if (done > 0) {
-      const { sibling, target, log } = this.#options
-      log.info('delivered', {
-        target: `${sibling}/${target.name}`,
-        changes: done,
-        ms: Date.now() - began,
-      })
-    }
+    this.#tell(batch.length - again.length, Date.now() - began)
     return failure
+  }
+
+  /** Logs what was delivered: at once, but in a flood a line a second. */
+  #tell(changes: number, ms: number): void {
+    const told = this.#told
+    told.changes += changes
+    told.ms = Math.max(told.ms, ms)
+    if (told.timer || told.changes === 0) return
+    const say = (): void => {
+      if (told.changes > 0) {
+        const { sibling, target, log } = this.#options
+        const about = { target: `${sibling}/${target.name}`, changes: told.changes, ms: told.ms }
+        log.info('delivered', about)
+      }
+      told.changes = 0
+      told.ms = 0
+    }
+    say()
+    told.timer = setTimeout(() => {
+      told.timer = undefined
+      say()
+    }, 1_000).unref()
   }
 
   /** What the target must be told so that it has the lease until `wanted`. */
@@ -334,9 +381,10 @@ export class Courier {
   }
 
   refreshState(): State {
-    const [oldest] = this.#pending.values()
+    const [first, next] = [this.#sending[0], this.#pending.values().next().value]
+    const oldest = Math.min(first?.since ?? Infinity, next?.since ?? Infinity)
     this.state.queued = this.queued
-    this.state.oldest = oldest ? Math.floor(oldest.since / 1000) : 0
+    this.state.oldest = oldest < Infinity ? Math.floor(oldest / 1000) : 0
     return this.state
   }
 
@@ -359,7 +407,8 @@ export class Courier {
     let timer: NodeJS.Timeout | undefined
     await new Promise<void>((resolve) => {
       this.#wake = resolve
-      if (this.#refused.size > 0) timer = setTimeout(resolve, REFUSED.again * 1000)
+      const wait = this.#refused.size > 0 ? REFUSED.again * 1000 : KEEP
+      timer = setTimeout(resolve, wait)
     })
     clearTimeout(timer)
     this.#wake = () => {}

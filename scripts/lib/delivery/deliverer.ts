@@ -12,7 +12,14 @@ import { Courier } from './courier.ts'
 import type { Log } from './log.ts'
 import { type Naming, parseOperation } from './operation.ts'
 import { Queue } from './queue.ts'
-import { deliveryDirectory, queueDirectory, readState, type State, writeState } from './state.ts'
+import {
+  deliveryDirectory,
+  queueDirectory,
+  readState,
+  type SiblingState,
+  type State,
+  writeState,
+} from './state.ts'
 
 /** Milliseconds between two looks at the queues, should a notification have been lost. */
 const LOOK = 1_000
@@ -195,6 +202,15 @@ export class Deliverer {
     return this.#lines.flatMap(({ kind, couriers }) =>
       couriers.map(({ target }) => ({ sibling: kind.name, target: target.name })),
     )
+  }
+
+  /** How the delivery stands. */
+  status(): SiblingState[] {
+    return this.#lines.map(({ kind, couriers, state }) => ({
+      sibling: kind.name,
+      aside: state.aside,
+      targets: couriers.map((one) => ({ target: one.target.name, state: one.refreshState() })),
+    }))
   }
 
   #couriers(): Courier[] {

@@ -26,6 +26,14 @@ export interface State {
   aside: Aside[]
 }
 
+/** How the delivery to the targets of a sibling stands. */
+export interface SiblingState {
+  sibling: string
+  /** Lines that can never work, wherever they go. */
+  aside: Aside[]
+  targets: { target: string; state: State }[]
+}
+
 /** More that was set aside than anybody will read. */
 const MOST_ASIDE = 1000
 
@@ -55,9 +63,10 @@ export function fileNameOf(sibling: string, target: string): string {
 
 export function readState(directory: string, name: string): State {
   try {
-    return { ...FRESH, ...JSON.parse(readFileSync(join(directory, `${name}.state`), 'utf8')) }
+    const kept = JSON.parse(readFileSync(join(directory, `${name}.state`), 'utf8'))
+    return { ...FRESH, aside: [], ...kept }
   } catch {
-    return { ...FRESH }
+    return { ...FRESH, aside: [] } // a list of its own: what is set aside is added to it
   }
 }
 

@@ -1,0 +1,70 @@
+import { type Address, overlaps } from '../address.ts'
+import type { Lease } from '../lease.ts'
+import type { Loaded } from '../settled.ts'
+import { type Ban, bansOf } from './bans.ts'
+import type { Waiting } from './books.ts'
+import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
+
+/** All that is known about an address. */
+export interface About {
+  address: Address
+  /** Epoch seconds. */
+  at: number
+  bans: Ban[]
+  /** What kept us from knowing all of Fail2Ban's bans. */
+  troubles: Trouble[]
+  places: Place[]
+}
+
+/** What a target has of it. */
+export interface Place {
+  sibling: string
+  target: string
+  /** Ranges that contain the address included. */
+  leases: Lease[]
+  trouble: Trouble | undefined
+  /** What is on its way there. */
+  waiting: Waiting[]
+}
+
+/** @param seconds for each target, all side by side */
+export async function lookUp(
+  loaded: Loaded,
+  sites: Site[],
+  address: Address,
+  seconds: number,
+): Promise<About> {
+  const [{ bans, troubles }, places] = await Promise.all([
+    bansOf(loaded.config.fail2ban, address),
+    Promise.all(sites.map((site) => placeOf(loaded, site, address, seconds))),
+  ])
+  return { address, at: Math.floor(Date.now() / 1000), bans, troubles, places }
+}
+
+export async function aboutAddress(
+  loaded: Loaded,
+  address: Address,
+  seconds: number,
+): Promise<About> {
+  return await lookUp(loaded, await openSites(loaded), address, seconds)
+}
+
+async function placeOf(
+  loaded: Loaded,
+  { sibling, target, books }: Site,
+  address: Address,
+  seconds: number,
+): Promise<Place> {
+  const place = { sibling, target: target.name, leases: [], trouble: undefined, waiting: [] }
+  const fresh = books.anew()
+  try {
+    const waiting = fresh.isQueued ? fresh.about(address, target.name) : []
+    const call = quietCall(loaded, seconds)
+    const listing = target.holders ? target.holders(call) : target.list(call)
+    const all = await within(seconds, 'no answer in time', listing)
+    const leases = all.filter((lease) => overlaps(lease.address, address))
+    return { ...place, leases, waiting }
+  } catch (error) {
+    return { ...place, trouble: troubleOf(error) }
+  }
+}

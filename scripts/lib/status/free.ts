@@ -1,0 +1,193 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Address } from '../address.ts'
+import { appendToQueue } from '../delivery/append.ts'
+import { askStatus } from '../delivery/control.ts'
+import { deliveryDirectory } from '../delivery/state.ts'
+import { checkJail, formatLease, type Lease, NO_JAIL } from '../lease.ts'
+import type { Loaded } from '../settled.ts'
+import type { Call } from '../verbs.ts'
+import { type About, lookUp, type Place } from './about.ts'
+import { type Ban, bansOf, unbanIn } from './bans.ts'
+import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
+
+/** Seconds for f2b-deliver to take it to a target, and for a target to do it. */
+const PATIENCE = { delivery: 10, unban: 20 }
+
+/** What became of an address that was to be freed. */
+export interface Freedom {
+  before: About
+  fail2ban: { jails: string[]; trouble: Trouble | undefined }
+  places: Outcome[]
+  /** What is in force of it now. */
+  after: About
+}
+
+export interface Outcome {
+  sibling: string
+  target: string
+  freed: Lease[]
+  trouble: Trouble | undefined
+  /** It stands in the queue, and f2b-deliver will tell the target. */
+  queued: boolean
+}
+
+/**
+ * Frees an address in Fail2Ban and on every target, in whatever jails this server has it.
+ *
+ * First it is put into the queues, so that the books of f2b-deliver say so, too, and no sync brings
+ * it back; then Fail2Ban is told. A ban that was queued before is thereby taken back, and one that
+ * comes later is a new one and stays. What a target has even then, it is told itself.
+ *
+ * @param seconds for each look at a target
+ */
+export async function freeEverywhere(
+  loaded: Loaded,
+  address: Address,
+  seconds: number,
+): Promise<Freedom> {
+  const sites = await openSites(loaded)
+  const running = await isRunning(loaded)
+  const before = await lookUp(loaded, sites, address, seconds)
+  const told = queueUnbans(sites, before, running)
+  const fail2ban = await unbanInFail2Ban(loaded, before)
+  const { bans } = await bansOf(loaded.config.fail2ban, address)
+  const again = new Set(jailsBanning(bans, address))
+  const troubles = await Promise.all(
+    sites.map(async (site, i) => {
+      const trouble = before.places[i]?.trouble
+      if (running && told.has(site.sibling)) {
+        if (trouble) return trouble // f2b-deliver will know when it is back
+        await delivered(site, address)
+      }
+      const limit = trouble ? seconds : PATIENCE.unban
+      return await freeAt(site, quietCall(loaded, limit), limit, before, again)
+    }),
+  )
+  const after = await lookUp(loaded, sites, address, seconds)
+  const places = sites.map((site, i) =>
+    outcomeOf(
+      before.places[i],
+      after.places[i],
+      troubles[i] ?? told.get(site.sibling),
+      told.has(site.sibling),
+    ),
+  )
+  return { before, fail2ban, places, after }
+}
+
+async function isRunning({ config }: Loaded): Promise<boolean> {
+  try {
+    const asking = askStatus(deliveryDirectory(config.state_dir))
+    return (await within(PATIENCE.delivery, 'no answer', asking)) !== undefined
+  } catch {
+    return true
+  }
+}
+
+/** @returns the siblings whose bans go through a queue: those are told in this way */
+function queueUnbans(
+  sites: Site[],
+  before: About,
+  running: boolean,
+): Map<string, Trouble | undefined> {
+  const told = new Map<string, Trouble | undefined>()
+  for (const { sibling, books } of sites) {
+    if (told.has(sibling) || !(running || books.isQueued)) continue
+    told.set(sibling, undefined)
+    try {
+      for (const jail of jailsOf(before, sibling, books.jails(before.address.text))) {
+        appendToQueue(books.queuePath, ['unban', before.address.text, jail])
+      }
+    } catch (error) {
+      told.set(sibling, troubleOf(error))
+    }
+  }
+  return told
+}
+
+/** Every jail that a sibling may have the address in. */
+function jailsOf({ address, bans, places }: About, sibling: string, known: string[]): string[] {
+  const own = places.filter((place) => place.sibling === sibling)
+  const jails = [
+    ...known,
+    ...bans.map(({ jail }) => jail),
+    ...own.flatMap(({ leases }) => leases.filter((one) => isIt(one, address)).map((o) => o.jail)),
+    ...own.flatMap(({ waiting }) => waiting.map(({ jail }) => jail)),
+    NO_JAIL,
+  ]
+  return [...new Set(jails)].filter(isJail)
+}
+
+async function unbanInFail2Ban(loaded: Loaded, { address, bans }: About) {
+  const jails = jailsBanning(bans, address)
+  try {
+    await unbanIn(loaded.config.fail2ban, address)
+    return { jails, trouble: undefined }
+  } catch (error) {
+    return { jails: [], trouble: troubleOf(error) }
+  }
+}
+
+/** The jails in which Fail2Ban has banned exactly this address. */
+function jailsBanning(bans: Ban[], address: Address): string[] {
+  const own = bans.filter((ban) => ban.live && ban.address.text === address.text)
+  return own.map(({ jail }) => jail)
+}
+
+/** Waits until f2b-deliver has told the target, or does not get to it. */
+async function delivered({ books, target }: Site, address: Address): Promise<void> {
+  for (const end = Date.now() + PATIENCE.delivery * 1000; Date.now() < end; await sleep(100)) {
+    if (books.anew().about(address, target.name).length === 0) return
+  }
+}
+
+/** @param again the jails that Fail2Ban has banned it in since: those stay */
+async function freeAt(
+  { sibling, target, remote, books }: Site,
+  call: Call,
+  limit: number,
+  before: About,
+  again: Set<string>,
+): Promise<Trouble | undefined> {
+  const { address } = before
+  try {
+    await within(
+      limit,
+      'no answer in time',
+      (async () => {
+        const left = (await target.list(call)).filter((lease) => isIt(lease, address))
+        // Who lists only what a service was told may be about to tell it more.
+        const unlisted = remote ? [] : jailsOf(before, sibling, books.jails(address.text))
+        const jails = new Set([...left.map(({ jail }) => jail), ...unlisted])
+        for (const jail of jails) if (!again.has(jail)) await target.unban(call, address, jail)
+      })(),
+    )
+    return undefined
+  } catch (error) {
+    return troubleOf(error)
+  }
+}
+
+function outcomeOf(
+  before: Place | undefined,
+  after: Place | undefined,
+  trouble: Trouble | undefined,
+  queued: boolean,
+): Outcome {
+  const left = new Set(after?.leases.map(formatLease))
+  const gone = after?.trouble ? [] : (before?.leases ?? []).filter((o) => !left.has(formatLease(o)))
+  const { sibling = '', target = '' } = before ?? {}
+  return { sibling, target, freed: gone, trouble: trouble ?? after?.trouble, queued }
+}
+
+function isIt(lease: Lease, address: Address): boolean {
+  return lease.address.text === address.text
+}
+
+function isJail(name: string): boolean {
+  try {
+    return checkJail(name) === name
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,98 @@
+import type { Aside, State } from '../delivery/state.ts'
+import type { Lease } from '../lease.ts'
+import type { About } from './about.ts'
+import type { Freedom } from './free.ts'
+import type { Survey } from './survey.ts'
+
+/** Text that holds no code a terminal could obey, and is the same value when it is parsed. */
+export function jsonOf(value: unknown): string {
+  const coded = (text: string): string =>
+    text
+      .split('')
+      .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+      .join('')
+  const text = JSON.stringify(value, null, 2)
+  return `${text.replace(/(?!\n)[\p{C}\p{Zl}\p{Zp}]/gu, coded)}\n`
+}
+
+/** What `f2b-status --json` prints; see its help. Moments are epoch seconds, null is unknown. */
+export function surveyJson(survey: Survey, code: number): unknown {
+  const { at, owner, bans, fail2ban, deliverer, aside, targets } = survey
+  return {
+    time: at,
+    owner,
+    code,
+    fail2ban: { answers: fail2ban === undefined, bans: bans ?? null, error: fail2ban ?? null },
+    deliverer: { running: deliverer.running, error: deliverer.trouble ?? null },
+    targets: targets.map(
+      ({ sibling, target, reachable, trouble, leases, drift, queue, state }) => ({
+        sibling,
+        target,
+        reachable: reachable ?? null,
+        error: trouble ?? null,
+        leases: leases ?? null,
+        drift: drift
+          ? { missing: drift.missing, extra: drift.extra, wrong_expiry: drift.wrong_expiry }
+          : null,
+        queued: queue?.queued ?? null,
+        oldest_queued: momentOf(queue?.oldest),
+        ...stateJson(state),
+      }),
+    ),
+    set_aside: aside.map((one) => ({ sibling: one.sibling, ...asideJson(one.aside) })),
+  }
+}
+
+function stateJson({ lastSuccess, failingSince, lastError, aside }: State) {
+  return {
+    last_success: momentOf(lastSuccess),
+    failing_since: momentOf(failingSince),
+    last_error: lastError,
+    set_aside: aside.map(asideJson),
+  }
+}
+
+function asideJson({ at, code, reason, line }: Aside) {
+  return { at, code, reason, line }
+}
+
+function momentOf(at: number | undefined): number | null {
+  return at || null
+}
+
+/** What `f2b-status <ip> --json` prints. */
+export function aboutJson({ address, at, bans, troubles, places }: About) {
+  return {
+    time: at,
+    address: address.text,
+    bans: bans.map((ban) => ({ ...ban, address: ban.address.text, times: ban.times ?? null })),
+    errors: troubles,
+    places: places.map(({ sibling, target, leases, trouble, waiting }) => ({
+      sibling,
+      target,
+      error: trouble ?? null,
+      leases: leases.map(leaseJson),
+      waiting,
+    })),
+  }
+}
+
+/** What `f2b-status --unban <ip> --json` prints. */
+export function freedomJson({ fail2ban, places, after }: Freedom) {
+  return {
+    address: after.address.text,
+    fail2ban: { freed: fail2ban.jails, error: fail2ban.trouble ?? null },
+    places: places.map(({ sibling, target, freed, trouble, queued }) => ({
+      sibling,
+      target,
+      freed: freed.map(leaseJson),
+      error: trouble ?? null,
+      queued,
+    })),
+    now: aboutJson(after),
+  }
+}
+
+function leaseJson({ address, jail, expires, owner }: Lease) {
+  return { address: address.text, jail, expires, owner }
+}

@@ -1,0 +1,127 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Values } from '../command.ts'
+import { byHand } from '../delivery/change.ts'
+import type { Truth } from '../delivery/deliverer.ts'
+import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
+import type { Lease } from '../lease.ts'
+import type { Loaded } from '../settled.ts'
+import { configuredKinds } from '../siblings.ts'
+import { type Call, makeCall, type Target } from '../verbs.ts'
+import { Books } from './books.ts'
+
+/** A target with what is known about its sibling. */
+export interface Site {
+  sibling: string
+  target: Target
+  /** False if it keeps its leases in files here, so that a look at them reaches nobody. */
+  remote: boolean
+  books: Books
+}
+
+/** What a target has, compared with what it is to have. */
+export interface Look {
+  leases?: number
+  drift?: Drift
+  trouble?: Trouble
+}
+
+export interface Drift {
+  missing: number
+  extra: number
+  /** With another end than Fail2Ban's. */
+  wrong_expiry: number
+  /** What a sync would change, where the target says so. */
+  lines: string[]
+}
+
+export interface Trouble {
+  code: number
+  message: string
+}
+
+/** Siblings that remember here what they have; a FortiGate fetches its list when it likes. */
+const LOCAL = ['threatjammer', 'abuseipdb', 'fortigate']
+
+/** All targets of the configuration. @throws Failure 78 */
+export async function openSites(loaded: Loaded): Promise<Site[]> {
+  const kinds = configuredKinds(loaded.config)
+  const sites = kinds.map(async (kind) => {
+    const books = new Books(loaded.config, kind.name)
+    const remote = !LOCAL.includes(kind.name)
+    const targets = await kind.targets(loaded)
+    return targets.map((target) => ({ sibling: kind.name, target, remote, books }))
+  })
+  return (await Promise.all(sites)).flat()
+}
+
+/** Whatever hangs, the answer is there in time. @throws Failure 75 */
+export async function within<T>(seconds: number, what: string, work: Promise<T>): Promise<T> {
+  const end = new AbortController()
+  const late = sleep(seconds * 1000, undefined, { signal: end.signal }).then(() => {
+    throw new Failure(EXIT.temporary, what)
+  })
+  late.catch(() => {})
+  work.catch(() => {})
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    end.abort()
+  }
+}
+
+/**
+ * Looks at a target, without changing anything.
+ *
+ * @param truth what Fail2Ban has banned for it; without it, there is no drift
+ */
+export async function lookAt(
+  { target, books }: Site,
+  call: Call,
+  seconds: number,
+  truth: Truth | undefined,
+): Promise<Look> {
+  const looking = truth ? compare(target, books, call, truth) : listOnly(target, call)
+  try {
+    return await within(seconds, 'no answer in time', looking)
+  } catch (error) {
+    return { trouble: troubleOf(error) }
+  }
+}
+
+/** A call that changes nothing, and is over after so many seconds. */
+export function quietCall(loaded: Loaded, seconds: number): Call {
+  const values: Values = {}
+  return { ...makeCall(loaded, values, seconds), show() {}, say() {}, progress() {} }
+}
+
+export function troubleOf(error: unknown): Trouble {
+  if (!(error instanceof Failure)) throw error
+  return { code: codeOf(error), message: messageOf(error) }
+}
+
+async function listOnly(target: Target, call: Call): Promise<Look> {
+  return { leases: (await target.list(call)).length }
+}
+
+/** What a sync would do is what the target lacks, in the target's own opinion. */
+async function compare(target: Target, books: Books, call: Call, truth: Truth): Promise<Look> {
+  const lines: string[] = []
+  const dry = {
+    ...call,
+    dryRun: true,
+    namings: truth.namings,
+    show: (line: string) => lines.push(line),
+  }
+  const wanted = truth.leases.map((lease) => asDelivered(lease, books))
+  const counts = await target.sync(dry, [...(await byHand(target, call)), ...wanted])
+  const { added, extended, removed, unchanged } = counts
+  const drift = { missing: added, extra: removed, wrong_expiry: extended, lines }
+  return { leases: extended + removed + unchanged, drift }
+}
+
+/** Fail2Ban tells the end of a ban to a second more or less; what was delivered is as good. */
+function asDelivered(lease: Lease, books: Books): Lease {
+  const known = books.wants(lease.address.text, lease.jail)
+  if (known === undefined || known === 0 || lease.expires === 0) return lease
+  return Math.abs(known - lease.expires) <= 1 ? { ...lease, expires: known } : lease
+}

@@ -1,0 +1,80 @@
+import { stripVTControlCharacters, styleText } from 'node:util'
+
+type Format = Parameters<typeof styleText>[0]
+
+/** Where a table or a report goes: how wide it is, and whether it has colours. */
+export interface Paper {
+  /** Infinity where nobody looks at it: in a file or a pipe. */
+  width: number
+  style(format: Format, text: string): string
+}
+
+export interface Column {
+  title: string
+  /** Numbers and spans end at the right. */
+  right?: boolean
+}
+
+const GAP = '  '
+
+/** A terminal has colours (unless NO_COLOR says not) and a width; anything else has neither. */
+export function paperOf(stream: NodeJS.WriteStream): Paper {
+  const coloured = stream.isTTY && stream.hasColors?.(16)
+  return {
+    width: stream.isTTY ? Math.max(stream.columns || 80, 40) : Infinity,
+    style: (format, text) =>
+      coloured && text !== '' ? styleText(format, text, { validateStream: false }) : text,
+  }
+}
+
+/** Lines with the cells below each other, whatever colours they have. */
+export function tableOf(columns: Column[], rows: string[][], paper: Paper): string[] {
+  const widths = columns.map(({ title }, i) =>
+    Math.max(title.length, ...rows.map((row) => lengthOf(row[i] ?? ''))),
+  )
+  const line = (cells: string[]): string =>
+    columns
+      .map(({ right }, i) => {
+        const cell = cells[i] ?? ''
+        const blanks = ' '.repeat((widths[i] ?? 0) - lengthOf(cell))
+        return right ? blanks + cell : cell + blanks
+      })
+      .join(GAP)
+      .trimEnd()
+  const head = line(columns.map(({ title }) => title))
+  return [paper.style('bold', head), ...rows.map(line)]
+}
+
+/** A text behind its name, in as many lines as the paper needs; the name hangs at the left. */
+export function entry(name: string, indent: number, text: string, paper: Paper): string[] {
+  const room = Math.max(paper.width - indent - 1, 20)
+  const [first = '', ...others] = wrap(text, room)
+  const blanks = ' '.repeat(Math.max(indent - lengthOf(name), 1))
+  return [`${name}${blanks}${first}`, ...others.map((line) => ' '.repeat(indent) + line)]
+}
+
+/** Shortens a name that would tear the table apart, in its middle. */
+export function fit(text: string, longest: number): string {
+  if (text.length <= longest) return text
+  const head = Math.ceil((longest - 1) / 2)
+  return `${text.slice(0, head)}…${text.slice(text.length - (longest - 1 - head))}`
+}
+
+function wrap(text: string, room: number): string[] {
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(' ')) {
+    const longer = line === '' ? word : `${line} ${word}`
+    if (line !== '' && lengthOf(longer) > room) {
+      lines.push(line)
+      line = word
+    } else {
+      line = longer
+    }
+  }
+  return [...lines, line]
+}
+
+function lengthOf(text: string): number {
+  return stripVTControlCharacters(text).length
+}

@@ -1,0 +1,119 @@
+#!/usr/bin/env node
+// What is blocked where and why: how every target stands beside what Fail2Ban has banned, what is
+// known of one address, and a way to free it everywhere.
+//
+//   f2b-status --unban 192.0.2.7
+//
+// Exit codes: f2b-status --help
+import { parseAddress } from './lib/address.ts'
+import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
+import { loadAll } from './lib/delivery/open.ts'
+import { replaceDurably } from './lib/durable.ts'
+import { EXIT, Failure } from './lib/failure.ts'
+import type { Loaded } from './lib/settled.ts'
+import { aboutAddress } from './lib/status/about.ts'
+import { aboutReport, freedomReport } from './lib/status/address-report.ts'
+import { freeEverywhere } from './lib/status/free.ts'
+import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
+import { metricsOf } from './lib/status/metrics.ts'
+import { reportOf } from './lib/status/report.ts'
+import { codeOfSurvey, takeSurvey } from './lib/status/survey.ts'
+import { paperOf } from './lib/status/table.ts'
+
+/** Mode of the file for node_exporter, which is another user. */
+const METRICS_MODE = 0o644
+
+void main({
+  name: 'status',
+  help: `Usage: f2b-status [ip] [options]
+
+Shows how each target stands, who banned an address and where it is in force, and frees it.
+
+  f2b-status                       a row for each target
+  f2b-status 192.0.2.7             which jail banned it, until when, where it is in force, and why
+  f2b-status --unban 192.0.2.7     free it in Fail2Ban and on every target, in all jails
+
+Columns: REACHED  it answered ("-": what it is to block is kept here, nobody is asked)
+         LEASES   bans of this server there      DRIFT  differences to what Fail2Ban has banned
+         QUEUED   changes that wait, and how long the OLDEST has
+         ASIDE    changes that can never work    SUCCESS, ERROR  how long ago a delivery did, did not
+Below them is what is wrong. A ban on its way is no drift: what differs is looked at twice.
+
+Options
+  --unban ADDR      free the address or range; a range that contains it stays
+  --json            for programs; moments are epoch seconds, null is what is not known:
+                    {time, owner, code, fail2ban: {answers, bans, error}, deliverer: {running, error},
+                    targets: [{sibling, target, reachable, error, leases,
+                    drift: {missing, extra, wrong_expiry}, queued, oldest_queued, last_success,
+                    failing_since, last_error, set_aside}], set_aside: [{sibling, at, code, reason,
+                    line}]}; an error is {code, message}
+  --metrics FILE    write the same for Prometheus (node_exporter's textfile collector), silently and
+                    with exit code 0; FILE must end with .prom
+  --timeout SECONDS for each target, all at once; default 5
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
+
+For monitoring: 0 if all is well, else the worst of the targets' own codes (69 75 76 77) and 75 for
+drift, for changes set aside or queued for more than 2 minutes, and if Fail2Ban cannot be asked.`,
+  options: {
+    unban: { type: 'string' },
+    json: { type: 'boolean' },
+    metrics: { type: 'string' },
+    timeout: { type: 'string' },
+    config: { type: 'string' },
+    configfile: { type: 'string' },
+  },
+  run,
+}).finally(() => process.stdout.write('', () => process.exit())) // whatever still hangs somewhere
+
+async function run([word, ...words]: string[], values: Values): Promise<void> {
+  noWords(words)
+  const [unban, metrics] = [textOption(values, 'unban'), textOption(values, 'metrics')]
+  if ([word, unban, metrics].filter((one) => one !== undefined).length > 1) {
+    throw usageFailure('An address, --unban and --metrics exclude each other')
+  }
+  const asked = unban ?? word
+  const address = asked === undefined ? undefined : parseAddress(asked)
+  const seconds = readTimeout(textOption(values, 'timeout'))
+  const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
+  const json = values.json === true
+  if (!address) return await survey(loaded, seconds, json, metrics)
+  if (unban === undefined) {
+    const about = await aboutAddress(loaded, address, seconds)
+    process.exitCode = worst([...about.troubles, ...about.places.map(({ trouble }) => trouble)])
+    return show(json ? jsonOf(aboutJson(about)) : aboutReport(about, paperOf(process.stdout)))
+  }
+  const freedom = await freeEverywhere(loaded, address, seconds)
+  const { fail2ban, places } = freedom
+  process.exitCode = worst([fail2ban.trouble, ...places.map(({ trouble }) => trouble)])
+  show(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paperOf(process.stdout)))
+}
+
+async function survey(
+  loaded: Loaded,
+  seconds: number,
+  json: boolean,
+  metrics: string | undefined,
+): Promise<void> {
+  if (metrics !== undefined && !metrics.endsWith('.prom')) {
+    throw usageFailure('The file of --metrics must end with .prom')
+  }
+  const found = await takeSurvey(loaded, seconds)
+  if (metrics !== undefined) return replaceDurably(metrics, metricsOf(found), METRICS_MODE)
+  const code = codeOfSurvey(found)
+  process.exitCode = code
+  show(json ? jsonOf(surveyJson(found, code)) : reportOf(found, paperOf(process.stdout)))
+}
+
+function readTimeout(text = '5'): number {
+  const seconds = Number(text)
+  if (/^\d{1,3}$/.test(text) && seconds > 0) return seconds
+  throw new Failure(EXIT.input, 'Cannot read --timeout: whole seconds, 1 to 999')
+}
+
+function worst(troubles: ({ code: number } | undefined)[]): number {
+  return Math.max(EXIT.done, ...troubles.map((trouble) => trouble?.code ?? EXIT.done))
+}
+
+function show(text: string): void {
+  process.stdout.write(text)
+}

@@ -1,0 +1,269 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { after, before, beforeEach, test } from 'node:test'
+import type { Ended } from '../../scripts/lib/run.ts'
+import { parseMetrics } from '../lib/prometheus.ts'
+import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
+import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { standInSsh } from '../lib/standin-ssh.ts'
+
+// How the targets stand, with firewalls that an ssh of our own plays; see also status-address.test.
+
+const ssh = standInSsh()
+const fail2ban = standInFail2Ban()
+const state = `${ssh.folder}/state`
+const file = `${ssh.folder}/config.yaml`
+const queue = `${state}/queue/firewall`
+writeFileSync(
+  file,
+  `owner: web1
+state_dir: ${state}
+fail2ban:
+  client: ${fail2ban.client}
+firewalls:
+  - host: stat1
+  - host: stat2
+`,
+)
+const banned = (address: string): string =>
+  `${address} \t2033-05-18 03:33:20 + 600 = 2033-05-18 03:43:20`
+/** When the bans that Fail2Ban lists end. */
+const END = Date.parse('2033-05-18T03:33:20Z') / 1000 + 600
+/** What no terminal, file or label may be given: colours, a bell, a line, a turn of direction. */
+const HOSTILE = 'red\u001b[31m bell\u0007 csi\u009b1m turn\u202e "quote" back\\slash'
+
+let box: Sandbox
+before(async () => {
+  box = await openSandbox()
+})
+after(() => box.close())
+beforeEach(() => {
+  rmSync(state, { recursive: true, force: true })
+  for (const host of ['stat1', 'stat2']) {
+    ssh.told(host)
+    rmSync(`${ssh.folder}/${host}.refused`, { force: true })
+    ssh.answer(host, 'listips', 'case $command in *--) ;; *) cat "$at.has";; esac')
+    has(host, [`203.0.113.1 sshd ${END} web1`])
+  }
+  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
+})
+
+function has(host: string, lines: string[]): void {
+  writeFileSync(`${ssh.folder}/${host}.has`, lines.map((line) => `${line}\n`).join(''))
+}
+
+async function status(...args: string[]): Promise<Ended & { lines: string[] }> {
+  const env = { ...process.env, PATH: ssh.path, TZ: 'UTC' }
+  const words = [resolve('dist/status.cjs'), '--config', file, ...args]
+  const ended = await box.run(process.execPath, words, { env })
+  return { ...ended, lines: ended.stdout.split('\n') }
+}
+
+test('f2b-status shows a row for each target, all lined up, and 0 if all is well', async () => {
+  const { code, stdout, stderr } = await status()
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.deepEqual(stdout.split('\n'), [
+    'web1: 1 ban in Fail2Ban, 2 targets',
+    '',
+    'TARGET          REACHED  LEASES  DRIFT  QUEUED  OLDEST  ASIDE  SUCCESS  ERROR',
+    'firewall/stat1  yes           1      0       -       -      -        -      -',
+    'firewall/stat2  yes           1      0       -       -      -        -      -',
+    '',
+  ])
+  assert.equal(existsSync(state), false, 'it has written nothing')
+})
+
+test('f2b-status counts what is missing, extra, and ends at another time; it changes nothing', async () => {
+  fail2ban.jails({ sshd: { bans: [1, 2, 3, 4].map((i) => banned(`203.0.113.${i}`)) } })
+  const extra = `203.0.113.9 sshd ${END} web1`
+  has('stat1', [`203.0.113.1 sshd ${END} web1`, `203.0.113.2 sshd ${END - 99} web1`, extra])
+  const { code, lines } = await status()
+  assert.equal(code, 75)
+  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}3 {6}4 /)
+  assert.deepEqual(lines.slice(5, 8), [
+    '',
+    'Problems',
+    '  firewall/stat1  2 missing, 1 extra, 1 with another end: f2b-sync repairs it (--dry-run shows it)',
+  ])
+  const words = new Set(ssh.told('stat1').map((line) => line.split(' ')[0]))
+  words.delete('connect')
+  assert.deepEqual([...words], ['listips'])
+})
+
+test('f2b-status takes no ban for missing that is only on its way', async () => {
+  // By the second look, the firewall has it.
+  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1'), banned('203.0.113.2')] } })
+  const late = `[ -e "$at.again" ] && echo 203.0.113.2 sshd ${END} web1; : >"$at.again"`
+  ssh.answer('stat1', 'listips', `case $command in *--) ;; *) cat "$at.has"; ${late};; esac`)
+  has(
+    'stat2',
+    [1, 2].map((i) => `203.0.113.${i} sshd ${END} web1`),
+  )
+  const { code, lines } = await status()
+  assert.deepEqual([code, lines.length], [0, 6])
+})
+
+test('f2b-status says whole why a target cannot be reached, and shows the others', async () => {
+  const other = `${ssh.folder}/other.yaml`
+  writeFileSync(other, readFileSync(file, 'utf8').replace('stat2', 'stat3'))
+  ssh.refuse('stat3', `ssh: connect to host stat3 port 22: No route to ${HOSTILE}`)
+  const { code, stdout } = await status('--config', other)
+  assert.equal(code, 69)
+  assert.match(stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 /m)
+  assert.match(stdout, /^firewall\/stat3 {2}no {12}\? {6}\? /m)
+  const message =
+    /^ {2}firewall\/stat3 {2}cannot connect: connect to host stat3 port 22: .*\(69\)$/m
+  assert.match(stdout, message)
+  assert.doesNotMatch(stdout.replaceAll('\n', ''), /\p{C}/u)
+})
+
+test('f2b-status does not wait for a target that hangs', async () => {
+  ssh.answer('stat2', 'listips', 'sleep 30; : >"$at.woke"')
+  const { code, stdout } = await status('--timeout', '2')
+  assert.equal(code, 75)
+  assert.match(stdout, /^ {2}firewall\/stat2 {2}no answer in time \(75\)$/m)
+  assert.match(stdout, /^firewall\/stat1 {2}yes/m)
+  assert.equal(existsSync(`${ssh.folder}/stat2.woke`), false)
+})
+
+test('f2b-status does not know the drift while Fail2Ban is down, and says so', async () => {
+  fail2ban.down()
+  const { code, lines } = await status()
+  assert.equal(code, 75)
+  assert.equal(lines[0], 'web1: Fail2Ban does not answer, 2 targets')
+  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}\? /)
+  assert.match(lines[7] ?? '', /^ {2}Fail2Ban {2}Cannot ask Fail2Ban: Failed .*; drift is unknown$/)
+})
+
+test('f2b-status counts the lines of a queue that nobody reads, and leaves them alone', async () => {
+  await box.run('mkdir', ['-p', `${state}/queue`])
+  const now = Math.floor(Date.now() / 1000)
+  const ban = (ip: string, time: number): string => `\nban|${ip}|sshd|${time}|600|22|tcp|.\n`
+  const text = `${ban('203.0.113.5', now - 300)}${ban('203.0.113.6', now)}\nban|203.0.1`
+  writeFileSync(queue, text)
+  const { code, stdout } = await status()
+  assert.equal(code, 0, 'they have only just been written')
+  assert.match(stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}2 +\d+ s {6}0 /m)
+  assert.match(stdout, /^ {2}f2b-deliver {2}does not run, and 2 changes wait/m)
+  assert.equal(readFileSync(queue, 'utf8'), text)
+  assert.equal(existsSync(`${state}/delivery`), false)
+})
+
+test('f2b-status asks a running f2b-deliver: what waits, why, and what was set aside', async () => {
+  await box.run('mkdir', ['-p', `${state}/queue`])
+  const lines = ['ban|203.0.113.1|sshd|2000000000|600|22|tcp', 'ban|127.0.0.1|sshd|2000000000|-1']
+  writeFileSync(queue, lines.map((line) => `\n${line}|.\n`).join(''))
+  const deliver = box.start('sh', [
+    '-c',
+    'PATH="$1" exec "$2" "$3" --follow --config "$4" 2>/dev/null',
+    'sh',
+    ssh.path,
+    process.execPath,
+    resolve('dist/deliver.cjs'),
+    file,
+  ])
+  try {
+    let said = await status()
+    for (let i = 0; i < 50 && !/deliver runs[\s\S]*Last errors/.test(said.stdout); i++)
+      said = await status()
+    assert.equal(said.lines[0], 'web1: 1 ban in Fail2Ban, 2 targets, f2b-deliver runs')
+    assert.match(said.stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}1 +\d+ s {6}0 {8}- +\d+ s$/m)
+    assert.doesNotMatch(said.stdout, /does not run/)
+    assert.match(said.stdout, /^ {2}firewall\/stat2 {2}\d+ s ago, failing for \d+ s: .*\(69\)$/m)
+    const aside =
+      /^ {2}firewall {2}\d+ s ago, ban 127.0.0.1 sshd 2000000000 -1: overlaps .*\(65\)$/m
+    assert.match(said.stdout, aside)
+    assert.equal(said.code, 75)
+  } finally {
+    deliver.kill('SIGTERM')
+  }
+})
+
+test('f2b-status shows what was set aside, whatever is written in there', async () => {
+  await box.run('mkdir', ['-p', `${state}/delivery`])
+  const aside = [{ at: 1_700_000_000, code: 65, reason: HOSTILE, line: `${HOSTILE}\n|.` }]
+  const lastError = { at: 1_700_000_000, code: 76, message: `no ${HOSTILE}\nSecond line` }
+  writeFileSync(`${state}/delivery/firewall.state`, JSON.stringify({ aside }))
+  writeFileSync(`${state}/delivery/firewall@stat1.state`, JSON.stringify({ lastError, aside }))
+  const { code, stdout, lines } = await status()
+  assert.equal(code, 75)
+  assert.doesNotMatch(stdout.replaceAll('\n', ''), /\p{C}/u)
+  assert.equal(lines.filter((line) => /^ {2}firewall.*back\\slash/.test(line)).length, 3)
+  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}0 {7}- {7}- {6}1 {8}- +\d+ d$/)
+})
+
+test('f2b-status --json is for programs, and gives hostile values back as they were', async () => {
+  await box.run('mkdir', ['-p', `${state}/delivery`, `${state}/queue`])
+  const lastError = { at: 1_700_000_000, code: 76, message: HOSTILE }
+  writeFileSync(
+    `${state}/delivery/firewall@stat1.state`,
+    JSON.stringify({ lastError, lastSuccess: 1_700_000_001, failingSince: 0 }),
+  )
+  const { code, stdout } = await status('--json')
+  assert.equal(code, 0)
+  assert.doesNotMatch(stdout.replaceAll('\n', ''), /\p{C}/u)
+  const { time, ...said } = JSON.parse(stdout)
+  assert.ok(Math.abs(time - Date.now() / 1000) < 60)
+  const target = {
+    sibling: 'firewall',
+    target: 'stat1',
+    reachable: true,
+    error: null,
+    leases: 1,
+    drift: { missing: 0, extra: 0, wrong_expiry: 0 },
+    queued: null,
+    oldest_queued: null,
+    last_success: 1_700_000_001,
+    failing_since: null,
+    last_error: lastError,
+    set_aside: [],
+  }
+  assert.deepEqual(said, {
+    owner: 'web1',
+    code: 0,
+    fail2ban: { answers: true, bans: 1, error: null },
+    deliverer: { running: false, error: null },
+    targets: [target, { ...target, target: 'stat2', last_success: null, last_error: null }],
+    set_aside: [],
+  })
+})
+
+test('f2b-status --metrics writes what Prometheus reads, for everybody to read', async () => {
+  const to = `${ssh.folder}/f2b.prom`
+  writeFileSync(to, 'old', { mode: 0o600 })
+  has('stat2', [])
+  const { code, stdout, stderr } = await status('--metrics', to)
+  assert.deepEqual([code, stdout, stderr], [0, '', ''])
+  assert.equal(statSync(to).mode & 0o777, 0o644)
+  const samples = parseMetrics(readFileSync(to, 'utf8'))
+  const value = (name: string, labels = {}) =>
+    samples.find((one) => {
+      const wanted = JSON.stringify(labels) === JSON.stringify(one.labels)
+      return one.name === `fail2ban_perimeter_${name}` && wanted
+    })?.value
+  const [stat1, stat2] = ['stat1', 'stat2'].map((target) => ({ sibling: 'firewall', target }))
+  assert.equal(value('fail2ban_up'), 1)
+  assert.equal(value('deliverer_up'), 0)
+  assert.deepEqual([value('up', stat1), value('leases', stat1), value('leases', stat2)], [1, 1, 0])
+  assert.equal(value('drift', { ...stat2, kind: 'missing' }), 1)
+  assert.equal(value('drift', { ...stat1, kind: 'missing' }), 0)
+  assert.equal(value('queued', stat1), undefined, 'there is no queue')
+})
+
+test('f2b-status refuses what makes no sense with 64 and 65', async () => {
+  const refused = async (code: number, ...args: string[]): Promise<void> => {
+    const ended = await status(...args)
+    assert.deepEqual([args, ended.code, ended.stdout], [args, code, ''])
+    assert.match(ended.stderr, /^status: [^\n]+\n$/)
+  }
+  await refused(64, '192.0.2.7', '192.0.2.8')
+  await refused(64, '192.0.2.7', '--unban', '192.0.2.7')
+  await refused(64, '--metrics', `${ssh.folder}/metrics.txt`)
+  await refused(65, '--timeout', '0')
+  await refused(75, '--metrics', `${ssh.folder}/none/such.prom`)
+  for (const ip of ['999.1.1.1', 'example.com', '$(id)', 'fe80::1%eth0', '']) {
+    await refused(65, ip)
+    await refused(65, '--unban', ip)
+  }
+})
