@@ -127,6 +127,7 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
   const drift = await server.sh('f2b-sync --dry-run')
   assert.match(drift, /^edge1: added 203\.0\.113\.51 sshd/m)
   await server.run(sync)
+  await server.sh('umask 077; f2b-status --unban 203.0.113.98; f2b-sync --wait')
   await server.sh(`f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
   await arrives('203.0.113.51')
   assert.equal(await strangers(), '')
