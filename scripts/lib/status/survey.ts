@@ -1,6 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { askStatus } from '../delivery/control.ts'
-import type { Truth } from '../delivery/deliverer.ts'
 import {
   type Aside,
   deliveryDirectory,
@@ -9,6 +8,7 @@ import {
   type SiblingState,
   type State,
 } from '../delivery/state.ts'
+import type { Truth } from '../delivery/truth.ts'
 import { askTruth } from '../delivery/truth.ts'
 import { EXIT } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
