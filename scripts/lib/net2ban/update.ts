@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { replaceDurably } from '../durable.ts'
 import { ioFailure } from '../failure.ts'
-import { parseActionFile } from './action-file.ts'
+import { parseActionFile } from './parse-action-file.ts'
 
 /**
  * Puts an action file in place, once it has been parsed; the previous version is kept beside it as
