@@ -475,6 +475,8 @@ async function hostile(to: string): Promise<Buffer[]> {
     { params: { ip: '192.0.2.66', name: 'a;b' } },
     { params: { ip: '192.0.2.66', actionban: 'id' } },
     { params: { ip: ['192.0.2.66'] } },
+    { more: [{ file: '../x', action: 'actionban', params: {} }] },
+    { more: Array(65).fill({ file: 'journal', action: 'actionflush', params: {} }) },
     { params: 'ip=192.0.2.66' },
     { params: { ip: '192.0.2.66', name: 'x'.repeat(2000) } },
     { cmd: 'sync', name: 'sshd', snapshot: '../../x', part: 1, parts: 1, content: '' },
