@@ -21,6 +21,10 @@ import { declare, declareCopy, namesOf, PREFETCH } from './topology.ts'
 const TICK = 1000
 const PAUSE = 5000
 
+/** How many copies may be out, and how long each is left alone, milliseconds. */
+const COPIES = 64
+const LATER = 100
+
 /** A client, and what was sent to it in this run. */
 interface Receiver extends Party {
   seq: number
@@ -122,10 +126,27 @@ export class Server {
       if (!message) return again('the input queue is gone')
       this.#take(line, message).catch((error) => line.open && lost(error))
     })
+    await this.#copyAll(await model.createChannel(), again)
+  }
+
+  /** Looks at copies of orders a moment later: what this server forwards is known by then. */
+  async #copyAll(channel: Channel, again: (why: string) => void): Promise<void> {
+    const lost = (error: unknown) => again(brokerFailure(error, this.#net2ban).message)
+    const line: Line = { channel, open: true, inHand: new Set() }
+    channel.on('error', lost)
+    channel.on('close', () => {
+      line.open = false
+    })
     const copies = await declareCopy(channel, this.#net2ban, this.#self, this.#id)
+    // Nothing is run for them, so that they may be many: none of them can hurt.
+    await channel.prefetch(COPIES)
     await channel.consume(copies, (message) => {
       if (!message) return again('the queue of copies is gone')
-      this.#copied = this.#copied.then(() => this.#note(line, message)).catch(lost)
+      const later = sleep(LATER)
+      this.#copied = this.#copied
+        .then(() => later)
+        .then(() => this.#note(line, message))
+        .catch(lost)
     })
   }
 
@@ -156,7 +177,7 @@ export class Server {
     if (!this.#replay.has(message.properties.messageId)) {
       const options = { aud: 'server', validWtime: this.#self.validWtime, at: seconds() }
       const claims = await open(message.content, this.#self.key, options).catch(() => undefined)
-      if (claims && !line.inHand.has(claims.jti)) {
+      if (claims) {
         await this.#patiently(() => this.#copy.note(claims, seconds()))
         await this.#committed()
       }
