@@ -12,8 +12,9 @@ import { replaceDurably } from './lib/durable.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import type { Loaded } from './lib/settled.ts'
 import { aboutAddress } from './lib/status/about.ts'
-import { aboutReport, freedomReport } from './lib/status/address-report.ts'
+import { aboutReport } from './lib/status/about-report.ts'
 import { freeEverywhere } from './lib/status/free.ts'
+import { freedomReport } from './lib/status/freedom-report.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
 import { metricsOf } from './lib/status/metrics.ts'
 import { reportOf } from './lib/status/report.ts'
@@ -53,7 +54,8 @@ Options
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
 
 For monitoring: 0 if all is well, else the worst of the targets' own codes (69 75 76 77) and 75 for
-drift, for changes set aside or queued for more than 2 minutes, and if Fail2Ban cannot be asked.`,
+drift, for what was set aside in the last day or is queued for more than 2 minutes, and if Fail2Ban
+cannot be asked.`,
   options: {
     unban: { type: 'string' },
     json: { type: 'boolean' },

@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from '../address.ts'
-import { appendToQueue } from '../delivery/append.ts'
 import { askStatus } from '../delivery/control.ts'
 import { deliveryDirectory } from '../delivery/state.ts'
-import { checkJail, formatLease, type Lease, NO_JAIL } from '../lease.ts'
+import { formatLease, type Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import type { Call } from '../verbs.ts'
 import { type About, lookUp, type Place } from './about.ts'
 import { type Ban, bansOf, unbanIn } from './bans.ts'
+import { isIt, jailsOf, queueUnbans } from './jails.ts'
 import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
 
 /** Seconds for f2b-deliver to take it to a target, and for a target to do it. */
@@ -84,40 +84,6 @@ async function isRunning({ config }: Loaded): Promise<boolean> {
   }
 }
 
-/** @returns the siblings whose bans go through a queue: those are told in this way */
-function queueUnbans(
-  sites: Site[],
-  before: About,
-  running: boolean,
-): Map<string, Trouble | undefined> {
-  const told = new Map<string, Trouble | undefined>()
-  for (const { sibling, books } of sites) {
-    if (told.has(sibling) || !(running || books.isQueued)) continue
-    told.set(sibling, undefined)
-    try {
-      for (const jail of jailsOf(before, sibling, books.jails(before.address.text))) {
-        appendToQueue(books.queuePath, ['unban', before.address.text, jail])
-      }
-    } catch (error) {
-      told.set(sibling, troubleOf(error))
-    }
-  }
-  return told
-}
-
-/** Every jail that a sibling may have the address in. */
-function jailsOf({ address, bans, places }: About, sibling: string, known: string[]): string[] {
-  const own = places.filter((place) => place.sibling === sibling)
-  const jails = [
-    ...known,
-    ...bans.map(({ jail }) => jail),
-    ...own.flatMap(({ leases }) => leases.filter((one) => isIt(one, address)).map((o) => o.jail)),
-    ...own.flatMap(({ waiting }) => waiting.map(({ jail }) => jail)),
-    NO_JAIL,
-  ]
-  return [...new Set(jails)].filter(isJail)
-}
-
 async function unbanInFail2Ban(loaded: Loaded, { address, bans }: About) {
   const jails = jailsBanning(bans, address)
   try {
@@ -178,16 +144,4 @@ function outcomeOf(
   const gone = after?.trouble ? [] : (before?.leases ?? []).filter((o) => !left.has(formatLease(o)))
   const { sibling = '', target = '' } = before ?? {}
   return { sibling, target, freed: gone, trouble: trouble ?? after?.trouble, queued }
-}
-
-function isIt(lease: Lease, address: Address): boolean {
-  return lease.address.text === address.text
-}
-
-function isJail(name: string): boolean {
-  try {
-    return checkJail(name) === name
-  } catch {
-    return false
-  }
 }

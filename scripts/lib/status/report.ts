@@ -1,5 +1,6 @@
 import type { Aside } from '../delivery/state.ts'
-import { isDrifting, type Survey, type TargetSurvey } from './survey.ts'
+import { isDrifting } from './looks.ts'
+import type { Survey, TargetSurvey } from './survey.ts'
 import { type Column, entry, fit, type Paper, tableOf } from './table.ts'
 import { count, plain, span } from './words.ts'
 
