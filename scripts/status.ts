@@ -37,7 +37,7 @@ Shows how each target stands, who banned an address and where it is in force, an
 Columns: REACHED  it answered ("-": what it is to block is kept here, nobody is asked)
          LEASES   bans of this server there      DRIFT  differences to what Fail2Ban has banned
          QUEUED   changes that wait, and how long the OLDEST has
-         ASIDE    changes that can never work    SUCCESS, ERROR  how long ago a delivery did, did not
+         ASIDE    changes that can never work    SUCCESS, ERROR  since the last delivery, failure
 Below them is what is wrong. A ban on its way is no drift: what differs is looked at twice.
 
 Options
