@@ -14,6 +14,7 @@ import { openPerimeter } from './lib/open.ts'
 import type { Perimeter } from './lib/perimeter.ts'
 import { LONGEST_LINE, parseCommand, type Request } from './lib/request.ts'
 import { answerText, Reader, turnsOf } from './lib/session.ts'
+import { takeSession } from './lib/slots.ts'
 
 /** What `firewall` means as a request: a session of operations, one a line. */
 const SESSION = 'firewall'
@@ -31,8 +32,9 @@ listips, fluships and checkfw beside this program.`,
     const input = readChunks()
     const { caller, request, rest } = await readHead(input)
     const single = request === SESSION ? undefined : parseCommand(request)
-    const { perimeter, config } = await openPerimeter(caller)
+    const { perimeter, config, paths } = await openPerimeter(caller)
     if (single) return runSingle(perimeter, single)
+    await takeSession(paths.run, caller.owner)
     await runSession(perimeter, new Reader(config.max_leases), rest, input)
     process.stdin.destroy()
   },

@@ -13,6 +13,7 @@ import { quote } from './lib/lease.ts'
 import { lock } from './lib/lock.ts'
 import { setUpFirewall } from './lib/setup/firewall.ts'
 import { FORTIGATE_HELP, FORTIGATE_OPTIONS, setUpFortigate } from './lib/setup/fortigate.ts'
+import { NET2BAN_HELP, NET2BAN_OPTIONS, setUpNet2ban } from './lib/setup/net2ban.ts'
 import { type Place, placeOf } from './lib/setup/place.ts'
 import { setUpServer } from './lib/setup/server.ts'
 import { SOPHOSXG_HELP, SOPHOSXG_OPTIONS, setupSophosxg } from './lib/setup/sophosxg.ts'
@@ -20,7 +21,9 @@ import { SOPHOSXG_HELP, SOPHOSXG_OPTIONS, setupSophosxg } from './lib/setup/soph
 interface Side {
   /** The options that only this one has. */
   options: Options
-  run(place: Place, values: Values): Promise<void>
+  /** The words that it takes, one of which must follow; none if left out. */
+  words?: readonly string[]
+  run(place: Place, values: Values, word: string): Promise<void>
 }
 
 const SIDES: Record<string, Side> = {
@@ -41,11 +44,17 @@ const SIDES: Record<string, Side> = {
       firewall: { type: 'string', multiple: true },
       delivery: { type: 'string' },
       'host-key-file': { type: 'string' },
+      systemd: { type: 'string' },
     },
     run: setUpServer,
   },
   sophosxg: { options: SOPHOSXG_OPTIONS, run: setupSophosxg },
   fortigate: { options: FORTIGATE_OPTIONS, run: setUpFortigate },
+  net2ban: {
+    options: NET2BAN_OPTIONS,
+    words: ['server', 'client'],
+    run: (place, values, word) => setUpNet2ban(place, values, word as 'server' | 'client'),
+  },
 }
 
 const COMMON: Options = {
@@ -57,8 +66,7 @@ const COMMON: Options = {
 
 const CHOICES: Record<string, string[]> = {
   backend: ['auto', 'nftables', 'ipset', 'iptables'],
-  // `queued` needs f2b-deliver, which does not exist yet: a ban would go nowhere.
-  delivery: ['direct'],
+  delivery: ['queued', 'direct'],
   systemd: ['auto', 'yes', 'no'],
 }
 
@@ -68,6 +76,7 @@ void main({
        f2b-setup firewall --owner NAME --key-file FILE [options]
        f2b-setup sophosxg --address HOST[:PORT] --user NAME [options]
        f2b-setup fortigate --url URL [options]
+       f2b-setup net2ban server|client [options]
 
 Installs fail2ban-perimeter: first the server side, beside Fail2Ban, which makes a key and prints
 the line to run on the firewall; then the firewall side, once for each server. To be run as root.
@@ -87,7 +96,10 @@ f2b-setup server
   --host-key-file FILE the firewall's host key: a known_hosts file, or the line of its
                        /etc/ssh/ssh_host_ed25519_key.pub. Without it the key is fetched with
                        ssh-keyscan and you are asked whether it is the right one
-  --delivery HOW       direct: Fail2Ban's action waits for the firewall (the only way so far)
+  --delivery HOW       queued: Fail2Ban's action writes one line to a file, and f2b-deliver takes it
+                       to the firewall; direct: the action waits for the firewall. Without it:
+                       what there is; at the first time queued with systemd, else direct
+  --systemd WHEN       auto | yes | no; without systemd cron starts f2b-deliver and f2b-sync
 
 f2b-setup firewall
   --owner NAME         the server that is let in. Without --owner only this machine itself is
@@ -101,6 +113,8 @@ f2b-setup firewall
 ${SOPHOSXG_HELP}
 
 ${FORTIGATE_HELP}
+
+${NET2BAN_HELP}
 
 All
   --dry-run            show what would be changed, change nothing
@@ -119,7 +133,12 @@ async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
     const said = word === undefined ? 'Nothing to set up given' : `Cannot set up ${quote(word)}`
     throw usageFailure(`${said} (one of ${Object.keys(SIDES).join(', ')})`)
   }
-  if (rest.length > 0) throw usageFailure(`One word too many ${quote(rest[0] ?? '')}`)
+  const second = side.words?.find((known) => known === rest[0])
+  if (side.words && second === undefined) {
+    throw usageFailure(`Say f2b-setup ${word} ${side.words.join('|')}`)
+  }
+  const [stray] = side.words ? rest.slice(1) : rest
+  if (stray !== undefined) throw usageFailure(`One word too many ${quote(stray)}`)
   checkOptions(word ?? '', side, values)
   if (process.getuid?.() !== 0) {
     throw new Failure(EXIT.refused, `Cannot set up the ${word} as an ordinary user: run it as root`)
@@ -130,7 +149,7 @@ async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
   // Machines are set up in parallel, and each adds a line to the same file.
   const release = place.dryRun ? () => {} : await lock('/run/fail2ban-perimeter-setup.lock', 60)
   try {
-    await side.run(place, values)
+    await side.run(place, values, second ?? '')
   } finally {
     release()
   }

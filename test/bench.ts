@@ -1,11 +1,13 @@
 // Prints, side by side in one run, this project, the document's scripts and the physical floor.
 //
 //   npm run bench [-- --node /path/to/another/node]...
-//   npm run bench -- fortigate
+//   npm run bench -- delivery|fortigate|net2ban
 import { parseArgs } from 'node:util'
 import { benchBan } from './bench/ban.ts'
 import { benchBulk } from './bench/bulk.ts'
+import { benchDelivery } from './bench/delivery.ts'
 import { benchFortigate } from './bench/fortigate.ts'
+import { benchNet2ban } from './bench/net2ban.ts'
 import { printRows } from './bench/table.ts'
 
 const { values, positionals } = parseArgs({
@@ -14,6 +16,8 @@ const { values, positionals } = parseArgs({
 })
 
 if (positionals[0] === 'fortigate') await benchFortigate()
+else if (positionals[0] === 'delivery') printRows(await benchDelivery())
+else if (positionals[0] === 'net2ban') await benchNet2ban()
 else await benchFirewall()
 
 async function benchFirewall(): Promise<void> {

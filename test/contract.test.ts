@@ -25,6 +25,9 @@ threatjammer:
   key: secret
 abuseipdb:
   key: secret
+net2ban:
+  global: {mode: server, secret: a-long-shared-secret, authkey: a-long-shared-authkey}
+  server: {key: the-key-of-the-server}
 `,
 )
 

@@ -80,8 +80,8 @@ export function secondsLeft(expires: number, longest: number): number {
 }
 
 /** The same to the millisecond, for a kernel that counts so: a ban of 8 seconds shall not last 9. */
-export function millisecondsLeft(expires: number, longest: number): number {
-  return Math.min(Math.max(1000, Math.ceil(expires * 1000 - Date.now())), longest * 1000)
+export function millisecondsLeft(expires: number, longest: number, at = Date.now()): number {
+  return Math.min(Math.max(1000, Math.ceil(expires * 1000 - at)), longest * 1000)
 }
 
 /** Runs a packet-filter tool. @throws Failure 75 with the tool's first line */

@@ -1,4 +1,12 @@
-import { type Address, checkBannable, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import {
+  type Address,
+  checkBannable,
+  isSingle,
+  keyOf,
+  parseAddress,
+} from '../../scripts/lib/address.ts'
+import { bannable } from '../../scripts/lib/bannable.ts'
+import { digestOf } from '../../scripts/lib/digest.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
@@ -124,18 +132,23 @@ export class Books {
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
-  flush(jail: string | undefined): void {
+  /** @returns how many leases were given back */
+  flush(jail: string | undefined, but?: ReadonlySet<string>): number {
     const { owner } = this.#caller
-    const lines = [...this.#mine(jail)]
+    const lines = [...this.#mine(jail)].filter((line) => !but?.has(line.jail))
     for (const line of lines) {
       this.#put({ ...line, expires: RELEASED })
       this.#touchText(line.jail, line.address)
     }
     for (const [name, owners] of [...this.#register.chains]) {
-      if ((jail === undefined || jail === name) && owners.has(owner)) this.#unname(name)
+      if (jail !== undefined && jail !== name) continue
+      if (owners.has(owner) && !but?.has(name)) this.#unname(name)
     }
     if (jail === undefined) this.#markSynced()
-    this.log.push(`${owner} flush ${jail ?? 'all jails'}: ${lines.length} leases`)
+    if (but && lines.length === 0) return 0
+    const what = jail ?? (but ? 'all other jails' : 'all jails')
+    this.log.push(`${owner} flush ${what}: ${lines.length} leases`)
+    return lines.length
   }
 
   list(jail: string | undefined): string[] {
@@ -145,29 +158,36 @@ export class Books {
     })
   }
 
+  /** Tells what the owner has, without listing it. */
+  digest(): string {
+    const { owner } = this.#caller
+    const namingOf = (jail: string) => this.#register.chains.get(jail)?.get(owner)
+    return digestOf(this.#mine(undefined), namingOf, this.at)
+  }
+
   /** @returns what changed, in the words that `sync` prints */
   sync({ jail, naming, leases }: Request & { verb: 'sync' }): string {
     const { owner } = this.#caller
-    const wanted = new Map<string, Line>()
-    const known = new Map<string, Address>()
-    let refused = 0
-    for (const { address, expires } of leases) {
-      if (!alive(expires, this.at)) continue
-      if (this.#isRefused(address)) refused++
-      else keepLongest(wanted, { address: address.text, jail, owner, expires })
-      known.set(address.text, address)
-    }
-    const difference = this.#ledger.difference(owner, jail, [...wanted.values()], this.at)
+    const { wanted, refused } = this.#wanted(leases)
+    const lines = wanted.map(
+      (e): Line => ({ address: e.address.text, jail, expires: e.expires, owner }),
+    )
+    const difference = this.#ledger.difference(owner, jail, lines, this.at)
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
-    if (wanted.size > 0) this.#name(jail, naming)
+    if (wanted.length > 0) this.#name(jail, naming)
     // So much at once is loaded as a whole, and needs no account of each address.
     const whole = changes.length > 1000 && changes.length > unchanged
-    if (whole) this.loads.set(jail, this.#alone(jail) ? entriesOf(wanted, known) : undefined)
-    for (const line of changes) {
-      this.#put(line, whole)
-      if (!whole) this.#touchText(jail, line.address)
-      else if (line.address.includes('/')) this.#noteWidth(jail, canonical(line.address))
+    if (whole) {
+      this.loads.set(jail, this.#alone(jail) ? wanted : undefined)
+      this.#ledger.putAll(changes)
+      this.usage.add(owner, added - removed)
+      for (const { address } of wanted) this.#noteWidth(jail, address)
+    } else {
+      for (const line of changes) {
+        this.#put(line)
+        this.#touchText(jail, line.address)
+      }
     }
     this.#markSynced()
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
@@ -246,6 +266,8 @@ export class Books {
     this.#ledger.revert()
     this.#register = readRegister(this.#ledger.remarks())
     this.usage.recount(this.#ledger, this.at)
+    // What failed has cost us as much: it counts toward what an owner may do in a minute.
+    this.usage.save(this.#ledger)
     this.clear()
   }
 
@@ -307,8 +329,8 @@ export class Books {
     if (!this.#before.has(key)) this.#before.set(key, this.#latest(address, jail, this.at - SLACK))
   }
 
-  #put(line: Line, whole = false): void {
-    if (!whole) this.#noteEnd(line.address, line.jail)
+  #put(line: Line): void {
+    this.#noteEnd(line.address, line.jail)
     const was = this.#own(line.address, line.jail) !== undefined
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)
@@ -328,16 +350,15 @@ export class Books {
     if (known?.ports === naming.ports && known.protocol === naming.protocol) return
     owners.set(owner, naming)
     this.#register.chains.set(jail, owners)
-    this.#ledger.remark(chainRemark(jail, owner, naming), chainRemark(jail, owner, known))
+    this.#ledger.remark(chainRemark(jail, owner, naming))
   }
 
   #unname(jail: string): void {
     const { owner } = this.#caller
     const owners = this.#register.chains.get(jail)
-    const known = owners?.get(owner)
     owners?.delete(owner)
     if (owners?.size === 0) this.#register.chains.delete(jail)
-    this.#ledger.remark(chainRemark(jail, owner), chainRemark(jail, owner, known))
+    this.#ledger.remark(chainRemark(jail, owner))
   }
 
   #noteWidth(jail: string, address: Address | undefined): void {
@@ -347,7 +368,7 @@ export class Books {
     if (known.includes(width)) return
     const widths = [...known, width]
     this.#register.widths.set(jail, widths)
-    this.#ledger.remark(widthsRemark(jail, widths), widthsRemark(jail, known))
+    this.#ledger.remark(widthsRemark(jail, widths))
     this.fresh.add(jail)
   }
 
@@ -378,7 +399,7 @@ export class Books {
     if (!this.needsSync) return
     const { owner } = this.#caller
     this.#register.synced.add(owner)
-    this.#ledger.remark(syncedRemark(owner), syncedRemark(owner, false))
+    this.#ledger.remark(syncedRemark(owner))
   }
 
   #checkRoom(more: number): void {
@@ -402,13 +423,21 @@ export class Books {
     )
   }
 
-  #isRefused(address: Address): boolean {
-    try {
-      checkBannable(address, this.never, this.#config.min_prefix)
-      return false
-    } catch {
-      return true
+  /** What of a sync is to be held: the longest of each address, without what nobody may ban. */
+  #wanted(leases: Entry[]): { wanted: Entry[]; refused: number } {
+    const mayBan = bannable(this.never, this.#config.min_prefix)
+    const wanted = new Map<string | number, Entry>()
+    let refused = 0
+    for (const lease of leases) {
+      const { address, expires } = lease
+      if (!alive(expires, this.at)) continue
+      const key = keyOf(address)
+      const known = wanted.get(key)
+      if (known) known.expires = later(known.expires, expires)
+      else if (mayBan(address)) wanted.set(key, lease)
+      else refused++
     }
+    return { wanted: [...wanted.values()], refused }
   }
 }
 
@@ -429,18 +458,6 @@ function canonical(text: string): Address | undefined {
   } catch {
     return undefined
   }
-}
-
-function entriesOf(lines: Map<string, Line>, addresses: Map<string, Address>): Entry[] {
-  return [...lines.values()].flatMap(({ address, jail, expires }) => {
-    const parsed = addresses.get(address)
-    return parsed ? [{ address: parsed, jail, expires }] : []
-  })
-}
-
-function keepLongest(lines: Map<string, Line>, line: Line): void {
-  const known = lines.get(line.address)
-  lines.set(line.address, known ? { ...known, expires: later(known.expires, line.expires) } : line)
 }
 
 function endText(expires: number): string {

@@ -56,9 +56,9 @@ export function chainRemark(jail: string, owner: string, naming?: Naming): strin
     : `chain ${jail} ${owner} gone`
 }
 
-/** The remark for an owner that has sent everything again, and the one that takes it back. */
-export function syncedRemark(owner: string, synced = true): string {
-  return synced ? `synced ${owner}` : `synced ${owner} gone`
+/** The remark for an owner that has sent everything again. */
+export function syncedRemark(owner: string): string {
+  return `synced ${owner}`
 }
 
 /** The remark for the prefix lengths of the ranges in a jail's chain. */

@@ -201,9 +201,10 @@ function setName(jail: string, address: Address): string {
 
 /** `add element` lines, one per set. */
 function adding(entries: (Omit<Entry, 'expires'> & { expires?: number })[], fixed = 0): string[] {
+  const at = Date.now()
   return bySet(entries).map(([set, list]) => {
     const elements = list.map(({ address, expires }) => {
-      const time = fixed * 1000 || (expires ? millisecondsLeft(expires, LONGEST) : 0)
+      const time = fixed * 1000 || (expires ? millisecondsLeft(expires, LONGEST, at) : 0)
       return keyOf(address) + (time ? ` timeout ${Math.floor(time / 1000)}s${time % 1000}ms` : '')
     })
     return `add element ${TABLE} ${set} { ${elements.join(', ')} }`
@@ -218,18 +219,28 @@ function deleting(entries: Omit<Entry, 'expires'>[]): string[] {
 
 function bySet<T extends Omit<Entry, 'expires'>>(entries: T[]): [string, T[]][] {
   const sets = new Map<string, T[]>()
+  let last: T | undefined
+  let list: T[] = []
   for (const entry of entries) {
-    const set = setName(entry.jail, entry.address)
-    const list = sets.get(set)
-    if (list) list.push(entry)
-    else sets.set(set, [entry])
+    if (!last || !sameSet(last, entry)) {
+      const set = setName(entry.jail, entry.address)
+      list = sets.get(set) ?? []
+      sets.set(set, list)
+    }
+    list.push(entry)
+    last = entry
   }
   return [...sets]
 }
 
+function sameSet(a: Omit<Entry, 'expires'>, b: Omit<Entry, 'expires'>): boolean {
+  const sameSize = a.address.family === b.address.family && a.address.prefix === b.address.prefix
+  return sameSize && a.jail === b.jail
+}
+
 /** The masked address, without its prefix length. */
 function keyOf(address: Address): string {
-  return address.text.split('/')[0] ?? address.text
+  return isSingle(address) ? address.text : address.text.slice(0, address.text.indexOf('/'))
 }
 
 interface Listed {

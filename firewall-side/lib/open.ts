@@ -7,7 +7,7 @@ import type { FirewallConfig } from './config.ts'
 import { ipset } from './ipset.ts'
 import { iptables } from './iptables.ts'
 import { nftables } from './nftables.ts'
-import { pathsOf } from './paths.ts'
+import { type Paths, pathsOf } from './paths.ts'
 import { Perimeter } from './perimeter.ts'
 
 /** In the order in which `auto` tries them. */
@@ -21,7 +21,7 @@ type Name = keyof typeof BACKENDS
  */
 export async function openPerimeter(
   caller: Caller,
-): Promise<{ perimeter: Perimeter; config: FirewallConfig }> {
+): Promise<{ perimeter: Perimeter; config: FirewallConfig; paths: Paths }> {
   if (process.getuid?.() !== 0)
     throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
   const paths = pathsOf(realpathSync(process.argv[1] ?? ''))
@@ -33,7 +33,7 @@ export async function openPerimeter(
   const { backend, changed } = await chooseBackend(config, `${paths.run}/firewall.backend`)
   const perimeter = new Perimeter(config, paths, backend, caller)
   if (changed) await perimeter.restore()
-  return { perimeter, config }
+  return { perimeter, config, paths }
 }
 
 /**

@@ -141,10 +141,12 @@ export class Perimeter {
     if (request.verb === 'sync') return [this.#books.sync(request)]
     if (request.verb === 'check') return await this.#check()
     if (request.verb === 'generation') return [this.#books.generation]
+    if (request.verb === 'digest') return [this.#books.digest()]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
-    if (request.verb === 'flush') this.#books.flush(request.jail)
-    return []
+    if (request.verb !== 'flush') return []
+    const removed = this.#books.flush(request.jail, request.but)
+    return request.but ? [`removed ${removed}`] : []
   }
 
   async #check(): Promise<string[]> {

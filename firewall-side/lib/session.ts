@@ -5,6 +5,9 @@ import { LONGEST_LINE, parseLine, parseSyncLine, type Request } from './request.
 /** Nobody sends so many lines by mistake; whoever means it does not keep us busy. */
 const UNREADABLE = 1000
 
+/** A sync names more jails than a server may have only by mistake. */
+const MOST_JAILS = 4096
+
 /** A sync whose lines are still arriving. */
 interface Incomplete {
   request: Request & { verb: 'sync' }
@@ -23,6 +26,10 @@ export class Reader {
   /** Discarding the remainder of a line that was too long. */
   #skipping = false
   #sync: Incomplete | undefined
+  /** Jails that a sync has named, for a `flushrest` to leave alone. */
+  readonly #synced = new Set<string>()
+  /** Something could not be read that may have named a jail. */
+  #doubtful = false
   /** Lines since the last that could be read. */
   #unreadable = 0
 
@@ -58,7 +65,10 @@ export class Reader {
     } catch (error) {
       if (!(error instanceof Failure)) throw error
       if (this.#sync) this.#sync.failure ??= error
-      else done.push(error)
+      else {
+        done.push(error)
+        this.#doubtful = true
+      }
       if (++this.#unreadable > UNREADABLE) {
         throw new Failure(EXIT.input, `Cannot read this session: ${UNREADABLE} bad lines in a row`)
       }
@@ -72,10 +82,14 @@ export class Reader {
   #request(line: string, done: (Request | Failure)[]): void {
     const request = parseLine(line)
     this.#unreadable = 0
+    if (request.verb === 'flush' && request.but) request.but = this.#named()
     if (request.verb !== 'sync') {
       done.push(request)
       return
     }
+    // Also one that is refused: what the server could not say about a jail must not free anybody.
+    if (this.#synced.size < MOST_JAILS) this.#synced.add(request.jail)
+    else this.#doubtful = true
     const missing = request.count ?? 0
     this.#sync = { request, missing, failure: undefined }
     if (missing > this.#maxLeases) {
@@ -86,9 +100,17 @@ export class Reader {
     }
   }
 
+  /** @throws Failure 65 if it is not sure that these are all */
+  #named(): ReadonlySet<string> {
+    if (!this.#doubtful) return new Set(this.#synced)
+    throw new Failure(EXIT.input, 'Cannot flush the rest: not all of this session could be read')
+  }
+
   #syncLine(sync: Incomplete, line: string): void {
     sync.missing--
-    if (!sync.failure) sync.request.leases.push(parseSyncLine(line))
+    if (!sync.failure) {
+      sync.request.leases.push(parseSyncLine(line, sync.request.jail))
+    }
   }
 }
 
@@ -111,7 +133,9 @@ export function turnsOf(requests: (Request | Failure)[]): (Request | Failure)[][
 /** An answer as a `firewall` session gives it: the lines, then `ok` or `error <code> <text>`. */
 export function answerText(request: Request | Failure, answer: Answer): string {
   if (answer.code !== EXIT.done) return `error ${answer.code} ${answer.error}\n`
-  const isSync = !(request instanceof Failure) && request.verb === 'sync'
-  if (isSync) return `ok ${answer.lines.join(' ')}\n`
+  const counts =
+    !(request instanceof Failure) &&
+    (request.verb === 'sync' || (request.verb === 'flush' && request.but !== undefined))
+  if (counts) return `ok ${answer.lines.join(' ')}\n`
   return [...answer.lines, 'ok', ''].join('\n')
 }

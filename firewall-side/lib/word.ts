@@ -1,4 +1,5 @@
-import { main, textOption } from '../../scripts/lib/command.ts'
+import { main, type Options, textOption } from '../../scripts/lib/command.ts'
+import { EXPIRY_OPTIONS, readExpiry } from '../../scripts/lib/expires.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { checkOwner } from '../../scripts/lib/lease.ts'
 import { openPerimeter } from './open.ts'
@@ -6,6 +7,11 @@ import { parseCommand } from './request.ts'
 
 /** Leases that root makes on the firewall itself belong to nobody's server. */
 export const LOCAL_OWNER = 'firewall'
+
+/** Fail2Ban's own words for when a ban ends, in place of `[expires]`. */
+const EXPIRY_HELP = `
+  --bantime SECONDS how long it lasts; -1 until unbanip
+  --time EPOCH      when it began; default now`
 
 /**
  * Runs one of the chain scripts by hand, as root on the firewall: the same words that come over SSH,
@@ -17,10 +23,12 @@ export async function runWord(word: string, help: string): Promise<void> {
     help: `${help.trim()}
 
 Options
-  --owner OWNER     whose lease it is; default ${LOCAL_OWNER}`,
-    options: { owner: { type: 'string' } },
+  --owner OWNER     whose lease it is; default ${LOCAL_OWNER}${word === 'banip' ? EXPIRY_HELP : ''}`,
+    options: { owner: { type: 'string' }, ...(word === 'banip' && EXPIRY_OPTIONS) } as Options,
     run: async (positionals, values) => {
-      const request = parseCommand([word, ...positionals].join(' '))
+      const timed = values.bantime !== undefined || values.time !== undefined
+      const expires = timed ? [String(readExpiry(values))] : []
+      const request = parseCommand([word, ...positionals, ...expires].join(' '))
       const owner = checkOwner(textOption(values, 'owner') ?? LOCAL_OWNER)
       const { perimeter } = await openPerimeter({ owner, peer: undefined })
       const [answer] = await perimeter.perform([request])

@@ -61,6 +61,11 @@ export function isSingle(address: Address): boolean {
   return address.prefix === SINGLE[address.family]
 }
 
+/** What tells an address from all others, as the key of a map: most are numbers, which are quicker. */
+export function keyOf(address: Address): string | number {
+  return address.prefix === 32 && typeof address.bits === 'number' ? address.bits : address.text
+}
+
 /** Sorts IPv4 before IPv6, each in numeric order, a wider range before what it contains. */
 export function compareAddresses(a: Address, b: Address): number {
   if (a.family !== b.family) return a.family === 'inet4' ? -1 : 1
@@ -74,12 +79,22 @@ export function compareAddresses(a: Address, b: Address): number {
  * @throws Failure 65 for a range wider than allowed and for any overlap with the never-ban list
  */
 export function checkBannable(address: Address, never: readonly Address[], min: MinPrefix): void {
+  const why = whyNever(address, never, min)
+  if (why) throw new Failure(EXIT.input, why)
+}
+
+/** Why an address must never be banned, undefined if it may: for a sync, which counts those. */
+export function whyNever(
+  address: Address,
+  never: readonly Address[],
+  min: MinPrefix,
+): string | undefined {
   const floor = address.family === 'inet4' ? min.ipv4 : min.ipv6
-  if (address.prefix < floor) {
-    throw new Failure(EXIT.input, `range is wider than min_prefix /${floor}`)
+  if (address.prefix < floor) return `range is wider than min_prefix /${floor}`
+  for (const entry of never) {
+    if (overlaps(entry, address)) return `overlaps "${entry.text}", which is in never_ban`
   }
-  const hit = never.find((entry) => overlaps(entry, address))
-  if (hit) throw new Failure(EXIT.input, `overlaps "${hit.text}", which is in never_ban`)
+  return undefined
 }
 
 function unreadable(input: string): Failure {

@@ -41,6 +41,21 @@ export function appendDurably(path: string, bytes: Buffer): void {
   }
 }
 
+/** Cuts a file off, which takes no room on a full disk. @throws Failure 75 if it cannot */
+export function truncateDurably(path: string, bytes: number): void {
+  try {
+    const fd = openSync(path, 'r+')
+    try {
+      ftruncateSync(fd, bytes)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
+    throw ioFailure(`write "${path}"`, error)
+  }
+}
+
 /**
  * Replaces a file so that a reader sees the old or the new one and a power cut leaves one of them.
  *

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
-import { EXIT, Failure } from './failure.ts'
+import { digestOf } from './digest.ts'
+import { codeOf, EXIT, Failure } from './failure.ts'
 import { FirewallChanges } from './firewall-changes.ts'
 import {
   AnswerReader,
@@ -10,7 +11,7 @@ import {
   type Answer as SessionAnswer,
 } from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
-import { formatLease, type Lease, parseLease, quote } from './lease.ts'
+import { formatLease, type Lease, now, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
@@ -86,6 +87,7 @@ function firewallTarget(firewall: Firewall): Target {
       call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
 
     change: (call, list) => changes.make(call, list),
+    has: (call, leases) => has(firewall, call, leases),
     keep: (call) => changes.keep(call),
     probe: () => changes.reachable(),
     close: async () => changes.close(),
@@ -99,27 +101,41 @@ async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
 }
 
 /**
- * Sends everything in one session: a `sync` for each jail, and an empty one for each jail of ours
- * that is not among them. If all jails were meant, the firewall's generation is ours from then on.
+ * Sends everything in one session: a `sync` for each jail, and if all jails were meant a flush of
+ * those that are not among them. Then the firewall's generation is ours from then on.
  */
 async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Synced> {
   const jails = byJail(leases)
-  const known = call.jail ? [call.jail] : (await list(firewall, call)).map((lease) => lease.jail)
-  for (const jail of known) if (!jails.has(jail)) jails.set(jail, [])
+  if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
   const input = [...jails].map(([jail, list]) => {
     const { ports, protocol } = namingOf(call, jail)
     const lines = list.map((lease) => `${lease.address.text} ${lease.expires}\n`)
     return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines.join('')}`
   })
-  // A flush of everything is how an owner without a single lease says that it has sent them all.
-  const whole = jails.size > 0 ? input.join('') : call.jail ? '' : 'flush\n'
-  const count = input.length + (whole === 'flush\n' ? 2 : 1)
-  const answers = await session(firewall, call, `${whole}generation\n`, count)
+  if (call.jail === undefined) input.push('flushrest\n')
+  input.push('generation\n')
+  const answers = await session(firewall, call, input.join(''), input.length)
   const generation = generationIn(answers.at(-1)?.lines ?? [])
   if (call.jail === undefined) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)
   }
   return sum(answers.map((answer) => answer.ok))
+}
+
+/** Compares digests: one exchange, whatever the number of leases. */
+async function has(firewall: Firewall, call: Call, leases: Lease[]): Promise<boolean> {
+  const quiet = { ...call, progress: () => {} }
+  const ask = session(firewall, quiet, 'generation\ndigest\n', 2)
+  const [first, second] = await ask.catch((error) => {
+    if (codeOf(error) === EXIT.usage) return [] // a firewall of an older version has no digest
+    throw error
+  })
+  if (!second) return false
+  const known = knownGeneration(call.config.state_dir, firewall.host)
+  if (known !== generationIn(first?.lines ?? [])) return false
+  const held = leases.map((lease) => ({ ...lease, address: lease.address.text }))
+  const namingFor = (jail: string) => call.namings?.get(jail)
+  return second?.lines[0] === digestOf(held, namingFor, now())
 }
 
 /** What a sync would change. */

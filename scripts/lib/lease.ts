@@ -75,6 +75,8 @@ export function formatLease(lease: Lease): string {
  * @throws Failure 65
  */
 export function parseLease(line: string, owner: string): Lease {
+  const plain = parsePlain(line, owner)
+  if (plain) return plain
   const [address = '', jail = '', expires = '', named, ...rest] = line.trim().split(/[ \t]+/)
   if (rest.length > 0) throw new Failure(EXIT.input, 'Cannot read lease: more than four words')
   if (named !== undefined) checkOwner(named)
@@ -84,6 +86,19 @@ export function parseLease(line: string, owner: string): Lease {
     expires: parseExpires(expires),
     owner,
   }
+}
+
+/** A line as `list` prints it, one blank between its words: a sync has 100,000 of them. */
+function parsePlain(line: string, owner: string): Lease | undefined {
+  const first = line.indexOf(' ')
+  const second = line.indexOf(' ', first + 1)
+  const third = line.indexOf(' ', second + 1)
+  if (first < 1 || second < 0 || line.includes('\t')) return undefined
+  if (third >= 0 && !OWNER.test(line.slice(third + 1))) return undefined
+  const jail = line.slice(first + 1, second)
+  const expires = line.slice(second + 1, third < 0 ? line.length : third)
+  if (!JAIL.test(jail) || !MOMENT.test(expires)) return undefined
+  return { address: parseAddress(line.slice(0, first)), jail, expires: Number(expires), owner }
 }
 
 /** A value as it may stand in a message: quoted, one line, not endless. */

@@ -1,4 +1,11 @@
-import { appendDurably, readFinished, readWhole, replaceDurably, stampOf } from './durable.ts'
+import {
+  appendDurably,
+  readFinished,
+  readWhole,
+  replaceDurably,
+  stampOf,
+  truncateDurably,
+} from './durable.ts'
 import { alive } from './lease.ts'
 
 /** What a line says about one address. */
@@ -63,7 +70,8 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  #undo: (Line | string)[] = []
+  /** The file as it was before the first commit since the last `settle`: its bytes or their number. */
+  #before: Buffer | number | undefined
   readonly #style: Style
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
@@ -138,11 +146,19 @@ export class Ledger {
   put(line: Line): void {
     const rows = this.held(line.address) as Row[]
     const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
-    this.#undo.push({ ...line, expires: known?.expires ?? RELEASED })
     this.#pending.push(this.#style.format(line))
     if (known) known.expires = line.expires
     else rows.push({ jail: line.jail, owner: line.owner, expires: line.expires })
     if (this.#all && !known) this.#all.set(line.address, rows)
+  }
+
+  /** Notes many changes at once, in a file to which changes are appended; what is asked next parses the file again. */
+  putAll(lines: readonly Line[]): void {
+    if (lines.length === 0) return
+    // Joined at once: the garbage collector would carry every single one along.
+    this.#pending.push(lines.map((line) => this.#style.format(line)).join('\n'))
+    this.#all = undefined
+    this.#seen.clear()
   }
 
   /** Every line of the file in order, blank ones left out, with what it says. */
@@ -154,10 +170,9 @@ export class Ledger {
     }
   }
 
-  /** Notes a remark, and the one that takes it back; `commit` writes it. */
-  remark(line: string, undo?: string): void {
+  /** Notes a remark; `commit` writes it. */
+  remark(line: string): void {
     this.#pending.push(`# ${line}`)
-    if (undo !== undefined) this.#undo.push(`# ${undo}`)
   }
 
   /** What turns the leases of an owner (in one jail, or in all) into exactly the wanted ones. */
@@ -166,7 +181,11 @@ export class Ledger {
     const own = [...this.living(at)].filter((line) => {
       return line.owner === owner && (jail === undefined || line.jail === jail)
     })
-    const keep = new Set(own.length > 0 ? wanted.map((l) => `${l.address} ${l.jail}`) : [])
+    if (own.length === 0) {
+      const changes = wanted.map((line) => (line.owner === owner ? line : { ...line, owner }))
+      return { ...result, changes, added: wanted.length }
+    }
+    const keep = new Set(wanted.map((l) => `${l.address} ${l.jail}`))
     for (const line of own) {
       if (keep.has(`${line.address} ${line.jail}`)) continue
       result.changes.push({ ...line, expires: RELEASED })
@@ -193,11 +212,15 @@ export class Ledger {
   commit(): void {
     if (this.#pending.length === 0) return
     if (this.#style.replace !== undefined) {
+      const before = this.#bytes
       this.#replace(this.#withChanges())
+      this.#before ??= before
       return
     }
+    const before = this.size
     const lines = Buffer.from(`${this.#pending.join('\n')}\n`)
     appendDurably(this.path, lines)
+    this.#before ??= before
     this.#pending = []
     this.#tail.push(lines)
     this.#stamp = stampOf(this.path)
@@ -206,22 +229,30 @@ export class Ledger {
   /** Forgets what was noted and not committed. */
   discard(): void {
     this.#pending = []
-    this.#undo = []
     this.#reread()
   }
 
-  /** Takes back everything since the last `settle`, because it could not take effect. */
+  /**
+   * Takes back everything since the last `settle`, because it could not take effect. A file that
+   * somebody without the lock has changed since is left as it is.
+   *
+   * @throws Failure 75 if it cannot be written
+   */
   revert(): void {
-    const undo = this.#pending.length === 0 ? this.#undo.reverse().map((e) => this.#textOf(e)) : []
-    this.discard()
-    this.#pending = undo
-    this.commit()
-    this.discard()
+    const before = this.#before
+    this.#before = undefined
+    try {
+      if (before === undefined || stampOf(this.path) !== this.#stamp) return
+      if (typeof before === 'number') truncateDurably(this.path, before)
+      else replaceDurably(this.path, before, this.#style.replace)
+    } finally {
+      this.discard()
+    }
   }
 
   /** Says that what was committed has taken effect and will not be reverted. */
   settle(): void {
-    this.#undo = []
+    this.#before = undefined
   }
 
   /**
@@ -235,7 +266,7 @@ export class Ledger {
       this.#replace(this.#rawLines().filter((raw) => alive(parse(raw)?.expires ?? 0, at)))
       return
     }
-    const living = Array.from(this.living(at), (line) => this.#textOf(line))
+    const living = Array.from(this.living(at), (line) => this.#style.format(line))
     const lines = [...remarks, ...this.#unreadable(), ...living]
     replaceDurably(this.path, Buffer.from(lines.map((line) => `${line}\n`).join('')))
     this.#reread()
@@ -283,10 +314,6 @@ export class Ledger {
     return lines
   }
 
-  #textOf(entry: Line | string): string {
-    return typeof entry === 'string' ? entry : this.#style.format(entry)
-  }
-
   #search(address: string): Row[] {
     const rows: Row[] = []
     const bytes = this.#whole()
@@ -309,7 +336,8 @@ export class Ledger {
   #parse(): Map<string, Row[]> {
     if (this.#all) return this.#all
     const all = new Map<string, Row[]>()
-    for (const raw of [...this.#whole().toString('latin1').split('\n'), ...this.#pending]) {
+    const pending = this.#pending.join('\n').split('\n')
+    for (const raw of [...this.#whole().toString('latin1').split('\n'), ...pending]) {
       const line = this.#style.parse(raw)
       if (!line) continue
       const rows = all.get(line.address)
@@ -345,7 +373,6 @@ function format(line: Line): string {
   return `${line.address} ${line.jail} ${line.expires} ${line.owner}`
 }
 
-/** A remark takes back another as it stands. */
 function parse(raw: string): Line | undefined {
   if (raw === '' || raw.startsWith('#')) return undefined
   const [address, jail, expires, owner, ...rest] = raw.split(' ')

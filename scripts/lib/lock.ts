@@ -9,24 +9,42 @@ import { run } from './run.ts'
  * lock stays ours after it has ended, and the kernel releases it the moment we die, however we die.
  *
  * @param seconds how long to wait for whoever holds it
+ * @param signal ends the waiting earlier
  * @throws Failure 75 if the file cannot be opened or the lock is not free in time
  */
-export async function lock(path: string, seconds = 15): Promise<() => void> {
-  const release = await tryLock(path, seconds)
+export async function lock(path: string, seconds = 15, signal?: AbortSignal): Promise<() => void> {
+  const release = await tryLock(path, seconds, signal)
   if (release) return release
   throw new Failure(EXIT.temporary, `Cannot lock "${path}": somebody else is busy with it`)
 }
 
 /** Like `lock`, but undefined if somebody else holds it all the while. */
-export async function tryLock(path: string, seconds = 0): Promise<(() => void) | undefined> {
+export async function tryLock(
+  path: string,
+  seconds = 0,
+  signal?: AbortSignal,
+): Promise<(() => void) | undefined> {
+  const fd = await lockedFile(path, seconds, signal)
+  return fd === undefined ? undefined : () => closeSync(fd)
+}
+
+/** Like `tryLock`, but returns what holds the lock: it stays until every copy of it is closed. */
+export async function lockedFile(
+  path: string,
+  seconds: number,
+  signal?: AbortSignal,
+): Promise<number | undefined> {
   let fd: number
   try {
     fd = openSync(path, 'a', 0o600)
   } catch (error) {
     throw ioFailure(`open "${path}"`, error)
   }
-  const { code } = await run('flock', ['-w', String(seconds), '3'], { fds: [fd] })
-  if (code === 0) return () => closeSync(fd)
+  const { code } = await run('flock', ['-w', String(seconds), '3'], {
+    fds: [fd],
+    ...(signal && { signal }),
+  })
+  if (code === 0) return fd
   closeSync(fd)
   if (code !== 127) return undefined
   throw new Failure(EXIT.temporary, `Cannot lock "${path}": flock is missing (install util-linux)`)

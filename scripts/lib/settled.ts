@@ -36,6 +36,12 @@ export function configPath(given?: string): string {
   )
 }
 
+/** Whether there is a configuration in one of the usual places, or named by the environment. */
+export function isConfigured(): boolean {
+  const { FAIL2BAN_PERIMETER_CONFIG: named } = process.env
+  return named !== undefined || PLACES.some((place) => existsSync(place))
+}
+
 /** Reads what the firewalls need of the configuration: nothing secret. @throws Failure 78 */
 export async function loadFirewalls(given?: string): Promise<Loaded> {
   const path = configPath(given)

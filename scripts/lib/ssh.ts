@@ -172,13 +172,13 @@ function socketOf(firewall: Firewall): string {
   }
   const { host, user = '', port = '', identity_file = '', known_hosts = '' } = firewall
   const name = [user, host, port, identity_file, known_hosts].join(',').replace(/[^\w.,:-]/g, '%')
-  return join(directory, name.length > 40 || name.includes('%') ? hash(firewall) : name)
+  return join(directory, name.length > 32 || name.includes('%') ? hash(firewall) : name)
 }
 
 /** A short name for a long one; other ways of connecting must not share it. */
 function hash(firewall: Firewall): string {
   const { createHash } = process.getBuiltinModule('node:crypto')
-  return createHash('sha256').update(common(firewall).join(' ')).digest('hex').slice(0, 40)
+  return createHash('sha256').update(common(firewall).join(' ')).digest('hex').slice(0, 32)
 }
 
 function noAnswer(): Failure {

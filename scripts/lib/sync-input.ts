@@ -1,9 +1,9 @@
-import { type Address, checkBannable } from './address.ts'
+import { keyOf } from './address.ts'
+import { bannable } from './bannable.ts'
 import type { Values } from './command.ts'
 import { EXIT, Failure, messageOf } from './failure.ts'
 import { alive, type Lease, later, now, parseLease } from './lease.ts'
 import { neverBan } from './never.ts'
-import type { Config } from './settings/schema.ts'
 import type { Call } from './verbs.ts'
 
 /**
@@ -17,9 +17,9 @@ export function readLeases(
   call: Pick<Call, 'config' | 'owner' | 'jail'>,
   values: Values,
 ): { leases: Lease[]; refused: number } {
-  const never = neverBan(call.config.never_ban)
-  const lines = input.split('\n').map((line) => line.trim())
-  if (values['allow-empty'] !== true && lines.every((line) => line === '')) {
+  const mayBan = bannable(neverBan(call.config.never_ban), call.config.min_prefix)
+  const at = now()
+  if (values['allow-empty'] !== true && input.trim() === '') {
     throw new Failure(
       EXIT.input,
       'Cannot sync: standard input is empty, and that would free everybody (--allow-empty)',
@@ -27,37 +27,40 @@ export function readLeases(
   }
   const leases: Lease[] = []
   let refused = 0
-  for (const [i, line] of lines.entries()) {
+  let number = 0
+  for (const raw of input.split('\n')) {
+    number++
+    const line = raw.trim()
     if (line === '' || line.startsWith('#')) continue
-    let lease: Lease
-    try {
-      lease = parseLease(line, call.owner)
-    } catch (error) {
-      throw new Failure(EXIT.input, `Cannot sync: line ${i + 1}: ${messageOf(error)}`)
-    }
+    const lease = readLine(line, number, call.owner)
     if (call.jail !== undefined && lease.jail !== call.jail) continue
-    if (isRefused(lease.address, never, call.config)) refused++
-    else if (alive(lease.expires, now())) leases.push(lease)
+    if (!mayBan(lease.address)) refused++
+    else if (alive(lease.expires, at)) leases.push(lease)
   }
   return { leases: longest(leases), refused }
 }
 
-function isRefused(address: Address, never: Address[], config: Config): boolean {
+function readLine(line: string, number: number, owner: string): Lease {
   try {
-    checkBannable(address, never, config.min_prefix)
-    return false
-  } catch {
-    return true
+    return parseLease(line, owner)
+  } catch (error) {
+    throw new Failure(EXIT.input, `Cannot sync: line ${number}: ${messageOf(error)}`)
   }
 }
 
-/** One lease for each (address, jail): the one that ends last. */
+/** One lease for each (address, jail): the one that ends last; jail by jail. */
 export function longest(leases: Lease[]): Lease[] {
-  const kept = new Map<string, Lease>()
+  const jails = new Map<string, Map<string | number, Lease>>()
   for (const lease of leases) {
-    const key = `${lease.address.text} ${lease.jail}`
+    const { jail, expires, address } = lease
+    let kept = jails.get(jail)
+    if (!kept) {
+      kept = new Map()
+      jails.set(jail, kept)
+    }
+    const key = keyOf(address)
     const known = kept.get(key)
-    kept.set(key, known ? { ...known, expires: later(known.expires, lease.expires) } : lease)
+    kept.set(key, known ? { ...known, expires: later(known.expires, expires) } : lease)
   }
-  return [...kept.values()]
+  return [...jails.values()].flatMap((kept) => [...kept.values()])
 }

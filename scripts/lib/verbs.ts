@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
-import { codeOf, EXIT, Failure, messageOf } from './failure.ts'
-import { alive, checkJail, expiry, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
+import { readExpiry } from './expires.ts'
+import { codeOf, Failure, messageOf } from './failure.ts'
+import { becomeOwner } from './identity.ts'
+import { alive, checkJail, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
 import type { Config } from './settings/schema.ts'
-import type { Loaded } from './settled.ts'
+import { isConfigured, type Loaded } from './settled.ts'
 import { longest, readLeases } from './sync-input.ts'
 
 /** What every verb of every sibling is told. */
@@ -74,6 +76,8 @@ export interface Target {
   change?(call: Call, changes: Change[]): Promise<Changed>
   /** This owner's leases of no jail, banned by hand: a sync with Fail2Ban keeps them. */
   byHand?(call: Call): Promise<Lease[]>
+  /** True if a sync would change nothing; at a cost that does not grow with the leases. */
+  has?(call: Call, leases: Lease[]): Promise<boolean>
   /** What is in force whoever banned it, where the target lets us see that. */
   holders?(call: Call): Promise<Lease[]>
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
@@ -123,7 +127,12 @@ export interface ExtraVerb {
   help: string
   /** Whole seconds that it may take. */
   seconds: number
-  run(call: Call, loaded: Loaded): Promise<void>
+  /** How many words follow it, at least and at most; none if left out. */
+  words?: readonly [number, number]
+  /** It needs no configuration: one that is missing is taken for an empty one. */
+  alone?: boolean
+  /** @param words what follows the verb */
+  run(call: Call, loaded: Loaded, words: string[]): Promise<void>
 }
 
 const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync'] as const
@@ -142,6 +151,9 @@ const OPTIONS: Options = {
   json: { type: 'boolean' },
   'allow-empty': { type: 'boolean' },
 }
+
+/** What a verb is told that needs no configuration. */
+const EMPTY: Loaded = { config: { owner: '' } as Config, path: '', warnings: [] }
 
 /** Whole seconds that a verb may take. Fail2Ban kills an action after 60 and runs it twice. */
 const DEADLINE: Record<Verb, number> = {
@@ -166,21 +178,10 @@ export async function runSibling(sibling: Sibling): Promise<void> {
     name: sibling.name,
     help: helpOf(sibling),
     options: { ...OPTIONS, ...sibling.options },
-    run: (positionals, values) => runVerb(sibling, readVerb(sibling, positionals), values),
+    run: (positionals, values) => {
+      return runVerb(sibling, readVerb(sibling, positionals), values, positionals.slice(1))
+    },
   })
-}
-
-/** Options that are read the same everywhere: when a ban began and how long it lasts. */
-export function readExpiry(values: Values): number {
-  const bantime = textOption(values, 'bantime') ?? '-1'
-  const time = textOption(values, 'time')
-  if (!/^(-1|\d{1,10})$/.test(bantime)) {
-    throw new Failure(EXIT.input, `Cannot read ban time ${quote(bantime)}: seconds, or -1 for ever`)
-  }
-  if (time !== undefined && !/^\d{1,12}(\.\d{1,9})?$/.test(time)) {
-    throw new Failure(EXIT.input, `Cannot read time ${quote(time)}: epoch seconds`)
-  }
-  return expiry(time === undefined ? now() : Number(time), Number(bantime))
 }
 
 /**
@@ -243,19 +244,29 @@ function readVerb(sibling: Sibling, positionals: string[]): Verb | ExtraVerb {
   const extra = Object.entries(sibling.verbs ?? {}).find(([known]) => known === word)
   const verb = VERBS.find((known) => known === word) ?? extra?.[1]
   if (!verb) throw usageFailure(`Unknown verb ${quote(word)}`)
-  noWords(rest)
+  const [least, most] = (typeof verb !== 'string' && verb.words) || [0, 0]
+  if (rest.length < least) throw usageFailure(`Too few words for ${word}`)
+  noWords(rest.slice(most))
   return verb
 }
 
-async function runVerb(sibling: Sibling, verb: Verb | ExtraVerb, values: Values): Promise<void> {
+async function runVerb(
+  sibling: Sibling,
+  verb: Verb | ExtraVerb,
+  values: Values,
+  words: string[],
+): Promise<void> {
   const ip = textOption(values, 'ip')
   const single = verb === 'ban' || verb === 'unban'
   if (single && ip === undefined) throw usageFailure(`Missing option --ip for ${verb}`)
   const address = ip === undefined ? undefined : parseAddress(ip)
   const expires = readExpiry(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
-  const loaded = await sibling.load(given)
-  if (typeof verb !== 'string') return verb.run(makeCall(loaded, values, verb.seconds), loaded)
+  const alone = typeof verb !== 'string' && verb.alone === true
+  const loaded = alone && !given && !isConfigured() ? EMPTY : await sibling.load(given)
+  if (loaded !== EMPTY) becomeOwner(loaded.config.state_dir)
+  if (typeof verb !== 'string')
+    return verb.run(makeCall(loaded, values, verb.seconds), loaded, words)
   const call = makeCall(loaded, values, DEADLINE[verb])
   const targets = sibling.targets(loaded, values)
   if (call.verbose || verb === 'start' || verb === 'check' || verb === 'sync') {

@@ -1,11 +1,13 @@
 import { parseAddress } from './address.ts'
 import { type Command, main, type Options, textOption, usageFailure } from './command.ts'
+import { readExpiry } from './expires.ts'
 import { EXIT, Failure } from './failure.ts'
 import { firewallTargets } from './firewalls.ts'
+import { becomeOwner } from './identity.ts'
 import { alive, checkJail, now, quote } from './lease.ts'
 import { parsePorts, parseProtocols } from './ports.ts'
-import { loadFirewalls } from './settled.ts'
-import { checkBan, makeCall, onEach, readExpiry } from './verbs.ts'
+import { type Loaded, loadFirewalls } from './settled.ts'
+import { checkBan, makeCall, onEach } from './verbs.ts'
 
 // The document's two client scripts, whose arguments stand in its order instead of behind options.
 
@@ -28,7 +30,7 @@ export async function runBanip(help: string): Promise<void> {
     parsePorts(ports)
     parseProtocols(protocol)
     const expires = readExpiry(values)
-    const loaded = await loadFirewalls(configOption(values))
+    const loaded = await load(values)
     checkBan(address, loaded.config)
     if (!alive(expires, now())) return
     const call = makeCall(loaded, { ...values, port: ports, protocol }, DEADLINE)
@@ -44,7 +46,7 @@ export async function runUnbanip(help: string): Promise<void> {
   await runWords('unbanip', help, 2, async ([chain, ip], values) => {
     const address = parseAddress(ip)
     const jail = jailOf(chain)
-    const loaded = await loadFirewalls(configOption(values))
+    const loaded = await load(values)
     const call = makeCall(loaded, values, DEADLINE)
     await onEach(firewallTargets(loaded), `unban "${address.text}"`, (target) =>
       target.unban(call, address, jail),
@@ -74,8 +76,11 @@ async function runWords(
   })
 }
 
-function configOption(values: Values): string | undefined {
-  return textOption(values, 'config') ?? textOption(values, 'configfile')
+async function load(values: Values): Promise<Loaded> {
+  const given = textOption(values, 'config') ?? textOption(values, 'configfile')
+  const loaded = await loadFirewalls(given)
+  becomeOwner(loaded.config.state_dir)
+  return loaded
 }
 
 function jailOf(chain: string): string {

@@ -1,92 +1,145 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { join, resolve } from 'node:path'
-import { LOGIN, openBench, until } from '../lib/fortigate.ts'
-import { type Load, load } from './load.ts'
+import { loadavg } from 'node:os'
+import { join } from 'node:path'
+import { type Bench, LOGIN, openBench } from '../lib/fortigate.ts'
+import { installPackages, missingPackages } from '../lib/packages.ts'
+import { type Server, startBareNode, startFlask, startNginx } from './servers.ts'
+import { type Asked, type Load, load, median, WIDTH } from './wrk.ts'
 
 const ENTRIES = 100_000
-const SECONDS = 6
-const WIDTH = 8
-const AUTHORIZATION = `Authorization: ${LOGIN.authorization}`
+const SECONDS = 2
+const ROUNDS = 3
+const FLASK = 'document (Flask)'
+const FEED = 'f2b-fortigate-feed'
+const WAYS = ['kept open', 'new each time'] as const
+
+/** One thing that is asked of one server. */
+interface Row {
+  name: string
+  what: string
+  server: Server
+  headers: string[]
+  /** A run for each way and round. */
+  loads: Record<(typeof WAYS)[number], Load[]>
+}
 
 /**
- * The feed with 100,000 entries beside the document's own server, in one run on one machine: requests
- * a second for the whole list and for "unchanged", p99, resident memory; and the feed once more while
- * the list is rewritten every second.
+ * The feed with 100,000 entries beside the document's own server and the physical floor, in one run on
+ * one machine: requests a second for the whole list and for "unchanged", p99, processor time,
+ * resident memory; and the feed once more while the list is rewritten every second. All take turns, so
+ * that a busy moment hits all of them.
  */
 export async function benchFortigate(): Promise<void> {
+  await installPackages(missingPackages({ wrk: 'wrk', nginx: 'nginx-light' }))
   const bench = openBench()
   const text = list()
   writeFileSync(bench.list, text)
   const bare = text.replace(/ #.*/g, '')
   writeFileSync(join(bench.folder, 'blocked_ips_list.txt'), bare)
-  const flask = await startFlask(bench.folder)
-  const feed = await bench.startFeed()
-  const ours = new URL('/blocked-ips', bench.url)
+  const servers = await startAll(bench)
+  const { feed, flask } = servers
   const idle = rss(feed.pid)
   console.log(
-    `threat feed, ${ENTRIES} entries (${(bare.length / 1e6).toFixed(1)} MB), ${WIDTH} connections, ${SECONDS} s each`,
+    `threat feed, ${ENTRIES} entries (${(bare.length / 1e6).toFixed(1)} MB), ${WIDTH} at once, median of ${ROUNDS} runs of ${SECONDS} s, load ${load1()}`,
   )
-  const theirs200 = await row('document (Flask), 200', flask.url, [])
-  const ours200 = await row('f2b-fortigate-feed, 200', ours, [AUTHORIZATION])
-  const gzip = ['Accept-Encoding: gzip']
-  await row('f2b-fortigate-feed, 200 gzip', ours, [AUTHORIZATION, ...gzip])
-  const theirs304 = await row('document (Flask), 304', flask.url, [await etag(flask.url)])
-  const ours304 = await row('f2b-fortigate-feed, 304', ours, [AUTHORIZATION, await etag(ours)])
+  const rows = await rowsOf(servers)
+  for (let round = 0; round < ROUNDS; round++) await runAll(rows)
   const quiet = rss(feed.pid)
+  for (const row of rows) show(row)
   const stop = rewriteEverySecond(bench.list, text)
-  await row('  the same, 200, list rewritten each second', ours, [AUTHORIZATION])
-  await row('  the same, 304 asked, list rewritten each second', ours, [
-    AUTHORIZATION,
-    await etag(ours),
-  ])
+  for (const what of ['200', '304']) {
+    const row = rows.find((r) => r.server === feed && r.what === what)
+    if (!row) continue
+    const rewritten = { ...row, what: `${what}, rewritten each second`, loads: noLoads() }
+    await runAll([rewritten], 3 * SECONDS)
+    show(rewritten)
+  }
   stop()
+  for (const what of ['200', '304']) compare(rows, what)
   console.log(
-    `times the document: 200 ${ratio(ours200, theirs200)}, 304 ${ratio(ours304, theirs304)}`,
+    `resident memory: feed ${idle} MB idle, ${quiet} MB after the load, ${rss(feed.pid)} MB after rewriting; Flask ${rss(flask.pid)} MB; load ${load1()}`,
   )
-  console.log(
-    `resident memory: feed ${idle} MB idle, ${quiet} MB after the load, ${rss(feed.pid)} MB after rewriting; Flask ${rss(flask.child.pid ?? 0)} MB`,
-  )
-  flask.child.kill()
+  for (const server of Object.values(servers)) server.stop()
   await bench.close()
 }
 
-async function row(name: string, url: URL, headers: string[]): Promise<Load> {
-  const result = await load(url, headers, SECONDS, WIDTH)
-  const { perSecond, median, p99, statuses } = result
-  const answers = [...statuses].map(([status, count]) => `${count} x ${status}`).join(', ')
-  console.log(
-    `${name.padEnd(52)} ${perSecond.toFixed(0).padStart(7)}/s  median ${median.toFixed(1)} ms  p99 ${p99.toFixed(1)} ms  (${answers})`,
-  )
-  return result
+async function startAll(bench: Bench) {
+  const { folder } = bench
+  const [flask, debug, node, nginx] = await Promise.all([
+    startFlask(folder, 'plain'),
+    startFlask(folder, 'debug'),
+    startBareNode(folder),
+    startNginx(folder),
+  ])
+  const { pid } = await bench.startFeed()
+  return {
+    feed: { pid, url: new URL('/blocked-ips', bench.url), stop() {} },
+    flask,
+    debug,
+    node,
+    nginx,
+  }
 }
 
-function ratio(ours: Load, theirs: Load): string {
-  return (ours.perSecond / theirs.perSecond).toFixed(1)
+async function rowsOf(servers: Awaited<ReturnType<typeof startAll>>): Promise<Row[]> {
+  const { feed, flask, debug, node, nginx } = servers
+  const row = (name: string, what: string, server: Server, ...headers: string[]): Row => {
+    const login = server === feed ? [`Authorization: ${LOGIN.authorization}`] : []
+    return { name, what, server, headers: [...login, ...headers], loads: noLoads() }
+  }
+  const unchanged = async (name: string, server: Server) =>
+    row(name, '304', server, await etag(server.url))
+  return [
+    row(FLASK, '200', flask),
+    row('  as published, debug=True', '200', debug),
+    row(FEED, '200', feed),
+    row(FEED, '200 gzip', feed, 'Accept-Encoding: gzip'),
+    row('floor: bare node:http', '200', node),
+    row('floor: nginx, sendfile', '200', nginx),
+    await unchanged(FLASK, flask),
+    await unchanged(FEED, feed),
+    await unchanged('floor: bare node:http', node),
+    await unchanged('floor: nginx', nginx),
+  ]
+}
+
+async function runAll(rows: Row[], seconds = SECONDS): Promise<void> {
+  for (const { server, headers, loads } of rows) {
+    for (const way of WAYS) {
+      const asked: Asked = { ...server, headers, closing: way === 'new each time' }
+      loads[way].push(await load(asked, seconds))
+    }
+  }
+}
+
+function show({ name, what, loads }: Row): void {
+  const cells = WAYS.map((way) => {
+    const { perSecond, p99, cpu } = median(loads[way])
+    return `${way} ${perSecond.toFixed(0).padStart(6)}/s p99 ${p99.toFixed(1).padStart(5)} ms cpu ${cpu.toFixed(2).padStart(5)} ms`
+  })
+  console.log(`${name.padEnd(27)} ${what.padEnd(26)} ${cells.join('   ')}`)
+}
+
+/** Everybody's share of the document's throughput, and of the processor time it takes for an answer. */
+function compare(rows: Row[], what: string): void {
+  const theirs = rows.find((row) => row.name === FLASK && row.what === what)
+  if (!theirs) return
+  for (const row of rows.filter((r) => r.what.startsWith(what) && r !== theirs)) {
+    const cells = WAYS.map((way) => {
+      const [a, b] = [median(row.loads[way]), median(theirs.loads[way])]
+      return `${way} ${(a.perSecond / b.perSecond).toFixed(1)} (by processor time ${(b.cpu / a.cpu).toFixed(1)})`
+    })
+    console.log(`times the document: ${row.name.trim()}, ${row.what}: ${cells.join(', ')}`)
+  }
+}
+
+function noLoads(): Row['loads'] {
+  return { 'kept open': [], 'new each time': [] }
 }
 
 function list(): string {
   const line = (i: number) => `${20 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}.9 # sshd 0 web1\n`
   return Array.from({ length: ENTRIES }, (_, i) => line(i)).join('')
-}
-
-async function startFlask(folder: string): Promise<{ child: ChildProcess; url: URL }> {
-  const port = await freePort()
-  const script = resolve('test/bench/web_app.py')
-  const child = spawn('python3', [script, folder, String(port)], { stdio: 'ignore' })
-  const url = new URL(`http://127.0.0.1:${port}/blocked-ips`)
-  await until('Flask', async () => (await fetch(url).catch(() => undefined))?.status === 200)
-  return { child, url }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
-  const { port } = server.address() as AddressInfo
-  await new Promise((done) => server.close(done))
-  return port
 }
 
 async function etag(url: URL): Promise<string> {
@@ -110,4 +163,8 @@ function rss(pid: number): number {
   const [, kilobytes = '0'] =
     /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
   return Math.round(Number(kilobytes) / 1024)
+}
+
+function load1(): string {
+  return (loadavg()[0] ?? 0).toFixed(1)
 }

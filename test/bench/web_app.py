@@ -1,9 +1,10 @@
 # What the FortiGate document sets up, for comparison: the same routes, written by us.
+#   web_app.py FOLDER PORT debug|plain
 import sys
 
 from flask import Flask, jsonify, request, send_from_directory
 
-folder, port = sys.argv[1], int(sys.argv[2])
+folder, port, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 app = Flask(__name__)
 
 
@@ -19,5 +20,5 @@ def send_blocked_ips():
     return send_from_directory(folder, "blocked_ips_list.txt")
 
 
-# The document has debug=True and all addresses; without them it is faster and safe to run here.
-app.run(host="127.0.0.1", port=port)
+# The document has debug=True and every address. The reloader is a second process that serves nothing.
+app.run(host="127.0.0.1", port=port, debug=mode == "debug", use_reloader=False)

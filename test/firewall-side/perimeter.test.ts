@@ -50,6 +50,18 @@ test('perimeter answers a session for as long as it lasts, and ends with its inp
   ])
 })
 
+test('perimeter refuses a session beyond the fortieth of an owner with 75, and no single word', async () => {
+  const hold = 'for n in {0..39}; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
+  const ask = (owner: string, word: string) =>
+    `printf 'owner ${owner}\\n${word}\\n' | "$0" "$1" >&2; echo $?`
+  const script = `cd /run/fail2ban-perimeter; ${hold}
+${ask('web7', 'firewall')}; ${ask('web7', 'listips')}; ${ask('web8', 'firewall')}`
+  const argv = ['-c', script, process.execPath, PERIMETER]
+  const { stdout, stderr } = await fw.box.run('bash', argv)
+  assert.equal(stdout, '75\n0\n0\n')
+  assert.equal(stderr, 'firewall: 40 sessions of "web7" are open: end one of them first\n')
+})
+
 test('perimeter takes no arguments and refuses who is not root with 77', async () => {
   assert.equal((await fw.root('perimeter', 'checkfw')).code, 64)
   const user = ['--reuid=65534', '--regid=65534', '--clear-groups']

@@ -16,6 +16,7 @@ const PACKAGES: Record<string, string> = {
   useradd: 'passwd',
   hostname: 'hostname',
   python3: 'python3',
+  'rabbitmq-server': 'rabbitmq-server',
 }
 
 const FOLDERS = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin']

@@ -38,7 +38,12 @@ if [ "\${master-}" ]; then
 fi
 [ -e "$socket" ] || exit 255
 echo "$command" >>"$at"
-[ "$command" != firewall ] || cat >>"$at"
+if [ "$command" = firewall ]; then
+  input=$(cat)
+  # What the firewall has is never known here: it has to be sent everything.
+  case $input in *digest*) echo digest >>"$at"; printf 'ffff0123\\nok\\n-\\nok\\n'; exit ;; esac
+  echo "$input" >>"$at"
+fi
 script=$at.\${command%% *}
 [ ! -e "$script" ] || . "$script"
 `

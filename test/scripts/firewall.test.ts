@@ -86,24 +86,18 @@ test('list joins what all have, sorted, the longest of each, also as JSON', asyn
 })
 
 test('sync sends a session to each and says what changed where', async () => {
-  ssh.answer('edge1', 'listips', 'echo 203.0.113.9 gone 0 web1')
-  ssh.answer('edge2', 'listips', ':')
   const unchanged = 'echo ok added 0, extended 0, removed 0, unchanged 1'
-  const removed = 'echo ok added 0, extended 0, removed 1, unchanged 0'
   const generation = 'echo abcd0123; echo ok'
-  ssh.answer('edge1', 'firewall', `${unchanged}; ${removed}; ${generation}`)
-  ssh.answer('edge2', 'firewall', `${unchanged}; ${generation}`)
+  ssh.answer('edge1', 'firewall', `${unchanged}; echo ok removed 1; ${generation}`)
+  ssh.answer('edge2', 'firewall', `${unchanged}; echo ok removed 0; ${generation}`)
   const counts = 'added 0, extended 0, removed'
   const out = await ok('sync', '203.0.113.7 sshd 0 web1\n127.0.0.1 sshd 0 web1\n')
   assert.deepEqual(out.split('\n').sort().slice(1), [
     `edge1: ${counts} 1, unchanged 1, refused 1`,
     `edge2: ${counts} 0, unchanged 1, refused 1`,
   ])
-  const sync = ['listips', 'firewall', 'sync fail2ban-sshd - - 1', '203.0.113.7 0']
-  assert.deepEqual(told(), [
-    [...sync, 'sync fail2ban-gone - - 0', 'generation'],
-    [...sync, 'generation'],
-  ])
+  const sync = ['firewall', 'sync fail2ban-sshd - - 1', '203.0.113.7 0', 'flushrest', 'generation']
+  assert.deepEqual(told(), [sync, sync])
   const { code, stderr } = await firewall('sync')
   assert.deepEqual([code, told()], [65, [[], []]])
   assert.match(stderr, /^firewall: Cannot sync: standard input is empty/)

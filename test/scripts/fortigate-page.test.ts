@@ -132,6 +132,8 @@ test('what comes from outside is text on the page, never markup', async () => {
   assert.equal(await page.title(), 'Blocked by web1')
   assert.equal(await page.getByRole('searchbox').inputValue(), evil)
   assert.equal(await page.locator('script, img').count(), 0)
+  const from = await page.locator('.devices code').first().boundingBox()
+  assert.ok((from?.height ?? 99) < 30, 'no program name squeezes the address into two lines')
   assert.deepEqual(trouble, [])
 })
 
@@ -168,6 +170,7 @@ test('an alarm comes first, in the title too', async () => {
   assert.equal(await page.title(), '(2) Blocked by web1')
   assert.equal(await page.getByRole('alert').count(), 2)
   assert.match(await page.content(), /http-equiv="refresh"/)
+  assert.match(await textOf(page), /0\.0\.0\.0\/0\s+by hand\s+not served: protected/)
   assert.ok((await contrast(page, '.bad')) >= 4.5)
   await shoot(page, 'alarm')
   writeList()

@@ -149,3 +149,21 @@ test('TLS: refused (69) without the CA, fine with it', async () => {
   assert.deepEqual([...pushed], ['203.0.113.7'])
   await Promise.all([secure.close(), without.close(), trusting.close()])
 })
+
+test('a list and a device that others keep busy cost a ban 20 s together, not 20 s each', async () => {
+  await ok('start')
+  const over = new AbortController()
+  const hold = (name: string, seconds: string) =>
+    run('flock', ['--no-fork', `${bench.list}.${name}`, 'sleep', seconds], { signal: over.signal })
+  const held = [hold('lock', '8'), hold('push.lock', '60')]
+  const began = Date.now()
+  const { code, stderr } = await bench.cli('ban', '--ip', '203.0.113.7')
+  const seconds = (Date.now() - began) / 1000
+  over.abort()
+  await Promise.all(held)
+  assert.equal(code, 75)
+  assert.match(stderr, /^fortigate: Cannot ban "203\.0\.113\.7" .*: Cannot lock .*busy with it\n$/)
+  // Fail2Ban kills an action after 60 s and runs a failing one twice.
+  assert.ok(seconds < 27, `${seconds} s`)
+  assert.match(readFileSync(bench.list, 'utf8'), /^203\.0\.113\.7 /, 'what was written stands')
+})

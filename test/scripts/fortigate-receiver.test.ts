@@ -180,6 +180,46 @@ test('a log that cannot be written is 503, shown on the page, and over when it c
   assert.doesNotMatch(await page(), /Failed logins are lost/)
 })
 
+test('a disk that fills up in the middle of a line leaves no part of it, and goes on when there is room', async (t) => {
+  const folder = join(bench.folder, 'small')
+  mkdirSync(folder)
+  assert.equal((await run('mount', ['-t', 'tmpfs', '-o', 'size=8k', 'tmpfs', folder])).code, 0)
+  const small = openBench({ webhook: { log_file: join(folder, 'log') } })
+  t.after(async () => {
+    await small.close()
+    await run('umount', [folder])
+  })
+  writeFileSync(small.list, '')
+  await small.startFeed()
+  const sender = new FortiGate({ server: small.url, secret: SECRET })
+  const log = SSLVPN_FAILED.v7({ remip: TRUE })
+  let taken = 0
+  while ((await sender.post(log)) === 204) taken++
+  assert.equal(await sender.post(log), 503, 'still full')
+  const lines = readFileSync(join(folder, 'log'), 'utf8').split('\n')
+  assert.equal(lines.length, taken + 1)
+  assert.equal(lines.at(-1), '', 'a part of a line is left')
+  writeFileSync(join(folder, 'log'), '')
+  assert.equal(await sender.post(log), 204)
+})
+
+test('who has not the secret is counted, but is no sign that a device still posts', async () => {
+  const quiet = openBench()
+  try {
+    writeFileSync(quiet.list, '')
+    await quiet.startFeed()
+    const page = async () => (await fetch(quiet.url, { headers: LOGIN })).text()
+    const stranger = new FortiGate({ server: quiet.url, secret: 'a guess of mine' })
+    assert.equal(await stranger.post(SSLVPN_FAILED.v7({ remip: TRUE })), 401)
+    assert.match(await page(), /none yet, counted since[\s\S]*who asks/)
+    const known = new FortiGate({ server: quiet.url, secret: SECRET })
+    assert.equal(await known.post(tunnelUp({ remip: TRUE })), 204)
+    assert.match(await page(), /the last one \d+ s ago, counted since/)
+  } finally {
+    await quiet.close()
+  }
+})
+
 test('a rotated log is written anew', async () => {
   await device.post(SSLVPN_FAILED.v7({ remip: TRUE }))
   renameSync(bench.log, `${bench.log}.1`)

@@ -219,9 +219,12 @@ test('200 ban processes at once: nothing lost, nothing doubled, no reader sees a
   })()
   const began = Date.now()
   // 100 addresses, each banned by two processes.
-  const runs = Array.from({ length: 200 }, (_, i) =>
-    bench.cli('ban', '--ip', `203.0.113.${i % 100}`, '--name', 'sshd', '--bantime', '600'),
-  )
+  const runs = Array.from({ length: 200 }, async (_, i) => {
+    const line = ['--ip', `203.0.113.${i % 100}`, '--name', 'sshd', '--bantime', '600']
+    const first = await bench.cli('ban', ...line)
+    // Fail2Ban runs a failing action once more; on a busy machine the last one's 20 s may be over.
+    return first.code === 75 ? bench.cli('ban', ...line) : first
+  })
   const ended = await Promise.all(runs)
   running = false
   await reader

@@ -3,8 +3,10 @@ import { createServer, type IncomingMessage, request, type Server } from 'node:h
 import { join } from 'node:path'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../failure.ts'
 import { formatLease, parseLease } from '../lease.ts'
-import type { Deliverer, Outcome, Truth } from './deliverer.ts'
+import type { Deliverer } from './deliverer.ts'
+import type { Outcome } from './line.ts'
 import type { SiblingState } from './state.ts'
+import type { Truth } from './truth.ts'
 
 // How f2b-sync and f2b-status speak with a running f2b-deliver: HTTP on a socket in its directory,
 // which only its own user and root can enter.

@@ -1,7 +1,9 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import type { Values } from '../command.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
+import { otherOwner } from '../identity.ts'
 import { tryLock } from '../lock.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds, KINDS } from '../siblings.ts'
@@ -9,6 +11,7 @@ import { type Call, makeCall } from '../verbs.ts'
 import { type Delivery, runningDelivery } from './control.ts'
 import { Deliverer } from './deliverer.ts'
 import { type Log, SILENT } from './log.ts'
+import { spawnDeliverer } from './spawned.ts'
 import { deliveryDirectory } from './state.ts'
 
 /** Seconds to wait for somebody who delivers and ends, or who is about to open his socket. */
@@ -39,9 +42,15 @@ export function openDeliverer(loaded: Loaded, values: Values, log: Log): Promise
   return Deliverer.open(loaded, call, log)
 }
 
-/** Whoever delivers here: f2b-deliver if it runs, else this very process. @throws Failure 75 */
+/**
+ * Whoever delivers here: f2b-deliver if it runs; else this very process, or, where the books are an
+ * account's and we are root, who alone may ask Fail2Ban, an f2b-deliver that we start.
+ *
+ * @throws Failure 75
+ */
 export async function openDelivery(loaded: Loaded, values: Values): Promise<Delivery> {
   const directory = deliveryDirectory(loaded.config.state_dir)
+  if (otherOwner(loaded.config.state_dir)) return await spawnedDelivery(loaded, directory)
   for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; ) {
     const running = await runningDelivery(directory)
     if (running) return running
@@ -59,4 +68,21 @@ export async function openDelivery(loaded: Loaded, values: Values): Promise<Deli
     }
   }
   throw new Failure(EXIT.temporary, 'Cannot sync: another sync is busy')
+}
+
+async function spawnedDelivery({ path }: Loaded, directory: string): Promise<Delivery> {
+  const running = await runningDelivery(directory)
+  if (running) return running
+  const spawned = spawnDeliverer(path)
+  try {
+    for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; await setTimeout(20)) {
+      spawned.check()
+      const delivery = await runningDelivery(directory)
+      if (delivery) return { ...delivery, close: () => spawned.end() }
+    }
+    throw new Failure(EXIT.temporary, 'Cannot sync: f2b-deliver does not start')
+  } catch (error) {
+    await spawned.end()
+    throw error
+  }
 }

@@ -1,10 +1,15 @@
 import { askFail2Ban, type Jail } from '../fail2ban.ts'
-import { formatLease } from '../lease.ts'
+import { formatLease, type Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds, type Kind } from '../siblings.ts'
 import { readLeases } from '../sync-input.ts'
-import type { Truth } from './deliverer.ts'
 import { type Naming, readNaming } from './operation.ts'
+
+/** What Fail2Ban has banned for one sibling. */
+export interface Truth {
+  leases: Lease[]
+  namings: Map<string, Naming>
+}
 
 /**
  * What Fail2Ban has banned now, for each sibling that is configured.

@@ -30,6 +30,9 @@ const MAX_CLIENTS = 200
 /** A person tries a URL once or twice; who fetches oftener is a device, and is missed when it stops. */
 const DEVICE_PULLS = 3
 
+/** What is counted for a body from somebody without the secret. */
+export const NO_DEVICE = 'refused who asks'
+
 /** What the status page and the metrics tell about the past. Kept in memory, and in a file if given. */
 export class Activity {
   readonly started: number
@@ -62,7 +65,8 @@ export class Activity {
   /** @param what becomes a label of the metrics: our own words only */
   receivedLog(what: string, at: number): void {
     this.received.set(what, (this.received.get(what) ?? 0) + 1)
-    this.lastReceived = at
+    // Anybody who reaches the port can be refused: that is no sign that the device still posts.
+    if (what !== NO_DEVICE) this.lastReceived = at
     if (what.startsWith('written')) this.#hour(at).logins++
   }
 

@@ -1,28 +1,18 @@
 import { existsSync } from 'node:fs'
-import { type Address, parseAddress } from '../address.ts'
+import type { Address } from '../address.ts'
 import { replaceDurably } from '../durable.ts'
 import { EXIT, Failure } from '../failure.ts'
-import { alive, checkJail, checkOwner, type Lease, later, now, parseExpires } from '../lease.ts'
+import { alive, type Lease, later, now } from '../lease.ts'
 import { type Difference, Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
 import { lock } from '../lock.ts'
-
-/** Owner of a line without a remark: a person, whom no verb can be. */
-export const BY_HAND = ''
+import { listStyle } from './line.ts'
 
 /**
- * The lines of the list file: `<address> # <jail> <expires> <owner>`, and `<address>` alone for what
- * a person wrote, which lasts until a person deletes it. An address first and a remark behind it is
- * what FortiGates read too (a list of that form is in daily use, facts/peers.md 2.1).
+ * Seconds to wait for the list at most, though one change takes milliseconds: hundreds of processes
+ * may start at once. A verb whose own time is over waits no longer; Fail2Ban, which kills it after 60
+ * and runs it twice, has every other jail wait meanwhile.
  */
-export function listStyle(mode: number): Style {
-  return { format, parse, replace: mode }
-}
-
-/**
- * Seconds to wait for the list. One change takes milliseconds; this is for hundreds of processes on a
- * machine with two processors, of which each must first get its turn to start.
- */
-const PATIENCE = 50
+const PATIENCE = 20
 
 /**
  * The list of blocked addresses. Every change happens under a lock and replaces the file, so that
@@ -38,19 +28,19 @@ export class BlockList {
   }
 
   /** Makes an empty list if there is none, and drops what has ended. */
-  async prepare(): Promise<void> {
-    await this.#locked((ledger) => {
+  async prepare(signal: AbortSignal): Promise<void> {
+    await this.#locked(signal, (ledger) => {
       if (!ledger.exists) replaceDurably(this.path, '', this.#style.replace)
       else if (!ledger.ended(now()).next().done) ledger.compact(now())
     })
   }
 
   /** Enters a lease; one that ends earlier than what is known already changes nothing. */
-  async enter(lease: Lease): Promise<void> {
+  async enter(lease: Lease, signal: AbortSignal): Promise<void> {
     const line = { ...lease, address: lease.address.text }
     // A ban that is in force already, restored after a restart for instance, need not queue up.
     if (covers(this.#read(), line)) return
-    await this.#locked((ledger) => {
+    await this.#locked(signal, (ledger) => {
       if (covers(ledger, line)) return
       ledger.put(line)
       ledger.commit()
@@ -58,9 +48,9 @@ export class BlockList {
   }
 
   /** Takes a lease out; the address stays while another jail, owner or person holds it. */
-  async remove(address: Address, jail: string, owner: string): Promise<void> {
+  async remove(address: Address, jail: string, owner: string, signal: AbortSignal): Promise<void> {
     if (!existsSync(this.path)) return
-    await this.#locked((ledger) => {
+    await this.#locked(signal, (ledger) => {
       const line = { address: address.text, jail, owner, expires: RELEASED }
       if (!heldBy(ledger, line)) return
       ledger.put(line)
@@ -68,9 +58,9 @@ export class BlockList {
     })
   }
 
-  /** Enters and takes out many leases in one go; those of a `lease` that is RELEASED go. */
-  async change(lines: Line[]): Promise<void> {
-    await this.#locked((ledger) => {
+  /** Enters many leases in one go, and takes out those whose end is RELEASED. */
+  async change(lines: Line[], signal: AbortSignal): Promise<void> {
+    await this.#locked(signal, (ledger) => {
       for (const line of lines) {
         const known = line.expires === RELEASED ? !heldBy(ledger, line) : covers(ledger, line)
         if (!known) ledger.put(line)
@@ -80,9 +70,14 @@ export class BlockList {
   }
 
   /** Makes an owner's leases (in one jail, or in all) exactly these. */
-  async become(owner: string, jail: string | undefined, leases: Lease[]): Promise<Difference> {
+  async become(
+    owner: string,
+    jail: string | undefined,
+    leases: Lease[],
+    signal: AbortSignal,
+  ): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    return this.#locked((ledger) => {
+    return this.#locked(signal, (ledger) => {
       const difference = ledger.difference(owner, jail, wanted, now())
       for (const line of difference.changes) ledger.put(line)
       ledger.commit()
@@ -118,8 +113,8 @@ export class BlockList {
     return readList(this.path, this.#style)
   }
 
-  async #locked<T>(work: (ledger: Ledger) => T): Promise<T> {
-    const release = await lock(`${this.path}.lock`, PATIENCE)
+  async #locked<T>(signal: AbortSignal, work: (ledger: Ledger) => T): Promise<T> {
+    const release = await lock(`${this.path}.lock`, PATIENCE, signal)
     try {
       return work(this.#read())
     } finally {
@@ -156,33 +151,4 @@ function heldBy(ledger: Ledger, line: Line) {
       row.owner === line.owner &&
       (line.expires === RELEASED || alive(row.expires, now())),
   )
-}
-
-function format(line: Line): string {
-  if (line.owner === BY_HAND) return line.address
-  return `${line.address} # ${line.jail} ${line.expires} ${line.owner}`
-}
-
-const LEASE = /^(\S+) +#\s*(\S+)\s+(\S+)\s+(\S+)\s*$/
-
-function parse(raw: string): Line | undefined {
-  const [, address, jail = '', expires = '', owner = ''] = LEASE.exec(raw) ?? []
-  try {
-    if (address === undefined) return byHand(raw.trim())
-    const known = {
-      jail: checkJail(jail),
-      expires: parseExpires(expires),
-      owner: checkOwner(owner),
-    }
-    // Only the canonical form is found again when the lease ends.
-    const text = parseAddress(address).text
-    return text === address ? { address, ...known } : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function byHand(text: string): Line | undefined {
-  if (text === '' || text.startsWith('#')) return undefined
-  return { address: parseAddress(text).text, jail: '-', expires: 0, owner: BY_HAND }
 }

@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto'
 import type { Feed as FeedSettings } from '../settings/fortigate.ts'
-import { type Activity, type Client, isStale } from './activity.ts'
+import type { Activity } from './activity.ts'
 import { chart } from './chart.ts'
 import { Html, html } from './html.ts'
-import { BY_HAND } from './list.ts'
-import type { Found, search } from './render.ts'
+import { bans } from './page-bans.ts'
+import { clients, receiver } from './page-devices.ts'
+import type { search } from './render.ts'
 import { type Status, span } from './status.ts'
 import { STYLE } from './style.ts'
+import { clock, count, hourOf, sum } from './words.ts'
 
 /** What the page shows. */
 export interface View {
@@ -119,110 +121,4 @@ function history({ activity, status }: View): Html {
 <h2>New bans per hour</h2>
 ${chart(activity.day(status.at).map(({ start, bans }) => ({ label: hourOf(start), value: bans })))}
 </section>`
-}
-
-function bans({ found, words, status, refresh }: View): Html {
-  if (!found) return html``
-  const shown = found.rows.length
-  const which =
-    words === '' ? 'the newest first' : `${count(found.hits)} of ${count(found.total)} match`
-  const more = found.hits > shown ? `, ${count(shown)} of them shown: search to see others` : ''
-  return html`<section>
-<h2>Blocked addresses</h2>
-<form role="search">
-<input type="search" name="q" value="${words}" maxlength="80" placeholder="Address, jail or server" aria-label="Search">
-${refresh ? html`<input type="hidden" name="refresh">` : undefined}
-<button>Search</button>${words === '' ? undefined : html` <a href="/">show all</a>`}
-</form>
-<p class="note">${which}${more}</p>
-${shown === 0 ? html`<p class="empty">${words ? 'Nothing matches.' : 'Nobody is blocked.'}</p>` : banTable(found.rows, status.at)}
-</section>`
-}
-
-function banTable(rows: Found[], at: number): Html {
-  return html`<table class="bans">
-<thead><tr><th>Address</th><th>Jail</th><th>Server</th><th>Remaining</th></tr></thead>
-<tbody>
-${rows.map(({ address, holders }) =>
-  holders.map(
-    (holder, i) => html`<tr${i > 0 ? html` class="again"` : undefined}>
-<td data-name="Address"><code>${address}</code></td>
-<td data-name="Jail">${holder.owner === BY_HAND ? '' : holder.jail}</td>
-<td data-name="Server">${holder.owner === BY_HAND ? 'by hand' : holder.owner}</td>
-<td data-name="Remaining">${remaining(holder.expires, at)}</td></tr>
-`,
-  ),
-)}</tbody>
-</table>`
-}
-
-function remaining(expires: number, at: number): Html {
-  if (expires === 0) return html`for ever`
-  const when = new Date(expires * 1000).toISOString()
-  return html`<time datetime="${when}" title="until ${clock(expires)}">${span(expires - at)}</time>`
-}
-
-function clients({ activity, settings, status }: View): Html {
-  const list = activity.clients(status.at)
-  const row = (client: Client) => {
-    const stale = isStale(client, settings.stale_after, status.at)
-    return html`<tr${stale ? html` class="stale"` : undefined}>
-<td data-name="From"><code>${client.address}</code></td>
-<td data-name="Last fetch">${span(status.at - client.last)} ago${stale ? ' (stopped)' : ''}</td>
-<td data-name="Answer">${client.status === 304 ? '304 unchanged' : '200 list'}</td>
-<td data-name="Fetches">${count(client.pulls)}</td>
-<td data-name="Program">${client.agent || 'unnamed'}</td></tr>
-`
-  }
-  return html`<section>
-<h2>Who fetches the list</h2>
-${
-  list.length === 0
-    ? html`<p class="empty">Nobody yet. The device's connector is an external resource of type address.</p>`
-    : html`<table>
-<thead><tr><th>From</th><th>Last fetch</th><th>Answer</th><th>Fetches</th><th>Program</th></tr></thead>
-<tbody>
-${list.map(row)}</tbody>
-</table>`
-}
-</section>`
-}
-
-function receiver({ activity, status }: View): Html {
-  const rows = [...activity.received].sort(([a], [b]) => (a < b ? 1 : -1))
-  const latest = activity.lastReceived
-  return html`<section>
-<h2>Posted logs</h2>
-<p class="note">${latest ? `the last one ${span(status.at - latest)} ago` : 'none yet'}, counted since ${clock(activity.started)}</p>
-${
-  rows.length === 0
-    ? undefined
-    : html`<table>
-<thead><tr><th>Logs were</th><th>as</th><th>Count</th></tr></thead>
-<tbody>
-${rows.map(([what, times]) => {
-  const cut = what.indexOf(' ')
-  return html`<tr><td data-name="Logs were">${what.slice(0, cut)}</td><td data-name="as">${what.slice(cut + 1)}</td><td data-name="Count">${count(times)}</td></tr>
-`
-})}</tbody>
-</table>`
-}
-</section>`
-}
-
-/** `2026-11-20 14:05 UTC`: the device and the reader may live in different zones. */
-function clock(at: number): string {
-  return `${new Date(at * 1000).toISOString().slice(0, 16).replace('T', ' ')} UTC`
-}
-
-function hourOf(start: number): string {
-  return `${new Date(start * 1000).toISOString().slice(11, 13)}:00`
-}
-
-function count(value: number): string {
-  return value.toLocaleString('en-US')
-}
-
-function sum(values: number[]): number {
-  return values.reduce((total, value) => total + value, 0)
 }

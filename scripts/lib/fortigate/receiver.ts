@@ -1,11 +1,11 @@
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { type Address, overlaps, parseAddress } from '../address.ts'
 import { ioFailure, messageOf } from '../failure.ts'
 import { now } from '../lease.ts'
 import { neverBan } from '../never.ts'
 import type { Webhook } from '../settings/fortigate.ts'
-import type { Activity } from './activity.ts'
+import { type Activity, NO_DEVICE } from './activity.ts'
 import { type Fields, Refused, readBody } from './body.ts'
 import { judge, type Verdict } from './event.ts'
 import { sameSecret } from './secret.ts'
@@ -36,7 +36,7 @@ export class Receiver {
   /** Answers a POST with an HTTP status. */
   async receive(request: IncomingMessage): Promise<number> {
     const refusal = this.#refusal(request)
-    if (refusal !== undefined) return this.#note('refused who asks', refusal)
+    if (refusal !== undefined) return this.#note(NO_DEVICE, refusal)
     const body = await readWhole(request)
     if (!body) return this.#note('refused too large', 413)
     let fields: Fields
@@ -88,11 +88,17 @@ export class Receiver {
   }
 }
 
-/** A line is one write to a file opened for appending: whole, whoever else writes or rotates. */
+/**
+ * A line is one write to a file opened for appending: whole, whoever else writes or rotates. A disk
+ * that is full in the middle of it takes a part; that is taken back, or it would spoil the next line.
+ */
 function append(path: string, line: string): void {
   const fd = openSync(path, 'a', 0o640)
   try {
-    writeSync(fd, line)
+    const before = fstatSync(fd).size
+    if (writeSync(fd, line) === Buffer.byteLength(line)) return
+    ftruncateSync(fd, before)
+    throw Object.assign(new Error('the disk is full'), { code: 'ENOSPC' })
   } finally {
     closeSync(fd)
   }

@@ -4,7 +4,8 @@ import { type Address, compareAddresses, overlaps, parseAddress } from '../addre
 import { ioFailure } from '../failure.ts'
 import { alive } from '../lease.ts'
 import type { Line } from '../ledger.ts'
-import { BY_HAND, readList, unreadableLines } from './list.ts'
+import { BY_HAND } from './line.ts'
+import { readList, unreadableLines } from './list.ts'
 
 /** The routes' names for what they serve. */
 export const PARTS = ['all', 'ipv4', 'ipv6'] as const
@@ -47,6 +48,8 @@ export interface Found {
   address: string
   /** Who holds it: jail, owner and end of each lease; an owner of '' is a person. */
   holders: Omit<Line, 'address'>[]
+  /** False for one that nobody may ban: it is in the list, but no device gets it. */
+  served: boolean
 }
 
 /**
@@ -90,9 +93,9 @@ function countNew(addresses: Map<string, Address>): number {
 }
 
 /** The addresses in force whose text, jail or owner contains the words; at most `limit` of them. */
-export function search(path: string, words: string, limit: number, at: number) {
-  const byAddress = new Map<string, Found>()
-  for (const line of readList(path).living(at)) {
+export function search(rules: Rules, words: string, limit: number, at: number) {
+  const byAddress = new Map<string, Omit<Found, 'served'>>()
+  for (const line of readList(rules.path).living(at)) {
     const { address, ...holder } = line
     const found = byAddress.get(address)
     if (found) found.holders.push(holder)
@@ -100,10 +103,13 @@ export function search(path: string, words: string, limit: number, at: number) {
   }
   const needle = words.trim().toLowerCase()
   const hits = [...byAddress.values()].filter((found) => matches(found, needle)).reverse()
-  return { total: byAddress.size, hits: hits.length, rows: hits.slice(0, limit) }
+  const rows = hits.slice(0, limit).map((found): Found => {
+    return { ...found, served: isAllowed(parseAddress(found.address), rules) }
+  })
+  return { total: byAddress.size, hits: hits.length, rows }
 }
 
-function matches({ address, holders }: Found, needle: string): boolean {
+function matches({ address, holders }: Omit<Found, 'served'>, needle: string): boolean {
   const texts = holders.map((h) => `${h.jail} ${h.owner === BY_HAND ? 'by hand' : h.owner}`)
   return needle === '' || `${address} ${texts.join(' ')}`.toLowerCase().includes(needle)
 }
@@ -117,7 +123,11 @@ function isAllowed(address: Address, { never, minPrefix }: Rules): boolean {
 function contents(addresses: Address[], max: number): Record<Part, Content> {
   const ipv4 = addresses.filter((address) => address.family === 'inet4')
   const ipv6 = addresses.filter((address) => address.family === 'inet6')
-  return { all: content(addresses, max), ipv4: content(ipv4, max), ipv6: content(ipv6, max) }
+  const parts = { ipv4: content(ipv4, max), ipv6: content(ipv6, max) }
+  // With one family only, the whole list is that family's: once in memory, not twice.
+  const only = [ipv6, ipv4].findIndex((family) => family.length === 0)
+  const all = [parts.ipv4, parts.ipv6][only] ?? content(addresses, max)
+  return { all, ...parts }
 }
 
 function content(addresses: Address[], max: number): Content {

@@ -4,37 +4,7 @@ import * as https from 'node:https'
 import type { Socket } from 'node:net'
 import { handedOver } from '../config.ts'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
-import { now } from '../lease.ts'
-import type { Feed as FeedSettings } from '../settings/fortigate.ts'
-import type { Activity } from './activity.ts'
-import type { Feed } from './feed.ts'
-import { FAVICON, page, SECURITY } from './page.ts'
-import type { Receiver } from './receiver.ts'
-import type { Part } from './render.ts'
-import { sameSecret } from './secret.ts'
-import { metrics, type Status } from './status.ts'
-
-/** What the routes need. */
-export interface Site {
-  settings: FeedSettings
-  /** Shown as the page's heading: whose list this is. */
-  owner: string
-  feed: Feed
-  receiver: Receiver
-  activity: Activity
-  status(): Promise<Status>
-  log(line: string): void
-}
-
-type Answer = { status: number; headers?: http.OutgoingHttpHeaders; body?: Uint8Array | string }
-
-const TEXT = { 'content-type': 'text/plain; charset=utf-8' }
-
-const PARTS: Record<string, Part> = {
-  '/blocked-ips': 'all',
-  '/blocked-ips/ipv4': 'ipv4',
-  '/blocked-ips/ipv6': 'ipv6',
-}
+import { type Answer, answer, type Site } from './routes.ts'
 
 // Node's own limits are a minute or more, and without the checking interval they bite up to 30 s
 // late (measured, facts/security-broker.md section 6).
@@ -136,96 +106,6 @@ function send(request: http.IncomingMessage, response: http.ServerResponse, made
 function cutOff(request: http.IncomingMessage): void {
   request.resume()
   setTimeout(() => request.complete || request.socket.destroy(), LINGER_MS).unref()
-}
-
-async function answer(site: Site, request: http.IncomingMessage): Promise<Answer> {
-  const [path = '', query = ''] = (request.url ?? '').split('?', 2)
-  if (path === '/receive-logs') {
-    if (request.method !== 'POST') return { status: 405, headers: { allow: 'POST' } }
-    return { status: await site.receiver.receive(request) }
-  }
-  if (request.method !== 'GET' && request.method !== 'HEAD') {
-    return { status: 405, headers: { allow: 'GET, HEAD' } }
-  }
-  if (path === '/healthz') return health(site)
-  if (!isLoggedIn(site.settings, request.headers.authorization)) return loginWanted()
-  const part = PARTS[path.replace(/\/$/, '')]
-  if (part) return list(site, part, request)
-  if (path === '/') return statusPage(site, new URLSearchParams(query))
-  if (path === '/metrics') return metricsText(site)
-  if (path === '/favicon.svg') return FAVICON
-  return { status: 404, headers: TEXT, body: 'There is no such page\n' }
-}
-
-async function list(site: Site, part: Part, request: http.IncomingMessage): Promise<Answer> {
-  const gzipped = wantsGzip(request.headers['accept-encoding'])
-  const { bytes, etag, modified } = await site.feed.serve(part, gzipped)
-  const headers = {
-    ...TEXT,
-    etag,
-    'last-modified': lastModified(modified),
-    'cache-control': 'no-cache',
-    vary: 'accept-encoding',
-    ...(gzipped && { 'content-encoding': 'gzip' }),
-  }
-  const status = isUnchanged(request.headers, etag, modified) ? 304 : 200
-  const { remoteAddress = '' } = request.socket
-  site.activity.pulled(remoteAddress, request.headers['user-agent'] ?? '', status, now())
-  return status === 304 ? { status, headers } : { status, headers, body: bytes }
-}
-
-/**
- * The list may change again within the second that is the present one. Until it is over, the time
- * before is given, so that nobody who asks by time alone is told "unchanged" about the second change.
- */
-function lastModified(modified: number): string {
-  return new Date(Math.min(modified, now() - 1) * 1000).toUTCString()
-}
-
-/** If-None-Match decides if it is there (RFC 9110, 13.1.3), else If-Modified-Since. */
-function isUnchanged(headers: http.IncomingHttpHeaders, etag: string, modified: number): boolean {
-  const tags = headers['if-none-match']
-  if (tags !== undefined) {
-    return tags.split(',').some((tag) => ['*', etag].includes(tag.trim().replace(/^W\//, '')))
-  }
-  const since = Date.parse(headers['if-modified-since'] ?? '')
-  return modified * 1000 <= since
-}
-
-/** `gzip` or `*` with a weight above zero. */
-function wantsGzip(header: string | string[] | undefined): boolean {
-  return String(header ?? '')
-    .split(',')
-    .some((item) => /^\s*(x-)?gzip\s*(;\s*q=(1|0?\.0*[1-9]).*)?$/i.test(item))
-}
-
-async function health({ feed }: Site): Promise<Answer> {
-  await feed.snapshot()
-  return { status: 200, headers: TEXT, body: 'ok\n' }
-}
-
-async function statusPage(site: Site, query: URLSearchParams): Promise<Answer> {
-  const words = (query.get('q') ?? '').slice(0, 80)
-  const status = await site.status()
-  const found = status.snapshot ? await site.feed.search(words, 200) : undefined
-  const view = { ...site, status, found, words, refresh: query.has('refresh') }
-  return { status: 200, headers: SECURITY, body: page(view) }
-}
-
-async function metricsText(site: Site): Promise<Answer> {
-  const text = metrics(await site.status(), site.activity, site.settings.stale_after)
-  return { status: 200, headers: { 'content-type': 'text/plain; version=0.0.4' }, body: text }
-}
-
-function loginWanted(): Answer {
-  const challenge = 'Basic realm="fail2ban-perimeter", charset="UTF-8"'
-  return { status: 401, headers: { 'www-authenticate': challenge } }
-}
-
-function isLoggedIn({ user, pass }: FeedSettings, header = ''): boolean {
-  if (user === undefined) return true
-  const [, credentials = ''] = /^Basic ([A-Za-z0-9+/=]{1,512})$/i.exec(header) ?? []
-  return sameSecret(Buffer.from(credentials, 'base64').toString(), `${user}:${pass}`)
 }
 
 function isLoopback(host: string): boolean {

@@ -43,9 +43,11 @@ function listAlarms({ parts, refused, unreadable }: Snapshot, settings: Fortigat
   )
   const alarms = full.map((text) => text.replace(/\s+/g, ' '))
   if (refused > 0) {
-    const which =
-      refused === 1 ? '1 address of the list is' : `${refused} addresses of the list are`
-    alarms.push(`${which} not served: never_ban or min_prefix protects them.`)
+    const [which, whom] =
+      refused === 1
+        ? ['1 address of the list is', 'it']
+        : [`${refused} addresses of the list are`, 'them']
+    alarms.push(`${which} not served: never_ban or min_prefix protects ${whom}.`)
   }
   if (unreadable.length > 0) {
     alarms.push(`Lines of the list that nobody can read, not served: ${unreadable.join(', ')}`)

@@ -46,7 +46,8 @@ button { cursor: pointer; background: var(--accent); border-color: var(--accent)
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 .note, .empty { color: var(--soft); margin: .5rem 0; font-size: .875rem }
 table { width: 100%; border-collapse: collapse }
-th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; vertical-align: top }
+th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-top: 1px solid var(--line); overflow-wrap: break-word; vertical-align: top }
+.devices td:last-child { overflow-wrap: anywhere }
 thead th { border-top: 0; color: var(--soft); font-size: .8rem; font-weight: 500 }
 td { font-variant-numeric: tabular-nums }
 code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace }
@@ -66,6 +67,8 @@ code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace }
   tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0 }
   td { border: 0; padding: .05rem 0; display: flex; align-items: baseline; gap: .75rem }
   td::before { content: attr(data-name); color: var(--soft); flex: 0 0 6rem }
+  .counts tr { display: grid; grid-template-columns: 5rem 1fr auto }
+  .counts td::before { content: none }
   .bans tr { display: grid; grid-template-columns: 1fr auto; column-gap: .75rem }
   .bans td::before { content: none }
   .bans td:nth-child(4) { grid-area: 1 / 2 }

@@ -1,12 +1,11 @@
 import { parseAddress } from '../address.ts'
-import { EXIT, Failure } from '../failure.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
-import { lock } from '../lock.ts'
 import type { Fortigate } from '../settings/fortigate.ts'
 import type { Call, Change, Target } from '../verbs.ts'
-import { BlockList, BY_HAND } from './list.ts'
-import type { Device } from './push.ts'
+import { BY_HAND } from './line.ts'
+import { BlockList } from './list.ts'
+import { Mirror, ours } from './mirror.ts'
 
 /** More changes than this go to the device as a snapshot of the list. */
 const SNAPSHOT = 8
@@ -25,7 +24,7 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
 
     async start(call) {
       if (call.dryRun) return call.show(`make an empty "${list.path}" unless there is one`)
-      await list.prepare()
+      await list.prepare(call.signal)
       await mirror.refresh(call)
     },
 
@@ -41,19 +40,19 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
 
     async flush(call) {
       if (call.dryRun) return call.show(`release all leases of ${call.owner} ${call.jail ?? ''}`)
-      await list.become(call.owner, call.jail, [])
+      await list.become(call.owner, call.jail, [], call.signal)
       await mirror.refresh(call)
     },
 
     async ban(call, lease) {
       if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
-      await list.enter(lease)
+      await list.enter(lease, call.signal)
       await mirror.follow(call, lease.address.text)
     },
 
     async unban(call, address, jail) {
       if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
-      await list.remove(address, jail, call.owner)
+      await list.remove(address, jail, call.owner, call.signal)
       await mirror.follow(call, address.text)
     },
 
@@ -61,14 +60,14 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
 
     async sync(call, leases) {
       if (call.dryRun) return list.preview(call.owner, call.jail, leases)
-      const counts = await list.become(call.owner, call.jail, leases)
+      const counts = await list.become(call.owner, call.jail, leases, call.signal)
       await mirror.refresh(call)
       return counts
     },
 
     async change(call, changes) {
       const lines = changes.map((change) => lineOf(change, call.owner))
-      await list.change(lines)
+      await list.change(lines, call.signal)
       if (lines.length > SNAPSHOT) await mirror.refresh(call)
       else for (const { address } of lines) await mirror.follow(call, address)
       return { results: changes.map(() => undefined) }
@@ -90,95 +89,6 @@ function lineOf(change: Change, owner: string): Line {
   return { address: change.address.text, jail: change.jail, owner, expires: RELEASED }
 }
 
-/** What the device shows of the list, where push is configured; else every verb does nothing. */
-class Mirror {
-  readonly #settings: Fortigate
-  readonly #list: BlockList
-
-  constructor(settings: Fortigate, list: BlockList) {
-    this.#settings = settings
-    this.#list = list
-  }
-
-  /** Makes the device agree with the list about one address. */
-  async follow(call: Call, address: string): Promise<void> {
-    await this.#withDevice(async (device) => {
-      // Looked up under the lock: the last of two pushes about an address must carry the last state.
-      const command = this.#list.holds(address) ? 'add' : 'remove'
-      call.say(`${device.name}: ${command} ${address}`)
-      await device.change(command, [address], call.signal)
-    })
-  }
-
-  /** Makes the device agree with the list about everything. */
-  async refresh(call: Call): Promise<void> {
-    await this.#withDevice(async (device) => {
-      const entries = this.#addresses()
-      call.say(`${device.name}: snapshot of ${entries.length} addresses`)
-      await device.replace(entries, call.signal)
-    })
-  }
-
-  /** @throws Failure 75 if the device lacks or has what the list does not */
-  async check(call: Call): Promise<void> {
-    await this.#withDevice(async (device) => {
-      const wanted = this.#addresses()
-      const known = new Set(wanted)
-      const found = new Set(await device.entries(call.signal))
-      const missing = wanted.filter((address) => !found.has(address)).length
-      const extra = [...found].filter((address) => !known.has(address)).length
-      if (missing + extra === 0) return
-      const text = `"${device.name}" lacks ${missing} entries and has ${extra} too many (run f2b-sync)`
-      throw new Failure(EXIT.temporary, text)
-    })
-  }
-
-  /** The device's entries as leases: those of ours by what the list knows, others as jail `-`. */
-  async list(call: Call): Promise<Lease[]> {
-    if (!this.#settings.push)
-      throw new Failure(EXIT.config, 'there is no "push" in the configuration')
-    const found: Lease[] = []
-    await this.#withDevice(async (device) => {
-      const held = new Map<string, Line[]>()
-      for (const line of this.#list.living()) {
-        held.set(line.address, [...(held.get(line.address) ?? []), line])
-      }
-      for (const entry of await device.entries(call.signal)) {
-        const lines = held.get(entry) ?? [
-          { address: entry, jail: '-', expires: 0, owner: call.owner },
-        ]
-        found.push(...lines.flatMap((line) => ours(line, call)))
-      }
-    })
-    return found
-  }
-
-  #addresses(): string[] {
-    return [...new Set(this.#list.living().map((line) => line.address))]
-  }
-
-  async #withDevice(work: (device: Device) => Promise<void>): Promise<void> {
-    const { push, list_file } = this.#settings
-    if (!push) return
-    // Only who pushes pays for loading the HTTP client.
-    const { Device } = await import('./push.ts')
-    const release = await lock(`${list_file}.push.lock`)
-    const device = new Device(push)
-    try {
-      await work(device)
-    } finally {
-      await device.close()
-      release()
-    }
-  }
-}
-
 function ownLeases(list: BlockList, call: Call): Lease[] {
   return list.living().flatMap((line) => (line.owner === BY_HAND ? [] : ours(line, call)))
-}
-
-function ours(line: Line, call: Call): Lease[] {
-  const mine = line.owner === call.owner || line.owner === BY_HAND
-  if (!mine || (call.jail !== undefined && line.jail !== call.jail)) return []
-  return [{ ...line, address: parseAddress(line.address), owner: call.owner }]
 }

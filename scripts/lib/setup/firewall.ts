@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { createLedger } from '../../../firewall-side/lib/generation.ts'
 import { textOption, usageFailure, type Values } from '../command.ts'
@@ -94,9 +94,18 @@ function settings(place: Place, { backend }: Wish): Item[] {
   return [
     folder(place.at(CONFIG_DIR)),
     text === found ? fileOnce(path, () => {}) : file(path, text, 0o644, { kept: true, note }),
-    folder(state, 0o700),
+    ownState(state),
     { ...fileOnce(ledger, () => createLedger(ledger)), remove: () => removeOurs(state) },
   ]
+}
+
+/** Root's alone: whoever could replace the ledger would say who is blocked. */
+function ownState(path: string): Item {
+  const own = folder(path, 0o700)
+  const isRoots = (): boolean => (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) === 0
+  const remedy =
+    'an account delivers from it: take it back (f2b-setup server --delivery direct), run this, and then f2b-setup server --delivery queued'
+  return { ...own, look: () => (isRoots() ? own.look() : 'foreign'), remedy }
 }
 
 /** The ledger and what stands beside it; what the server side keeps there is not ours. */

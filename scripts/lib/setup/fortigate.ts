@@ -10,7 +10,7 @@ import { call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
 import { fortiosCli } from './fortigate-cli.ts'
 import { feedUnit, logrotate } from './fortigate-unit.ts'
-import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
+import { file, fileOnce, folder, sharedFolder, textOf, writeAs } from './items.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
 import { hasSystemd } from './units.ts'
 
@@ -104,7 +104,7 @@ function items(place: Place, config: string, systemd: boolean): Item[] {
     file(place.at(CONFIG), config, 0o600, { kept: true }),
     secret(place.at(PASS)),
     secret(place.at(TOKEN)),
-    folder(place.at(STATE_DIR)),
+    sharedFolder(place.at(STATE_DIR)),
     fileOnce(place.at(LIST), () => writeAs(place.at(LIST), '', 0o644)),
     ...(live ? [account()] : []),
     log(place),

@@ -62,6 +62,11 @@ export function folder(path: string, mode = 0o755): Item {
   }
 }
 
+/** A folder that several parts of ours share, whose owner and mode are not this one's to say. */
+export function sharedFolder(path: string): Item {
+  return { ...folder(path), look: () => (existsSync(path) ? 'same' : 'absent') }
+}
+
 /** Writes a file at once and durably, with its folder if need be. */
 export function writeAs(path: string, content: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 })

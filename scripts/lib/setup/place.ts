@@ -16,6 +16,10 @@ export interface Place extends Manner {
 
 export const CONFIG_DIR = '/etc/fail2ban-perimeter'
 
+/** The server's key to its firewalls. */
+export const KEY = `${CONFIG_DIR}/id_ed25519`
+export const KNOWN_HOSTS = `${CONFIG_DIR}/known_hosts`
+
 /** Reads the options that every subcommand has. */
 export function placeOf(source: string, values: Values): Place {
   const given = textOption(values, 'prefix')

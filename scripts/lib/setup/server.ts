@@ -10,16 +10,18 @@ import { run } from '../run.ts'
 import { type Firewall, firewalls } from '../settings/firewalls.ts'
 import { ACCOUNT, call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
+import { adviseDelivery, deliveryItems, planDelivery } from './delivery.ts'
 import { fail2banItems } from './fail2ban.ts'
 import { checkTerminal, fetchHostKeys, knowsHost, readHostKeys, withHostKeys } from './hostkeys.ts'
 import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
-import { CONFIG_DIR, type Place } from './place.ts'
+import type { Settings } from './need-root.ts'
+import { CONFIG_DIR, KEY, KNOWN_HOSTS, type Place } from './place.ts'
+import { advise, adviseConfig } from './server-advice.ts'
+import { hasSystemd } from './units.ts'
 
 const CONFIG = `${CONFIG_DIR}/config.yaml`
-const KEY = `${CONFIG_DIR}/id_ed25519`
-const KNOWN_HOSTS = `${CONFIG_DIR}/known_hosts`
 
-interface Wish {
+export interface Wish {
   owner: string
   firewalls: Firewall[]
   hostKeyFile: string | undefined
@@ -27,22 +29,39 @@ interface Wish {
 
 /** `f2b-setup server`: what stands beside Fail2Ban. */
 export async function setUpServer(place: Place, values: Values): Promise<void> {
-  if (place.uninstall) return apply([...settings(place), ...fail2banItems(place)], place)
-  const wish = readWish(values)
+  const systemd = hasSystemd(textOption(values, 'systemd') ?? 'auto')
+  if (place.uninstall) return uninstallServer(place)
   const found = readConfigured(place.at(CONFIG))
+  const wish = readWish(values, found)
   const remote = wish.firewalls.filter((firewall) => firewall.host !== 'local')
   const hosts = await hostKeys(place, remote, wish.hostKeyFile)
+  const delivery = await planDelivery(place, found ?? wish, {
+    ...(values.delivery ? { delivery: String(values.delivery) } : {}),
+    systemd,
+    isNew: !found,
+  })
   const items = settings(place, { wish, hosts, remote: remote.length > 0 })
-  await apply([...items, ...fail2banItems(place)], place)
-  if (found) adviseConfig(place, wish, found)
-  advise(place, wish, remote)
+  await apply([...items, ...fail2banItems(place), ...deliveryItems(place, delivery)], place)
+  if (found) adviseConfig(place.at(CONFIG), wish, found)
+  adviseDelivery(place, delivery)
+  if (wish.firewalls.length > 0) advise(place, wish, remote)
 }
 
-function readWish(values: Values): Wish {
-  const owner = textOption(values, 'owner')
+async function uninstallServer(place: Place): Promise<void> {
+  const options = { delivery: 'queued', systemd: true, isNew: false }
+  const delivery = await planDelivery(place, readIfPossible(place.at(CONFIG)), options)
+  // Whatever there is: an account as well.
+  const items = deliveryItems(place, { ...delivery, root: undefined })
+  await apply([...settings(place), ...fail2banItems(place), ...items], place)
+}
+
+/** A configuration that is there says what is not given. */
+function readWish(values: Values, found: Settings | undefined): Wish {
+  const known = typeof found?.owner === 'string' ? found.owner : undefined
+  const owner = textOption(values, 'owner') ?? known
   const names = (values.firewall ?? []) as string[]
   if (owner === undefined) throw usageFailure('Missing option --owner')
-  if (names.length === 0) throw usageFailure('Missing option --firewall')
+  if (names.length === 0 && !found) throw usageFailure('Missing option --firewall')
   return {
     owner: checkOwner(owner),
     firewalls: readFirewalls(names),
@@ -124,50 +143,22 @@ async function hostKeys(place: Place, remote: Firewall[], given?: string): Promi
   return text
 }
 
+/** What cannot be read must not keep anybody from an uninstallation. */
+function readIfPossible(path: string): Settings {
+  try {
+    return readConfigured(path) ?? {}
+  } catch {
+    return {}
+  }
+}
+
 /** What an existing configuration says. @throws Failure 78 if it cannot be read */
-function readConfigured(path: string): { owner: unknown; hosts: unknown[] } | undefined {
+function readConfigured(path: string): Settings | undefined {
   const text = textOf(path)
   if (text === undefined) return undefined
   const document = parseDocument(text)
   const [error] = document.errors
   if (error)
     throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
-  const { owner, firewalls } = (document.toJS() ?? {}) as Record<string, unknown>
-  const hosts = Array.isArray(firewalls) ? firewalls.map((firewall) => firewall?.host) : []
-  return { owner, hosts }
-}
-
-function adviseConfig(place: Place, wish: Wish, found: { owner: unknown; hosts: unknown[] }): void {
-  const path = place.at(CONFIG)
-  const missing = wish.firewalls.filter((firewall) => !found.hosts.includes(firewall.host))
-  if (found.owner !== wish.owner) {
-    say(`note: ${path} was left as it is, but its owner is not "${wish.owner}": set it`)
-  }
-  if (missing.length === 0) return
-  say(`note: ${path} was left as it is; add to it:`)
-  say(stringify({ firewalls: missing }).trimEnd().replace(/^/gm, '  '))
-}
-
-function advise(place: Place, { owner }: Wish, remote: Firewall[]): void {
-  const key = textOf(place.at(`${KEY}.pub`))?.trim() ?? `(the public key in ${KEY}.pub)`
-  if (remote.length > 0) {
-    say(`\nNow let this server in, as root on ${remote.map((f) => f.host).join(' and on ')}:`)
-    say(`  echo '${key}' > ${owner}.pub`)
-    say(`  f2b-setup firewall --owner ${owner} --key-file ${owner}.pub`)
-    say("There, --from ADDRESS would tie the key to this server's address.")
-  } else {
-    say('\nNow let this machine be the firewall:')
-    say('  f2b-setup firewall')
-  }
-  say('\nThen test it from here; all of these print nothing when all is well:')
-  for (const firewall of remote) say(`  ${sshLine(firewall)} true`)
-  say('  f2b-firewall check')
-  say('\nThen let Fail2Ban use it, in /etc/fail2ban/jail.local, and run fail2ban-client reload:')
-  say('  [DEFAULT]')
-  say('  banaction = iptables-remote')
-}
-
-function sshLine({ host, user, port }: Firewall): string {
-  const where = `-i ${KEY} -o UserKnownHostsFile=${KNOWN_HOSTS} -o HostKeyAlias=${host}`
-  return `ssh ${where}${port ? ` -p ${port}` : ''} ${user}@${host}`
+  return (document.toJS() ?? {}) as Settings
 }

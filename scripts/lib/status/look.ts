@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Values } from '../command.ts'
 import { byHand } from '../delivery/change.ts'
-import type { Truth } from '../delivery/deliverer.ts'
+import type { Truth } from '../delivery/truth.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'

@@ -1,6 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Truth } from '../delivery/deliverer.ts'
-import { askTruth } from '../delivery/truth.ts'
+import { askTruth, type Truth } from '../delivery/truth.ts'
 import type { Loaded } from '../settled.ts'
 import {
   type Drift,

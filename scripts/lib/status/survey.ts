@@ -1,5 +1,4 @@
 import { askStatus } from '../delivery/control.ts'
-import type { Truth } from '../delivery/deliverer.ts'
 import {
   type Aside,
   deliveryDirectory,
@@ -8,6 +7,7 @@ import {
   type SiblingState,
   type State,
 } from '../delivery/state.ts'
+import type { Truth } from '../delivery/truth.ts'
 import { EXIT } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'

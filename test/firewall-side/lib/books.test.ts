@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
 import { Books, SLACK } from '../../../firewall-side/lib/books.ts'
 import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
@@ -33,7 +33,12 @@ function unban(books: Books, text: string, jail = 'sshd'): void {
 
 function sync(books: Books, leases: [string, number][], jail = 'sshd'): string {
   const parsed = leases.map(([text, expires]) => ({ address: parseAddress(text), expires }))
-  return books.sync({ verb: 'sync', jail, naming, leases: parsed })
+  return books.sync({
+    verb: 'sync',
+    jail,
+    naming,
+    leases: parsed.map((lease) => ({ ...lease, jail })),
+  })
 }
 
 function done(books: Books): void {
@@ -287,4 +292,20 @@ test('compact() keeps what counts, and waits until it is worth it', () => {
   books.compact(0)
   assert.deepEqual(booksOf('w2').contents(), stamp)
   assert.deepEqual(booksOf('w1').list('sshd'), ['203.0.113.0/24 sshd 0 w1'])
+})
+
+test('what the kernel refused counts toward the rate', () => {
+  const books = booksOf('w1')
+  const operations = (): number => {
+    const text = readFileSync(`${folder}/firewall.usage`, 'utf8')
+    return (JSON.parse(text) as { operations: Record<string, number> }).operations.w1 ?? 0
+  }
+  for (const end of ['settle', 'revert'] as const) {
+    books.usage.operation('w1', 600)
+    ban(books, '203.0.113.1')
+    books.commit()
+    books[end]()
+    books.open()
+  }
+  assert.equal(operations(), 2)
 })

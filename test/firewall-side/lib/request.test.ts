@@ -70,8 +70,17 @@ test('parseLine() announces a sync with its count', () => {
 })
 
 test('parseSyncLine() reads two words', () => {
-  assert.deepEqual(parseSyncLine('192.0.2.1 7'), { address, expires: 7 })
-  for (const line of ['', '192.0.2.1', '192.0.2.1 7 x', 'x 7']) {
-    assert.throws(() => parseSyncLine(line), { code: 65 })
+  assert.deepEqual(parseSyncLine('192.0.2.1 7', 'a'), { address, jail: 'a', expires: 7 })
+  assert.deepEqual(parseSyncLine(' 192.0.2.1  7 ', 'a').expires, 7)
+  for (const line of [
+    '',
+    '192.0.2.1',
+    '192.0.2.1 7 x',
+    'x 7',
+    '192.0.2.1 7\r',
+    '192.0.2.1 \u00007',
+    ' 7',
+  ]) {
+    assert.throws(() => parseSyncLine(line, 'a'), { code: 65 })
   }
 })

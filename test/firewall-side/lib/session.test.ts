@@ -51,6 +51,26 @@ test('Reader answers an endless line once and throws it away as it comes', () =>
   assert.deepEqual(kinds(reader, 'tail\nlist\n'), ['list'])
 })
 
+function restOf(reader: Reader, text: string): string[] | number | undefined {
+  const request = reader.feed(`${text}flushrest\n`).at(-1)
+  if (request instanceof Failure) return request.code
+  return request?.verb === 'flush' && request.but ? [...request.but] : undefined
+}
+
+test('flushrest spares every jail that the session has synced, refused ones too', () => {
+  assert.deepEqual(restOf(new Reader(10), ''), [])
+  const text = 'sync fail2ban-a - - 1\n192.0.2.1 0\nsync fail2ban-b - - 1\nx\n'
+  const big = `sync fail2ban-c - - 11\n${'192.0.2.1 0\n'.repeat(11)}`
+  assert.deepEqual(restOf(new Reader(10), text + big), ['a', 'b', 'c'])
+})
+
+test('flushrest is refused where a sync could not be read: that jail must keep what it has', () => {
+  assert.equal(restOf(new Reader(10), 'sync fail2ban-a 99999 tcp 0\n'), 65)
+  assert.equal(restOf(new Reader(10), 'sync fail2ban-a - - 0\nx\n'), 65)
+  const many = Array.from({ length: 5000 }, (_, i) => `sync fail2ban-${i} - - 0\n`)
+  assert.equal(restOf(new Reader(10), many.join('')), 65)
+})
+
 test('answerText() ends every answer with ok or error', () => {
   const answer = { code: 0 as const, lines: ['a', 'b'], error: '' }
   assert.equal(answerText({ verb: 'check' }, answer), 'a\nb\nok\n')
@@ -63,4 +83,6 @@ test('answerText() ends every answer with ok or error', () => {
     leases: [],
   }
   assert.equal(answerText(sync, { ...answer, lines: ['added 1'] }), 'ok added 1\n')
+  const rest = { verb: 'flush' as const, jail: undefined, but: new Set<string>() }
+  assert.equal(answerText(rest, { ...answer, lines: ['removed 1'] }), 'ok removed 1\n')
 })

@@ -63,34 +63,33 @@ test('a configuration without a firewall is refused with 78', () => {
 })
 
 test('a sync names the ports of each jail, and frees those that are no longer there', async () => {
-  ssh.answer(host, 'listips', 'echo 203.0.113.9 gone 0 web1; echo 203.0.113.7 sshd 0 web1')
   const counts = 'ok added 1, extended 2, removed 3, unchanged 4, refused 5, constructor 6'
-  ssh.answer(host, 'firewall', `echo ${counts}; echo ok; echo ${counts}; echo abcd0123; echo ok`)
+  const rest = 'echo ok removed 7; echo abcd0123; echo ok'
+  ssh.answer(host, 'firewall', `echo ${counts}; echo ${counts}; ${rest}`)
   const namings = new Map([['sshd', { ports: 'ssh, 2222', protocol: 'tcp' }]])
   const wanted = leases('203.0.113.7 sshd 0', '203.0.113.8 sshd 5', '203.0.113.7 - 0')
   const synced = await target().sync(callOf({ namings }), wanted)
-  assert.deepEqual(synced, { added: 2, extended: 4, removed: 6, unchanged: 8, refused: 10 })
+  assert.deepEqual(synced, { added: 2, extended: 4, removed: 13, unchanged: 8, refused: 10 })
   assert.deepEqual(ssh.told(host), [
     'connect',
-    'listips',
     'firewall',
     'sync fail2ban-sshd ssh,2222 tcp 2',
     '203.0.113.7 0',
     '203.0.113.8 5',
     'sync fail2ban-- - - 1',
     '203.0.113.7 0',
-    'sync fail2ban-gone - - 0',
+    'flushrest',
     'generation',
   ])
 })
 
 test('a sync of nothing says that this is everything, unless it is about one jail', async () => {
-  ssh.answer(host, 'listips', ':')
   ssh.answer(host, 'firewall', 'echo ok; echo ffff0123; echo ok')
   await target().sync(callOf(), [])
   await target().sync(callOf({ jail: 'sshd' }), [])
-  const [, , flush, , , sync] = ssh.told(host)
-  assert.deepEqual([flush, sync], ['flush', 'sync fail2ban-sshd - - 0'])
+  const everything = ['firewall', 'flushrest', 'generation']
+  const one = ['firewall', 'sync fail2ban-sshd - - 0', 'generation']
+  assert.deepEqual(ssh.told(host), [...everything, ...one])
 })
 
 test('check knows the generation that the last sync of everything filled', async () => {
@@ -120,7 +119,6 @@ test('a dry sync shows what is missing, has another end, or is too much, and cha
 })
 
 test('what a firewall refuses in a session, or does not answer, fails the sync', async () => {
-  ssh.answer(host, 'listips', ':')
   const fails = async (script: string, code: number, message: RegExp): Promise<void> => {
     ssh.answer(host, 'firewall', script)
     const sync = target().sync(callOf(), leases('203.0.113.7 sshd 0'))
@@ -128,7 +126,7 @@ test('what a firewall refuses in a session, or does not answer, fails the sync',
   }
   await fails('echo error 77 max_leases 1 reached; echo abcd0123; echo ok', 77, /^max_leases 1 /)
   await fails('echo error 99 so what', 76, /^error 99: so what$/)
-  await fails('echo ok added 1', 76, /^1 of 2 answers came$/)
+  await fails('echo ok added 1', 76, /^1 of 3 answers came$/)
   await fails("echo 'firewall: not root' >&2; exit 77", 77, /^not root$/)
   await fails('echo sh: no gate >&2; exit 127', 76, /failed with 127: sh: no gate$/)
 })

@@ -88,12 +88,36 @@ test('revert() takes back leases and remarks since the last settle()', () => {
   ledger.settle()
   ledger.put(line('192.0.2.1 sshd 0 web1'))
   ledger.put(line('192.0.2.2 sshd 0 web1'))
-  ledger.remark('chain b', 'chain b gone')
+  ledger.remark('chain b')
   ledger.commit()
   ledger.revert()
   assert.deepEqual(living(ledger), ['192.0.2.1 sshd 1800000000 web1'])
   assert.deepEqual(living(open()), living(ledger))
-  assert.equal(ledger.remarks().at(-1), '# chain b gone')
+  assert.deepEqual(ledger.remarks(), [])
+  assert.equal(readFileSync(path, 'utf8'), '192.0.2.1 sshd 1800000000 web1\n')
+})
+
+test('revert() leaves a file alone that somebody without the lock has changed', () => {
+  const ledger = open()
+  ledger.put(line('192.0.2.1 sshd 0 web1'))
+  ledger.commit()
+  writeFileSync(path, '192.0.2.9 sshd 0 web1\n')
+  ledger.revert()
+  assert.equal(readFileSync(path, 'utf8'), '192.0.2.9 sshd 0 web1\n')
+  assert.deepEqual(living(ledger), ['192.0.2.9 sshd 0 web1'])
+})
+
+test('putAll() is seen at once, written by commit() and taken back by revert()', () => {
+  const ledger = open()
+  ledger.put(line('192.0.2.1 sshd 0 web1'))
+  ledger.commit()
+  ledger.settle()
+  ledger.putAll(['192.0.2.1 sshd 1 web1', '192.0.2.2 sshd 0 web1'].map(line))
+  assert.deepEqual(living(ledger), ['192.0.2.2 sshd 0 web1'])
+  ledger.commit()
+  assert.deepEqual(living(open()), ['192.0.2.2 sshd 0 web1'])
+  ledger.revert()
+  assert.deepEqual(living(open()), ['192.0.2.1 sshd 0 web1'])
 })
 
 test('refresh() sees what another process wrote', () => {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { readExpiry } from '../../../scripts/lib/expires.ts'
 import { EXIT, Failure } from '../../../scripts/lib/failure.ts'
 import { formatLease } from '../../../scripts/lib/lease.ts'
 import type { Config } from '../../../scripts/lib/settings/schema.ts'
 import { readLeases } from '../../../scripts/lib/sync-input.ts'
-import { describe, onEach, readExpiry, type Target } from '../../../scripts/lib/verbs.ts'
+import { describe, onEach, type Target } from '../../../scripts/lib/verbs.ts'
 
 const config = {
   never_ban: ['198.51.100.7'],

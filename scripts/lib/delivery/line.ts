@@ -1,0 +1,181 @@
+import { join } from 'node:path'
+import type { Address } from '../address.ts'
+import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
+import type { Loaded } from '../settled.ts'
+import type { Kind } from '../siblings.ts'
+import type { Call, Synced } from '../verbs.ts'
+import { Book, type Wish } from './book.ts'
+import { Courier } from './courier.ts'
+import type { Log } from './log.ts'
+import { parseOperation } from './operation.ts'
+import { Queue } from './queue.ts'
+import {
+  deliveryDirectory,
+  queueDirectory,
+  readState,
+  type SiblingState,
+  type State,
+  writeState,
+} from './state.ts'
+import type { Truth } from './truth.ts'
+
+/** Seconds for which a line that can never work is shown to the operator. */
+const SHOWN = 86_400
+
+/** What a sync did to one target. */
+export interface Outcome {
+  sibling: string
+  target: string
+  counts?: Synced
+  /** What was shown while it was done. */
+  lines: string[]
+  failure?: { code: number; message: string }
+}
+
+/** One sibling's way from its queue over its book to its targets. */
+export class Line {
+  readonly kind: Kind
+  readonly couriers: Courier[]
+  readonly #book: Book
+  readonly #queue: Queue
+  readonly #directory: string
+  readonly #log: Log
+  /** Lines that can never work, wherever they go. */
+  readonly #state: State
+
+  private constructor(kind: Kind, book: Book, queue: Queue, couriers: Courier[], at: Where) {
+    this.kind = kind
+    this.couriers = couriers
+    this.#book = book
+    this.#queue = queue
+    this.#directory = at.directory
+    this.#log = at.log
+    this.#state = readState(at.directory, kind.name)
+  }
+
+  /** @param call makes what every verb is told */
+  static async open(
+    kind: Kind,
+    loaded: Loaded,
+    call: (seconds: number) => Call,
+    log: Log,
+  ): Promise<Line> {
+    const { owner, state_dir } = loaded.config
+    const directory = deliveryDirectory(state_dir)
+    const book = new Book(directory, kind.name, owner)
+    const queue = new Queue(join(queueDirectory(state_dir), kind.name), book.position)
+    const couriers = (await kind.targets(loaded)).map(
+      (target) => new Courier({ sibling: kind.name, target, book, directory, owner, call, log }),
+    )
+    return new Line(kind, book, queue, couriers, { directory, log })
+  }
+
+  /**
+   * Reads the queue and hands on what is in it. Sending need not wait for the disk: what is sent
+   * twice after a kill does no harm.
+   */
+  read(never: Address[], prefixes: { ipv4: number; ipv6: number }): void {
+    const lines = this.#queue.read()
+    for (const text of lines) this.#take(text, never, prefixes)
+    if (lines.length > 0) setImmediate(() => this.keep())
+    else this.keep()
+  }
+
+  /** Puts on the disk what was read and how far; what cannot be kept now is kept with the next. */
+  keep(): void {
+    try {
+      this.#book.commit(this.#queue.position())
+      this.#queue.tidy()
+    } catch (error) {
+      this.#log.warn('cannot keep the book', { reason: messageOf(error) })
+    }
+  }
+
+  /** Says that Fail2Ban is going to be asked now. */
+  mark(): number {
+    return this.#book.mark()
+  }
+
+  /** @returns what is to be; see Book.merge @throws Failure 75 if Fail2Ban must be asked again */
+  merge(truth: Truth | undefined, mark: number): Wish[] {
+    const merged = this.#book.merge(truth?.leases ?? [], mark)
+    if (merged) return merged
+    throw new Failure(EXIT.temporary, 'Cannot sync: too much has changed meanwhile, try again')
+  }
+
+  /** Shows what a sync of these targets would change. */
+  compare(wishes: Wish[], meant: Courier[]): Promise<Outcome>[] {
+    return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, show)))
+  }
+
+  /** Makes the book and these targets equal to what is to be. */
+  sync(wishes: Wish[], truth: Truth | undefined, meant: Courier[]): Promise<Outcome>[] {
+    for (const [jail, naming] of truth?.namings ?? []) this.#book.name(jail, naming)
+    const changed = this.#book.become(wishes)
+    this.keep()
+    const outcomes = meant.map((one) => this.#outcome(one, (show) => one.sync(show)))
+    // For targets that are not meant, or cannot be reached now. Those that are have their turn.
+    for (const key of changed) for (const courier of this.couriers) courier.notice(key)
+    return outcomes
+  }
+
+  /** How the delivery stands. */
+  status(): SiblingState {
+    this.#forgetOld()
+    const targets = this.couriers.map((one) => ({ target: one.target.name, state: one.state() }))
+    return { sibling: this.kind.name, aside: this.#state.aside, targets }
+  }
+
+  async close(): Promise<void> {
+    this.#queue.close()
+    for (const { target } of this.couriers) await target.close?.()
+  }
+
+  #take(text: string, never: Address[], prefixes: { ipv4: number; ipv6: number }): void {
+    try {
+      const operation = parseOperation(text, never, prefixes)
+      if (!operation) return
+      this.#book.take(operation)
+      const key = { address: operation.address.text, jail: operation.jail }
+      for (const courier of this.couriers) courier.notice(key)
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      this.#setAside(text, error)
+    }
+  }
+
+  #setAside(line: string, { code, message }: Failure): void {
+    this.#forgetOld()
+    this.#state.aside.push({ at: Math.floor(Date.now() / 1000), code, reason: message, line })
+    this.#log.warn('set aside', { sibling: this.kind.name, line, reason: message })
+    try {
+      writeState(this.#directory, this.kind.name, this.#state)
+    } catch (error) {
+      this.#log.warn('cannot keep state', { reason: messageOf(error) })
+    }
+  }
+
+  #forgetOld(): void {
+    const since = Date.now() / 1000 - SHOWN
+    this.#state.aside = this.#state.aside.filter(({ at }) => at > since)
+  }
+
+  async #outcome(
+    { target }: Courier,
+    work: (show: (line: string) => void) => Promise<Synced>,
+  ): Promise<Outcome> {
+    const lines: string[] = []
+    const outcome = { sibling: this.kind.name, target: target.name, lines }
+    try {
+      return { ...outcome, counts: await work((line) => lines.push(line)) }
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      return { ...outcome, failure: { code: codeOf(error), message: error.message } }
+    }
+  }
+}
+
+interface Where {
+  directory: string
+  log: Log
+}

@@ -1,0 +1,119 @@
+import { type ChannelModel, connect, type Options } from 'amqplib'
+import { EXIT, Failure, messageOf } from '../failure.ts'
+import type { Net2ban } from '../settings/net2ban.ts'
+import { authority, type Party } from './party.ts'
+
+/** Milliseconds for connecting, as everywhere in this project. */
+const CONNECT = 3000
+
+/** How long a daemon waits before it connects again, milliseconds. */
+const BACK_OFF = { initialDelay: 500, maxDelay: 15_000, factor: 2, jitter: 0.3 }
+
+/** Seconds between signs of life; a dead broker is noticed after two of them. */
+const HEARTBEAT = 10
+
+/** Connects once. @throws Failure 69 unreachable or certificate, 75 no answer, 77 refused */
+export async function connectOnce(net2ban: Net2ban, party: Party): Promise<ChannelModel> {
+  try {
+    const model = await connect(place(net2ban, party), socket(net2ban))
+    model.on('error', () => {}) // Whoever waits for an answer learns it there.
+    return model
+  } catch (error) {
+    throw brokerFailure(error, net2ban)
+  }
+}
+
+/** A connection that comes back by itself. */
+export interface Standing {
+  close(): Promise<void>
+}
+
+/**
+ * Keeps a daemon connected for ever: whatever ends a connection or a channel, or makes `setup` fail,
+ * leads to another try, with back-off.
+ *
+ * @param setup makes channels and consumers after each connection; it calls `again` to start over
+ * @param log told once for each new reason
+ */
+export async function stayConnected(
+  net2ban: Net2ban,
+  party: Party,
+  setup: (model: ChannelModel, again: (why: string) => void) => Promise<void>,
+  log: (line: string) => void,
+): Promise<Standing> {
+  let last = ''
+  const note = (text: string) => {
+    if (text !== last) log(text)
+    last = text
+  }
+  const recovery = {
+    ...BACK_OFF,
+    waitForConnect: false,
+    setup: (model: ChannelModel) => {
+      model.on('error', () => {})
+      return setup(model, (why) => {
+        note(`connection given up: ${why}`)
+        model.close().catch(() => {})
+      })
+    },
+  }
+  const standing = await connect(place(net2ban, party), { ...socket(net2ban), recovery })
+  standing.on('error', () => {})
+  standing.on('connect', () => note(`connected to ${where(net2ban)}`))
+  standing.on('connect-failed', (error: Error) => note(brokerFailure(error, net2ban).message))
+  standing.on('disconnect', (error: Error) => note(`connection lost: ${firstLine(error)}`))
+  return standing
+}
+
+/** What went wrong on the broker, as an exit code and a sentence without a secret. */
+export function brokerFailure(error: unknown, net2ban: Net2ban): Failure {
+  if (error instanceof Failure) return error
+  const text = firstLine(error)
+  const at = where(net2ban)
+  const { code, code: reply } = error as { code?: string | number }
+  if (/ACCESS[_-]REFUSED/.test(text) || reply === 403) {
+    const what = /login|PLAIN|handshake/i.test(text) ? 'login refused' : 'permission refused'
+    return new Failure(EXIT.refused, `Cannot use ${at}: ${what}`)
+  }
+  // amqplib does not pass on why the broker closed instead of opening.
+  if (/NOT[_-]ALLOWED|ConnectionOpenOk; got <ConnectionClose/.test(text) || reply === 530) {
+    return new Failure(EXIT.refused, `Cannot use ${at}: vhost "${net2ban.global.vhost}" refused`)
+  }
+  if (/NOT[_-]FOUND/.test(text) || reply === 404) {
+    const hint = 'an exchange or queue is missing: net2ban server makes them'
+    return new Failure(EXIT.temporary, `Cannot use ${at}: ${hint}`)
+  }
+  if (typeof code === 'string' && /CERT|SELF_SIGNED|ISSUER|ERR_TLS|ERR_SSL|EPROTO/.test(code)) {
+    return new Failure(EXIT.unreachable, `Cannot trust ${at}: ${text}`)
+  }
+  if (typeof code === 'string' || /ETIMEDOUT|Socket closed|AggregateError/.test(text)) {
+    return new Failure(EXIT.unreachable, `Cannot reach ${at}: ${code ?? text}`)
+  }
+  return new Failure(EXIT.temporary, `Cannot use ${at}: ${text}`)
+}
+
+/** The broker, as messages call it. */
+function where({ global }: Net2ban): string {
+  return `the broker "${global.server}:${global.port}"`
+}
+
+function firstLine(error: unknown): string {
+  return messageOf(error).split('\n')[0]?.slice(0, 200) ?? ''
+}
+
+function place({ global }: Net2ban, { user, pass }: Party): Options.Connect {
+  return {
+    protocol: global.tls ? 'amqps' : 'amqp',
+    hostname: global.server,
+    port: global.port,
+    vhost: encodeURIComponent(global.vhost),
+    username: user,
+    password: pass,
+    heartbeat: HEARTBEAT,
+  }
+}
+
+function socket(net2ban: Net2ban) {
+  const ca = authority(net2ban)
+  return { noDelay: true, timeout: CONNECT, ...(ca !== undefined && { ca: [ca] }) }
+}

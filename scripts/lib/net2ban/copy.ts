@@ -1,0 +1,51 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { replaceDurably } from '../durable.ts'
+import { codeOf, EXIT } from '../failure.ts'
+import { checkCall } from './call.ts'
+import type { Forwarded } from './forwarded.ts'
+import { type Claims, Dropped } from './message.ts'
+import { leasesOf, Parts } from './snapshot.ts'
+
+/**
+ * What keeps the ledger of a server that stands by: it takes a copy of every order and notes what it
+ * does, without forwarding anything. What is wrong with an order, the working server logs.
+ */
+export class Copy {
+  readonly #forwarded: Forwarded
+  readonly #parts: Parts
+
+  /** @param keep seconds that parts of a snapshot are kept */
+  constructor(forwarded: Forwarded, folder: string, keep: number) {
+    this.#forwarded = forwarded
+    this.#parts = new Parts(join(folder, 'copied'), keep)
+  }
+
+  /** @throws Failure 75 if it cannot be written */
+  note(claims: Claims, at: number): void {
+    try {
+      if (claims.cmd === 'exec') {
+        const call = checkCall(claims.file, claims.action, claims.params)
+        this.#forwarded.note({ ...claims, ...call }, at)
+      }
+      if (claims.cmd !== 'sync') return
+      const content = this.#parts.add(claims)
+      if (content === undefined) return
+      this.#forwarded.replace({ ...claims, leases: leasesOf(content) }, claims.iss, at)
+      this.#parts.remove(claims.snapshot)
+    } catch (error) {
+      if (!(error instanceof Dropped) && codeOf(error) !== EXIT.input) throw error
+    }
+  }
+}
+
+/** What tells a server from others for as long as it keeps its state. */
+export function serverId(folder: string): string {
+  const path = join(folder, 'id')
+  const known = existsSync(path) ? readFileSync(path, 'utf8').trim() : ''
+  if (/^[0-9a-f]{8}$/.test(known)) return known
+  const id = randomBytes(4).toString('hex')
+  replaceDurably(path, `${id}\n`)
+  return id
+}

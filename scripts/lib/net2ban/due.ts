@@ -1,0 +1,41 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { replaceDurably } from '../durable.ts'
+
+/** What the server knows about a client beyond what is in its queue. */
+export interface Standing {
+  /** Something was lost, or the client asked: it must be told everything again. */
+  due: boolean
+  /** Messages that died: expired, or came back too often. */
+  dead: number
+  /** The number of the last message to it. */
+  seq: number
+}
+
+/** How the clients stand, on disk: `net2banctl status` reads it. */
+export class Due {
+  readonly #path: string
+  readonly #all: Record<string, Standing>
+
+  /** @throws Error if somebody else wrote into the file */
+  constructor(path: string) {
+    this.#path = path
+    this.#all = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {}
+  }
+
+  /** The clients that are due. */
+  clients(): string[] {
+    return Object.keys(this.#all).filter((name) => this.#all[name]?.due)
+  }
+
+  of(client: string): Standing {
+    return this.#all[client] ?? { due: false, dead: 0, seq: 0 }
+  }
+
+  /** @throws Failure 75 if it cannot be written */
+  set(client: string, change: Partial<Standing>): void {
+    const old = this.of(client)
+    this.#all[client] = { ...old, ...change }
+    if (JSON.stringify(old) === JSON.stringify(this.#all[client])) return
+    replaceDurably(this.#path, `${JSON.stringify(this.#all)}\n`)
+  }
+}

@@ -1,0 +1,94 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+
+/** How a command ended. */
+export interface Executed {
+  ok: boolean
+  /** Exit status, if it ended by itself. */
+  code?: number | undefined
+  /** Why not, in a few words: `exit code 1: iptables: Bad rule`. */
+  reason: string
+}
+
+/** Where an action's programs are looked for. */
+export const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
+/** Everything that an action finds in its environment; Fail2Ban's own has little more. */
+export const ENV = { PATH, LANG: 'C.UTF-8' }
+
+/** Milliseconds between TERM and KILL, as Fail2Ban has it. */
+const GRACE = 200
+
+/** So much of each output is kept for a message; the rest is read and thrown away. */
+const KEPT = 4096
+
+/**
+ * Runs a piece of shell as Fail2Ban does: `/bin/sh -c`, in `/`, with umask 0077 and a process group
+ * of its own, which is killed when the time is over. Whatever it leaves running is not waited for.
+ *
+ * @param seconds until it is killed
+ * @param fds file descriptors that it and its children hold for as long as they live
+ */
+export function execute(text: string, seconds: number, fds: number[] = []): Promise<Executed> {
+  return new Promise((resolve) => {
+    const child = spawn('/bin/sh', ['-c', `umask 0077\n${text}`], {
+      cwd: '/',
+      env: ENV,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe', ...fds],
+    })
+    const output = { stdout: '', stderr: '' }
+    for (const name of ['stdout', 'stderr'] as const) {
+      child[name]?.setEncoding('utf8').on('data', (more: string) => {
+        if (output[name].length < KEPT) output[name] += more.slice(0, KEPT)
+      })
+    }
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      killGroup(child)
+    }, seconds * 1000)
+    const end = (code: number | null, signal: string | null): void => {
+      clearTimeout(timer)
+      // Somebody in the background may keep the pipes: what it still says is for nobody.
+      child.stdout?.destroy()
+      child.stderr?.destroy()
+      const how = late
+        ? `killed after ${seconds} seconds`
+        : signal
+          ? `killed by ${signal}`
+          : `exit code ${code}`
+      const said = (output.stderr.trim() || output.stdout.trim()).split('\n').at(-1)?.slice(0, 200)
+      resolve({
+        ok: code === 0 && !late,
+        code: code ?? undefined,
+        reason: said ? `${how}: ${said}` : how,
+      })
+    }
+    child.once('error', (error) => {
+      clearTimeout(timer)
+      resolve({ ok: false, reason: error.message })
+    })
+    child.once('exit', (code, signal) => {
+      // What it said on its way out may still be on its way to us.
+      if (code === 0) return end(code, signal)
+      const last = setTimeout(end, GRACE, code, signal)
+      child.once('close', () => {
+        clearTimeout(last)
+        end(code, signal)
+      })
+    })
+  })
+}
+
+/** Ends a process and all that it started: TERM, and KILL a moment later. */
+export function killGroup({ pid }: ChildProcess): void {
+  const kill = (signal: NodeJS.Signals): void => {
+    try {
+      if (pid !== undefined) process.kill(-pid, signal)
+    } catch {
+      // All of it has ended.
+    }
+  }
+  kill('SIGTERM')
+  setTimeout(kill, GRACE, 'SIGKILL')
+}

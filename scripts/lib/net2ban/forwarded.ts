@@ -1,0 +1,162 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseAddress } from '../address.ts'
+import { readFinished, replaceDurably } from '../durable.ts'
+import { alive, expiry, type Lease, later } from '../lease.ts'
+import { Ledger, type Line, RELEASED } from '../ledger.ts'
+import { jailOf, nameOf } from './call.ts'
+import type { Claims } from './message.ts'
+import type { Snapshot } from './snapshot.ts'
+
+type Exec = Pick<Extract<Claims, { cmd: 'exec' }>, 'file' | 'action' | 'params' | 'iss' | 'iat'>
+
+/** A jail that snapshots can be made of: its start or a sync of it was seen. */
+interface Known {
+  file: string
+  name: string
+  params: Readonly<Record<string, string>>
+}
+
+/** What a call means for the nodes, given what other senders hold. */
+export type Verdict = 'forward' | 'keep' | 'snapshot'
+
+/**
+ * What the server has forwarded, so that it can tell a node all of it again: a ledger of leases
+ * whose jail is `<file>:<name>` and whose owner is the sender, and the jails with the parameters of
+ * their last start. An address stays until its last owner lets go of it.
+ */
+export class Forwarded {
+  readonly #ledger: Ledger
+  readonly #path: string
+  readonly #jails: Map<string, Known>
+  #lines = 0
+
+  /** @throws Failure 75 if the files cannot be read */
+  constructor(folder: string, at: number) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    this.#ledger = new Ledger(join(folder, 'forwarded.leases'))
+    this.#ledger.refresh()
+    if (this.#ledger.exists) this.#ledger.compact(at)
+    this.#path = join(folder, 'jails.json')
+    this.#jails = readJails(this.#path)
+  }
+
+  /** Notes what a call does; `commit` writes it. Time counts in epoch seconds. */
+  note(exec: Exec, at: number): Verdict {
+    const jail = jailOf(exec.file, nameOf(exec.params))
+    switch (exec.action) {
+      case 'actionstart':
+        this.#know({ file: exec.file, name: nameOf(exec.params), params: exec.params })
+        return 'forward'
+      case 'actionban':
+      case 'actionprolong':
+        this.#hold(exec, jail)
+        return 'forward'
+      case 'actionunban':
+        return this.#release(exec, jail, at) ? 'forward' : 'keep'
+      case 'actionflush':
+      case 'actionstop': {
+        for (const line of this.#of(jail, at)) {
+          if (line.owner === exec.iss) this.#ledger.put({ ...line, expires: RELEASED })
+        }
+        if (this.#of(jail, at).length === 0) return 'forward'
+        return exec.action === 'actionstop' ? 'keep' : 'snapshot'
+      }
+      default:
+        return 'forward'
+    }
+  }
+
+  /** Notes that a sender's leases in a jail are exactly these. */
+  replace({ file, name, params, leases }: Snapshot, owner: string, at: number): void {
+    const jail = jailOf(file, name)
+    const known = this.#jails.get(jail)
+    if (!known || Object.keys(params).length > 0) this.#know({ file, name, params })
+    const wanted = leases.map(({ address, expires }) => lineOf(address.text, jail, expires, owner))
+    const { changes } = this.#ledger.difference(owner, jail, wanted, at)
+    for (const line of changes) this.#ledger.put(line)
+  }
+
+  /** All that nodes shall have, a snapshot a jail, or of one jail only. */
+  snapshots(at: number, only?: string): Snapshot[] {
+    const jails = [...this.#jails].filter(([jail]) => only === undefined || jail === only)
+    const ends = new Map(jails.map(([jail]) => [jail, new Map<string, number>()]))
+    for (const { jail, address, expires } of this.#ledger.living(at)) {
+      const all = ends.get(jail)
+      if (!all) continue
+      const known = all.get(address)
+      all.set(address, known === undefined ? expires : later(known, expires))
+    }
+    return jails.map(([jail, { file, name, params }]) => {
+      const leases = Array.from(ends.get(jail) ?? [], ([text, expires]): Lease => {
+        return { address: parseAddress(text), jail: name, expires, owner: 'net2ban' }
+      })
+      return { file, name, params, leases }
+    })
+  }
+
+  /** Writes what was noted. @throws Failure 75; the notes are kept for the next try */
+  commit(at: number): void {
+    this.#ledger.commit()
+    this.#ledger.settle()
+    // Half of 100,000 lines that say nothing any more are worth a rewrite.
+    if (this.#lines > 50_000) {
+      this.#ledger.compact(at)
+      this.#lines = 0
+    }
+  }
+
+  #know(known: Known): void {
+    const jail = jailOf(known.file, known.name)
+    if (JSON.stringify(this.#jails.get(jail)) === JSON.stringify(known)) return
+    this.#jails.set(jail, known)
+    replaceDurably(this.#path, `${JSON.stringify([...this.#jails.values()], null, 1)}\n`)
+  }
+
+  #hold({ params, iss, iat }: Exec, jail: string): void {
+    const { text } = parseAddress(params.ip ?? '')
+    const end = endOf(params, iat)
+    const known = this.#ledger.held(text).find((row) => row.jail === jail && row.owner === iss)
+    const expires = known && alive(known.expires, iat) ? later(known.expires, end) : end
+    if (known?.expires !== expires) this.#put(lineOf(text, jail, expires, iss))
+  }
+
+  /** @returns false if somebody else still wants it blocked */
+  #release({ params, iss }: Exec, jail: string, at: number): boolean {
+    const { text } = parseAddress(params.ip ?? '')
+    this.#put(lineOf(text, jail, RELEASED, iss))
+    const rows = this.#ledger.held(text).filter((row) => row.jail === jail)
+    return !rows.some((row) => alive(row.expires, at))
+  }
+
+  #put(line: Line): void {
+    this.#ledger.put(line)
+    this.#lines++
+  }
+
+  #of(jail: string, at: number): Line[] {
+    return [...this.#ledger.living(at)].filter((line) => line.jail === jail)
+  }
+}
+
+/** When the ban that a call asks for ends: 0 if it does not say. Epoch seconds. */
+export function endOf(params: Readonly<Record<string, string>>, iat: number): number {
+  const { time, bantime } = params
+  if (bantime === undefined) return 0
+  return expiry(time === undefined ? iat : Number(time), Number(bantime))
+}
+
+function lineOf(address: string, jail: string, expires: number, owner: string): Line {
+  return { address, jail, expires, owner }
+}
+
+function readJails(path: string): Map<string, Known> {
+  let text = '[]'
+  try {
+    text = readFinished(path).toString('utf8')
+  } catch {
+    // None yet.
+  }
+  const all = JSON.parse(text) as Known[]
+  return new Map(all.map((known) => [jailOf(known.file, known.name), known]))
+}

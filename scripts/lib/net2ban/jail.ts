@@ -1,0 +1,276 @@
+import type { Address } from '../address.ts'
+import { EXIT, type Failure } from '../failure.ts'
+import { alive } from '../lease.ts'
+import type { Action, ActionFamily } from './action.ts'
+import type { Held } from './books.ts'
+import { Commands, type Ground, type Wish } from './commands.ts'
+import { dynamicTags } from './dynamic.ts'
+import type { Place } from './places.ts'
+import type { Tags } from './tags.ts'
+
+/** So many bans are put back at a time. */
+const BATCH = 64
+
+/**
+ * One action file in force for one jail name, run in the order in which Fail2Ban's action.py runs
+ * it: families started on demand, a failed command followed by the check, the repair, and one more
+ * try. Beyond Fail2Ban, a repair puts every ban back, and a ban that failed leaves nothing behind.
+ */
+export class Jail {
+  readonly place: Place
+  readonly #action: Action
+  readonly #commands: Commands
+  readonly #ground: Ground
+  /** Everything that the ledger says is in force. */
+  readonly #held: () => Iterable<Held>
+  /** Within `#settling`. */
+  #settles = false
+
+  constructor(place: Place, action: Action, ground: Ground, held: () => Iterable<Held>) {
+    this.place = place
+    this.#action = action
+    this.#commands = new Commands(action, place, ground)
+    this.#ground = ground
+    this.#held = held
+  }
+
+  /** The dynamic tags of a ban that the ledger knows. */
+  dynamic(address: Address, expires: number): Tags {
+    const now = this.#ground.now()
+    const left = expires === 0 ? -1 : Math.max(1, expires - now)
+    return dynamicTags(address, { time: String(now), bantime: String(left) })
+  }
+
+  /** True if a ban can be made longer where it is. */
+  get prolongs(): boolean {
+    return this.#commands.has('actionprolong')
+  }
+
+  /** True if a ban tells the action when it ends. */
+  get timed(): boolean {
+    return this.#action.timed
+  }
+
+  /** Starts what is not started by a first ban. @returns false if there was nothing to do */
+  async start(): Promise<boolean> {
+    return this.#action.onDemand ? false : await this.#startFamilies(this.#action.families)
+  }
+
+  /** @throws Failure if it could not be banned, and is not: 75, or 65 if the action refuses it */
+  async ban(address: Address, dynamic: Tags): Promise<void> {
+    const { family } = address
+    if (this.#action.onDemand) await this.#startFamilies([family])
+    else await this.#startFamilies(this.#action.families)
+    const first = await this.#commands.run('actionban', family, dynamic)
+    if (first.ok) return
+    if (first.code === EXIT.input) throw this.#commands.failure('ban', address, first)
+    await this.#makeSane(family)
+    const second = await this.#commands.again(address, dynamic)
+    if (second.ok) return
+    await this.#commands.run('actionunban', family, dynamic)
+    throw this.#commands.failure('ban', address, second)
+  }
+
+  /**
+   * Bans and unbans many, in order, if all of it is started.
+   *
+   * @returns true for each that is done; the others may be done in part
+   */
+  async many(wishes: readonly Wish[]): Promise<boolean[]> {
+    const ready = wishes.every(({ address }) => this.#isStarted(address.family))
+    if (!ready || wishes.length < 2) return wishes.map(() => false)
+    return await this.#commands.many(wishes)
+  }
+
+  /** Makes a ban longer. @throws Failure 75 */
+  async prolong(address: Address, dynamic: Tags): Promise<void> {
+    const { family } = address
+    const ended = this.prolongs
+      ? await this.#commands.run('actionprolong', family, dynamic)
+      : await this.#commands.again(address, dynamic)
+    if (ended.ok) return
+    await this.#makeSane(family)
+    const second = await this.#commands.again(address, dynamic)
+    if (!second.ok) throw this.#commands.failure('prolong', address, second)
+  }
+
+  /** @throws Failure 75 if it could not be unbanned, and is not */
+  async unban(address: Address, dynamic: Tags): Promise<void> {
+    const { family } = address
+    if (!this.#isStarted(family)) return
+    const first = await this.#commands.run('actionunban', family, dynamic)
+    if (first.ok || (await this.#makeSane(family))) return
+    // Gone already, or not to be removed just now: afterwards it is certain.
+    await this.#commands.run('actionban', family, dynamic)
+    const second = await this.#commands.run('actionunban', family, dynamic)
+    if (!second.ok) throw this.#commands.failure('unban', address, first)
+    await this.#commands.run('actionunban', family, dynamic)
+  }
+
+  /** Removes what a ban that went wrong may have left. */
+  async wipe(address: Address, dynamic: Tags): Promise<void> {
+    if (this.#isStarted(address.family))
+      await this.#commands.run('actionunban', address.family, dynamic)
+  }
+
+  /** Bans what may be banned already, without asking how things are. */
+  async redo(address: Address, dynamic: Tags): Promise<void> {
+    const ended = await this.#commands.again(address, dynamic)
+    if (!ended.ok) throw this.#commands.failure('ban', address, ended)
+  }
+
+  /** True if all bans can be removed at once. */
+  get flushes(): boolean {
+    return this.#commands.has('actionflush')
+  }
+
+  /**
+   * Removes all bans at once.
+   *
+   * @param release writes down that they are gone
+   * @throws Failure 75 if they are not; the jail then stays unsettled
+   */
+  async flush(release: () => void): Promise<void> {
+    await this.#settling(async () => {
+      const families = new Set(Array.from(this.#held(), ({ address }) => address.family))
+      const ended = await this.#commands.each('actionflush', [...families])
+      if (!ended.ok) throw this.#commands.failure('flush', undefined, ended)
+      release()
+    })
+  }
+
+  /** Ends what was started; as in Fail2Ban, what then fails is only told. */
+  async stop(): Promise<void> {
+    await this.#settling(async () => {
+      const { started } = this.place
+      const ended = await this.#commands.each('actionstop', started)
+      this.place.started = []
+      if (!ended.ok) this.#ground.log(this.#commands.failure('stop', undefined, ended).message)
+    })
+  }
+
+  /** Looks whether all is there, and restores what is not. @returns false if it had to */
+  async check(): Promise<boolean> {
+    let sane = true
+    for (const family of [...this.place.started]) sane = !(await this.#makeSane(family)) && sane
+    return sane
+  }
+
+  /** Restores everything, whatever there is. @throws Failure 75 if something is missing then */
+  async repair(): Promise<void> {
+    await this.#settling(async () => {
+      if (!this.#commands.has('actionrepair')) return await this.#rebuild(this)
+      const ended = await this.#commands.each('actionrepair', this.place.started)
+      if (!ended.ok) throw this.#commands.failure('repair', undefined, ended)
+      await this.#putBack(true)
+    })
+  }
+
+  /**
+   * Ends what another definition of this jail began and begins it with this one.
+   *
+   * @param adopt called between the two
+   * @throws Failure 75 if something could not be restored; the jail then stays unsettled
+   */
+  async replace(before: Jail, adopt: () => void = () => {}): Promise<void> {
+    await this.#settling(async () => await this.#rebuild(before, adopt))
+  }
+
+  async #rebuild(before: Jail, adopt: () => void = () => {}): Promise<void> {
+    const families = new Set(this.place.started)
+    await before.#clear()
+    adopt()
+    this.place.started = []
+    for (const { address } of this.#held()) families.add(address.family)
+    const wanted = this.#action.onDemand ? [...families].filter((f) => f) : this.#action.families
+    if (families.size > 0 || this.place.begun) await this.#startFamilies(wanted)
+    await this.#putBack(false)
+  }
+
+  /** Removes whatever may be there. Not every file's stop removes the bans as well. */
+  async #clear(): Promise<void> {
+    if (this.flushes) await this.#commands.each('actionflush', this.place.started)
+    else await this.#unbanAll()
+    await this.#commands.each('actionstop', this.place.started)
+  }
+
+  async #unbanAll(): Promise<void> {
+    const all = Array.from(this.#held(), ({ address, expires }) => {
+      return { address, dynamic: this.dynamic(address, expires), ban: false }
+    })
+    for (let at = 0; at < all.length; at += BATCH) {
+      this.#ground.goOn()
+      await this.#commands.many(all.slice(at, at + BATCH))
+    }
+  }
+
+  /** Bans again whatever the ledger says. @param careful true if it may be there */
+  async #putBack(careful: boolean): Promise<void> {
+    let failed: Failure | undefined
+    // What is over will be unbanned in a moment.
+    const all = [...this.#held()].filter(({ expires }) => alive(expires, this.#ground.now()))
+    for (let at = 0; at < all.length; at += BATCH) {
+      this.#ground.goOn()
+      const batch = all.slice(at, at + BATCH).map(({ address, expires }) => {
+        return { address, dynamic: this.dynamic(address, expires), ban: true }
+      })
+      const done = careful ? [] : await this.many(batch)
+      for (const [i, { address, dynamic }] of batch.entries()) {
+        const ended = done[i] ? undefined : await this.#commands.again(address, dynamic)
+        if (ended?.ok === false) failed = this.#commands.failure('ban', address, ended)
+      }
+    }
+    if (failed) throw failed
+  }
+
+  /** @returns true if something was broken, and is restored now @throws Failure 75 if it is not */
+  async #makeSane(family: ActionFamily): Promise<boolean> {
+    const check = await this.#commands.run('actioncheck', family)
+    if (check.ok) return false
+    const { file, name } = this.place
+    this.#ground.log(`restoring ${file} for ${name}: its check failed (${check.reason})`)
+    await this.repair()
+    const second = await this.#commands.run('actioncheck', family)
+    if (!second.ok) throw this.#commands.failure('restore', undefined, second)
+    return true
+  }
+
+  #isStarted(family: ActionFamily): boolean {
+    return this.place.started.includes(family) || this.place.started.includes('')
+  }
+
+  /** @throws Failure 75 if one could not be started, and is not */
+  async #startFamilies(families: readonly ActionFamily[]): Promise<boolean> {
+    const missing = families.filter((family) => !this.#isStarted(family))
+    if (missing.length === 0) return false
+    const ended = await this.#settling(async () => {
+      const before = [...this.place.started]
+      const texts = new Set(before.map((family) => this.#commands.startOf(family)))
+      this.place.started.push(...missing)
+      this.#ground.save() // Were we killed now, the next process would have to stop them.
+      const start = await this.#commands.each('actionstart', missing, texts)
+      if (start.ok) return start
+      await this.#commands.each('actionstop', missing)
+      this.place.started = before
+      return start
+    })
+    if (!ended.ok) throw this.#commands.failure('start', undefined, ended)
+    return true
+  }
+
+  /** Marks the jail while something is changed that cannot be told from half done. */
+  async #settling<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#settles) return await work()
+    this.#settles = true
+    try {
+      this.place.unsettled = true
+      this.#ground.save()
+      const result = await work()
+      this.place.unsettled = false
+      this.#ground.save()
+      return result
+    } finally {
+      this.#settles = false
+    }
+  }
+}

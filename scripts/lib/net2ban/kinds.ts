@@ -1,0 +1,101 @@
+import { parseAddress } from '../address.ts'
+import { EXIT, Failure, messageOf } from '../failure.ts'
+import { checkJail, quote } from '../lease.ts'
+import { parsePorts, parseProtocols } from '../ports.ts'
+
+// The kinds of values that may enter an action. Each has a narrow pattern in which nothing means
+// anything to a shell, nothing begins like an option, and nothing is a path.
+
+/** A kind answers the text in its canonical form, or throws what is wrong with it. */
+type Kind = (text: string) => string
+
+const address: Kind = (text) => parseAddress(text).text
+
+const jail: Kind = (text) => {
+  if (/^[A-Za-z0-9_]/.test(text)) return checkJail(text)
+  throw new Error('it does not begin with a letter or digit')
+}
+
+const ports: Kind = (text) => {
+  matching(/^[A-Za-z0-9][A-Za-z0-9_.+:,-]{0,255}$/, 'it is no list of ports')(text)
+  parsePorts(text)
+  return text
+}
+
+const protocols: Kind = (text) => {
+  matching(/^[a-z]{1,8}(,[a-z]{1,8}){0,7}$/, 'it is no list of protocols')(text)
+  parseProtocols(text)
+  return text
+}
+
+const chain: Kind = matching(
+  /^[A-Za-z_][A-Za-z0-9_.-]{0,28}(,[A-Za-z_][A-Za-z0-9_.-]{0,28}){0,7}$/,
+  'it is no chain, nor a list of chains',
+)
+const integer: Kind = matching(/^\d{1,12}$/, 'it is no whole number')
+const seconds: Kind = matching(/^(-1|\d{1,10})$/, 'it is no number of seconds, nor -1')
+const moment: Kind = matching(/^\d{1,12}(\.\d{1,9})?$/, 'it is no moment in epoch seconds')
+const flag: Kind = matching(/^[01]$/, 'it is neither 0 nor 1')
+
+/** One plain word. */
+export const word: Kind = matching(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$/, 'it is not one plain word')
+
+/** What belongs to a single ban: Fail2Ban's dynamic tags. */
+const DYNAMIC: Readonly<Record<string, Kind>> = {
+  ip: address,
+  time: moment,
+  bantime: seconds,
+  failures: integer,
+  bancount: integer,
+  restored: flag,
+}
+
+/** What every jail may pass, whether the action file has an `[Init]` tag for it or not. */
+const USUAL: Readonly<Record<string, Kind>> = {
+  name: jail,
+  port: ports,
+  protocol: protocols,
+  chain,
+  type: word,
+  blocktype: word,
+  returntype: word,
+}
+
+/** Never: they are programs, or change what the file's author decided. */
+const NEVER =
+  /^(_|action|known$|family$|families$|timeout$|lockingopt$|ip6?tables|nft|nftables|ipset$|norestored$|actname$)/
+const NAME = /^[a-z][a-z0-9_-]{0,31}$/
+
+/** True for a tag that belongs to one ban, not to the whole jail. */
+export function isDynamic(name: string): boolean {
+  return Object.hasOwn(DYNAMIC, name)
+}
+
+/** True for a tag that a jail may pass to any action file. */
+export function isUsual(name: string): boolean {
+  return Object.hasOwn(USUAL, name)
+}
+
+/** Checks one parameter. @returns its value in the canonical form @throws Failure 65 */
+export function checkParameter(name: string, value: string): string {
+  if (!NAME.test(name) || NEVER.test(name)) {
+    throw new Failure(EXIT.input, `Cannot set ${quote(name)}: no public parameter`)
+  }
+  const kind = own(DYNAMIC, name) ?? own(USUAL, name) ?? word
+  try {
+    return kind(value)
+  } catch (error) {
+    throw new Failure(EXIT.input, `Cannot set "${name}" to ${quote(value)}: ${messageOf(error)}`)
+  }
+}
+
+function own(kinds: Readonly<Record<string, Kind>>, name: string): Kind | undefined {
+  return Object.hasOwn(kinds, name) ? kinds[name] : undefined
+}
+
+function matching(pattern: RegExp, complaint: string): Kind {
+  return (text) => {
+    if (pattern.test(text)) return text
+    throw new Error(complaint)
+  }
+}

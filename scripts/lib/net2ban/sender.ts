@@ -1,0 +1,79 @@
+import { EXIT, Failure } from '../failure.ts'
+import type { Net2ban } from '../settings/net2ban.ts'
+import { brokerFailure, connectOnce } from './broker.ts'
+import { compose, type Order, seal } from './message.ts'
+import { type Party, serverParty } from './party.ts'
+import { Publisher } from './publisher.ts'
+import { namesOf } from './topology.ts'
+
+/** One connection on which orders go to the server. */
+export interface Sender {
+  /** Returns when the broker has it on disk. @throws Failure 75 nack or returned, 77, 69, 65 */
+  send(order: Order): Promise<void>
+}
+
+/**
+ * Connects, lets somebody send, and closes.
+ *
+ * @param owner whose orders these are
+ * @param signal when the broker must have answered
+ * @throws Failure 69 unreachable or certificate, 75 no answer, nack or returned, 77 refused
+ */
+export async function withSender<T>(
+  net2ban: Net2ban,
+  owner: string,
+  signal: AbortSignal,
+  work: (sender: Sender) => Promise<T>,
+): Promise<T> {
+  const server = await serverParty(net2ban)
+  const model = await connectOnce(net2ban, server)
+  try {
+    const publisher = await Publisher.open(model, server.user)
+    const { in: exchange } = namesOf(net2ban)
+    let last: Promise<unknown> = Promise.resolve()
+    // Sealed side by side, published in the order of the calls.
+    const send = async (order: Order): Promise<void> => {
+      const claims = compose(order, owner, server.validWtime)
+      const sealing = seal(claims, server.key)
+      sealing.catch(() => {})
+      const publishing = last.then(async () => {
+        const parcel = { exchange, key: server.queue, jti: claims.jti, body: await sealing }
+        return { confirmed: publisher.send(parcel) }
+      })
+      last = publishing.catch(() => {})
+      await (await publishing).confirmed
+    }
+    return await Promise.race([work({ send }), deadline(signal)])
+  } catch (error) {
+    throw brokerFailure(error, net2ban)
+  } finally {
+    // Not waited for: a broker that hangs would not answer this either.
+    const closing = model.close().catch(() => {})
+    await Promise.race([closing, new Promise((done) => setTimeout(done, 500).unref())])
+  }
+}
+
+/** Only looks whether orders could be sent. @throws as withSender */
+export async function checkWay(net2ban: Net2ban, signal: AbortSignal): Promise<void> {
+  const server: Party = await serverParty(net2ban)
+  const model = await connectOnce(net2ban, server)
+  try {
+    const channel = await model.createChannel()
+    channel.on('error', () => {})
+    const queue = channel.checkQueue(server.queue)
+    const { consumerCount } = await Promise.race([queue, deadline(signal)])
+    if (consumerCount === 0) throw new Failure(EXIT.temporary, 'no net2ban server is running')
+  } catch (error) {
+    throw brokerFailure(error, net2ban)
+  } finally {
+    model.close().catch(() => {})
+  }
+}
+
+function deadline(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = () => reject(new Failure(EXIT.temporary, 'The broker does not answer in time'))
+    signal.addEventListener('abort', fail, { once: true })
+    if (signal.aborted) fail()
+  })
+}

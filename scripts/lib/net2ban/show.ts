@@ -1,0 +1,108 @@
+import { join } from 'node:path'
+import { stringify } from 'yaml'
+import { EXIT, Failure } from '../failure.ts'
+import type { Net2ban } from '../settings/net2ban.ts'
+import type { Call } from '../verbs.ts'
+import { brokerFailure, connectOnce } from './broker.ts'
+import { Due } from './due.ts'
+import { authority, clientParty, serverParty } from './party.ts'
+import { namesOf } from './topology.ts'
+
+/** Where the server on this machine keeps its state, below `state_dir`. */
+export const SERVER_STATE = 'net2ban-server'
+
+/**
+ * `get_client NAME`: the configuration with which that client starts, unedited. Its own secrets are
+ * in it; the server's key and login and the other clients are not.
+ *
+ * @throws Failure 64 if there is no such client, 78
+ */
+export async function clientConfig(net2ban: Net2ban, owner: string, name: string): Promise<string> {
+  const party = await clientParty(net2ban, name)
+  const { global, clients, keygen, default_action } = net2ban
+  const { key, secret, authkey, rounds, valid_wtime } = clients[name] ?? {}
+  const ca = authority(net2ban)
+  const own = {
+    server: global.server,
+    port: global.port,
+    vhost: global.vhost,
+    user: party.user,
+    pass: party.pass,
+    tls: global.tls,
+    ...(ca !== undefined && { ca }),
+    rounds: rounds ?? global.rounds,
+    secret: secret ?? global.secret,
+    mode: 'client',
+    valid_wtime: valid_wtime ?? global.valid_wtime,
+    authkey: authkey ?? global.authkey,
+    queue_prefix: global.queue_prefix,
+    action_dir: global.action_dir,
+    allow_update: global.allow_update,
+  }
+  const section = { global: own, keygen, clients: { [name]: { key } }, default_action }
+  return `# net2ban client "${name}", made on ${owner}: /etc/fail2ban-perimeter/config.yaml, mode 0600
+${stringify({ owner: name, net2ban: section })}`
+}
+
+/** How one client stands. */
+interface Line {
+  client: string
+  online: boolean
+  queue: number
+  dead: number
+  seq: number
+}
+
+/** `status`: per client online, queue depth, dead letters, the last number it was sent. */
+export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
+  const due = new Due(join(call.config.state_dir, SERVER_STATE, 'clients.json'))
+  const { queues, input, dead } = await ask(net2ban)
+  const lines = Object.keys(net2ban.clients).map((client): Line => {
+    const { messageCount: queue, consumerCount } = queues[client] ?? NOTHING
+    const known = due.of(client)
+    return { client, online: consumerCount > 0, queue, dead: known.dead, seq: known.seq }
+  })
+  if (call.values.json) {
+    for (const line of lines) call.show(JSON.stringify(line))
+    return
+  }
+  const state = input.consumerCount > 0 ? 'running' : 'not running'
+  call.show(`server ${state}, waiting ${input.messageCount}, dead letters ${dead.messageCount}`)
+  for (const { client, online, queue, dead, seq } of lines) {
+    const state = online ? 'online' : 'away'
+    call.show(`${client} ${state}, queue ${queue}, dead letters ${dead}, sequence ${seq}`)
+  }
+}
+
+const NOTHING = { messageCount: 0, consumerCount: 0 }
+
+async function ask(net2ban: Net2ban) {
+  const server = await serverParty(net2ban)
+  const model = await connectOnce(net2ban, server)
+  try {
+    const look = async (queue: string) => {
+      // A queue that is not there ends the channel, and nothing else.
+      const channel = await model.createChannel()
+      channel.on('error', () => {})
+      try {
+        return await channel.checkQueue(queue)
+      } catch (error) {
+        const failure = brokerFailure(error, net2ban)
+        if (failure.code === EXIT.temporary) return NOTHING
+        throw failure
+      }
+    }
+    const names = Object.keys(net2ban.clients)
+    const found: { messageCount: number; consumerCount: number }[] = []
+    for (const name of names) found.push(await look(net2ban.global.queue_prefix + name))
+    return {
+      queues: Object.fromEntries(names.map((name, i) => [name, found[i] ?? NOTHING])),
+      input: await look(server.queue),
+      dead: await look(namesOf(net2ban).dead),
+    }
+  } catch (error) {
+    throw error instanceof Failure ? error : brokerFailure(error, net2ban)
+  } finally {
+    await model.close().catch(() => {})
+  }
+}

@@ -1,0 +1,124 @@
+import { NO_JAIL } from '../lease.ts'
+import type { Net2ban } from '../settings/net2ban.ts'
+import type { Call, Target } from '../verbs.ts'
+import { type ActionName, checkCall } from './call.ts'
+import { checkWay, type Sender, withSender } from './sender.ts'
+import { Sent } from './sent.ts'
+import { split } from './snapshot.ts'
+
+/** Messages on their way at a time: enough to keep the broker busy. */
+export const WINDOW = 256
+
+/** All nodes as one target, through the action file `default_action`. */
+export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string): Target {
+  const file = net2ban.default_action
+  const sent = new Sent(stateDir, file)
+  const only = client === undefined ? {} : { client }
+
+  const exec = async (call: Call, action: ActionName, params: Record<string, string>) => {
+    const order = checkCall(file, action, params)
+    if (call.dryRun) return call.show(`exec ${file} ${action} ${wordsOf(params)}`)
+    await withSender(net2ban, call.owner, call.signal, (sender) =>
+      sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
+    )
+    if (client === undefined) await sent.record(call.owner, [order])
+  }
+
+  return {
+    name: 'nodes',
+
+    async start(call) {
+      const name = wireName(call.jail)
+      await exec(call, 'actionstart', { name, ...namingOf(call) })
+    },
+
+    // An action's own stop would free everybody, and Fail2Ban stops to be started again.
+    async stop() {},
+
+    check: (call) => checkWay(net2ban, call.signal),
+
+    async flush(call) {
+      const leases = await sent.leases(call.owner, call.jail)
+      const orders = leases.map(({ address, jail }) =>
+        checkCall(file, 'actionunban', { name: wireName(jail), ip: address.text }),
+      )
+      if (call.dryRun) return call.show(`unban ${leases.length} addresses`)
+      await withSender(net2ban, call.owner, call.signal, (sender) =>
+        inWindows(orders, (order) =>
+          sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
+        ),
+      )
+      const gone = leases.map((l) => ({ ...l, address: l.address.text, expires: 1 }))
+      await sent.record(call.owner, [], gone)
+    },
+
+    async ban(call, { address, jail, expires }) {
+      const at = Math.floor(Date.now() / 1000)
+      const end = expires === 0 ? '-1' : String(Math.max(expires - at, 1))
+      const time = expires === 0 ? String(at) : String(expires - Number(end))
+      const params = { name: wireName(jail), ip: address.text, time, bantime: end }
+      await exec(call, 'actionban', { ...params, ...namingOf(call) })
+    },
+
+    async unban(call, address, jail) {
+      await exec(call, 'actionunban', { name: wireName(jail), ip: address.text })
+    },
+
+    list: (call) => sent.leases(call.owner, call.jail),
+
+    async sync(call, leases) {
+      const difference = await sent.difference(call.owner, call.jail, leases)
+      const { changes, added, extended, removed, unchanged } = difference
+      const counts = { added, extended, removed, unchanged }
+      if (call.dryRun) return counts
+      // A jail without a lease any more must be told, too; and one that was asked for by name.
+      const gone = changes.map((line) => line.jail)
+      const named = call.jail === undefined ? [] : [call.jail]
+      const jails = new Set([...leases.map((lease) => lease.jail), ...gone, ...named])
+      await withSender(net2ban, call.owner, call.signal, async (sender) => {
+        for (const jail of jails) {
+          const own = leases.filter((lease) => lease.jail === jail)
+          await tell(sender, { ...call, jail }, own)
+        }
+      })
+      await sent.record(call.owner, [], changes)
+      return counts
+    },
+  }
+
+  async function tell(sender: Sender, call: Call, leases: Parameters<Target['sync']>[1]) {
+    const name = wireName(call.jail)
+    const naming = call.namings?.get(call.jail ?? NO_JAIL)
+    const params = { ...namingOf(call), ...(naming && namingOf(naming)) }
+    const orders = split({ file, name, params, leases })
+    await inWindows(orders, (order) => sender.send({ ...order, ...only }))
+  }
+}
+
+/** Does something with all of many, in order, so many at a time. */
+export async function inWindows<T>(all: readonly T[], work: (one: T) => Promise<void>) {
+  for (let at = 0; at < all.length; at += WINDOW) {
+    await Promise.all(all.slice(at, at + WINDOW).map(work))
+  }
+}
+
+/** Action files have a name for the jail that has none. */
+function wireName(jail: string | undefined): string {
+  return jail === undefined || jail === NO_JAIL ? 'default' : jail
+}
+
+function namingOf({
+  ports,
+  protocol,
+}: {
+  ports?: string | undefined
+  protocol?: string | undefined
+}) {
+  return { ...(ports && { port: ports }), ...(protocol && { protocol }) }
+}
+
+function wordsOf(params: Readonly<Record<string, string>>): string {
+  return Object.entries(params)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(' ')
+}

@@ -1,0 +1,141 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { EXIT, Failure } from '../failure.ts'
+import { PERIMETER } from '../firewall-session.ts'
+import { quote } from '../lease.ts'
+import { type Item, say } from './changes.ts'
+import { cronItem, deliverService, syncService, unitFile } from './delivery-services.ts'
+import {
+  cronTable,
+  DELIVER,
+  deliverUnit,
+  LIB,
+  program,
+  SYNC,
+  syncTimer,
+  syncUnit,
+  TIMER,
+} from './delivery-units.ts'
+import { file, folder, sharedFolder } from './items.ts'
+import { adviseLocals, isQueued, locals } from './locals.ts'
+import { hostsOf, type Settings, whyRoot } from './need-root.ts'
+import { fromPackage, KEY, type Place } from './place.ts'
+import { remains, stateFolder } from './remains.ts'
+import { DELIVERY_ACCOUNT, deliveryAccount, rights } from './rights.ts'
+import { checkOnlyRootWrites } from './trust.ts'
+
+const STATE_DIR = '/var/lib/fail2ban-perimeter'
+
+/** How bans get to their targets on this server. */
+export interface Delivery {
+  queued: boolean
+  /** It was the other way before. */
+  changes: boolean
+  systemd: boolean
+  stateDir: string
+  isFirewall: boolean
+  /** Why f2b-deliver stays root; undefined if an account delivers. */
+  root: string | undefined
+}
+
+/**
+ * What is wanted. Without `--delivery` an installation keeps the way it has; a new one queues where
+ * systemd sees to it that something takes the bans on.
+ *
+ * @param isNew there is no configuration yet
+ */
+export async function planDelivery(
+  place: Place,
+  settings: Settings,
+  { delivery, systemd, isNew }: { delivery?: string; systemd: boolean; isNew: boolean },
+): Promise<Delivery> {
+  const before = isQueued(place)
+  const queued = delivery ? delivery === 'queued' : isNew ? systemd : before
+  const stateDir = readStateDir(settings)
+  const isFirewall =
+    hostsOf(settings).includes('local') ||
+    [PERIMETER, `${stateDir}/firewall.leases`].some((path) => existsSync(place.at(path)))
+  const root = await whyRoot(place, settings, { stateDir, systemd, isFirewall })
+  return { queued, changes: queued !== before, systemd, stateDir, isFirewall, root }
+}
+
+/** @throws Failure 78 if a unit could not name it */
+function readStateDir({ state_dir = STATE_DIR }: Settings): string {
+  if (/^\/[\w./@:+-]+$/.test(String(state_dir))) return String(state_dir)
+  throw new Failure(EXIT.config, `Cannot use state_dir ${quote(String(state_dir))}`)
+}
+
+/** Programs, services, rights and the queue: in the order in which they can be made. */
+export function deliveryItems(place: Place, delivery: Delivery): Item[] {
+  const { queued, systemd, stateDir } = delivery
+  if (!place.uninstall) {
+    checkOnlyRootWrites(process.execPath)
+    if (!place.prefix) checkOnlyRootWrites(LIB)
+  }
+  const programs = ['deliver', 'sync'].map((name) => {
+    const text = place.uninstall ? '' : fromPackage(place, `dist/${name}.cjs`)
+    return file(place.at(`${LIB}/${name}.cjs`), text, 0o755)
+  })
+  const [deliverer, syncer] = services(place, delivery, programs)
+  const state = place.at(stateDir)
+  const owned = queued && delivery.root === undefined
+  const queue = [
+    stateFolder(join(state, 'queue'), owned ? 0o2770 : 0o700, owned),
+    stateFolder(join(state, 'delivery'), 0o700, owned),
+  ]
+  const account = place.prefix ? [] : [deliveryAccount(), rights(state, place.at(KEY))]
+  const base = [folder(place.at(LIB)), ...programs, sharedFolder(state)]
+  // An installation has nothing to make of it.
+  if (place.uninstall) base.push(remains(state))
+  const wanted = (yes: boolean, items: Item[]): Item[] => (yes ? items : unwanted(items))
+  // Without a queue: what is taken away goes in the order of an uninstallation.
+  const parts = [wanted(owned, account), queue, wanted(queued && systemd, deliverer)]
+  const action = wanted(queued, locals(place, stateDir))
+  const table = cron(place, delivery)
+  const ordered = queued
+    ? [...parts.flat(), table, ...action]
+    : [...action, table, ...parts.toReversed().flat()]
+  return [...base, ...ordered, ...wanted(systemd, syncer)]
+}
+
+/** What a person must know or do. */
+export function adviseDelivery(place: Place, delivery: Delivery): void {
+  const { queued, changes, systemd, root, stateDir } = delivery
+  if (changes) {
+    say(
+      `note: bans are ${queued ? 'queued' : 'direct'} from when Fail2Ban reads its actions again:`,
+    )
+    say('      fail2ban-client reload')
+  }
+  if (queued && root !== undefined && !place.prefix) say(`note: f2b-deliver runs as root: ${root}`)
+  if (queued && place.prefix) {
+    say(`note: on the machine itself, f2b-setup server makes the user ${DELIVERY_ACCOUNT} and`)
+    say(`      gives it ${stateDir}`)
+  }
+  adviseLocals(place, queued)
+  if (!systemd && !place.prefix && !['cron', 'crond'].some((d) => existsSync(`/usr/sbin/${d}`))) {
+    say('note: there is neither systemd nor cron here: run these in your own way')
+    if (queued) say(`  ${program('deliver')} --follow`)
+    say(`  ${program('sync')}   # every minute`)
+  }
+}
+
+function services(place: Place, delivery: Delivery, programs: Item[]): [Item[], Item[]] {
+  const { stateDir, isFirewall, root, queued } = delivery
+  const needs = { stateDir, isFirewall, drops: queued && root === undefined }
+  const deliver = unitFile(place, DELIVER, deliverUnit(needs))
+  const sync = unitFile(place, SYNC, syncUnit(needs))
+  const timer = unitFile(place, TIMER, syncTimer())
+  return [
+    [deliver, ...deliverService(place, deliver, programs)],
+    [sync, timer, ...syncService(place, [sync, timer])],
+  ]
+}
+
+function cron(place: Place, { queued, systemd }: Delivery): Item {
+  return { ...cronItem(place, cronTable(queued)), unwanted: systemd }
+}
+
+function unwanted(items: Item[]): Item[] {
+  return items.toReversed().map((item) => ({ ...item, unwanted: true }))
+}
