@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, statSync, writeSync } from 'node:fs'
+import { closeSync, fchmodSync, fstatSync, openSync, statSync, writeSync } from 'node:fs'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
 
 /** So often a line is written again because its file was taken away meanwhile. */
@@ -16,6 +16,8 @@ export function appendToQueue(path: string, words: string[]): void {
     for (let tried = 0; tried < TRIES; tried++) {
       const fd = openSync(path, 'a', 0o640)
       try {
+        if (fstatSync(fd).size === 0) fchmodSync(fd, 0o640) // whatever our umask is
+
         // In one call: what others append must not come in between. A full disk cuts it off.
         if (writeSync(fd, line) < line.length) throw { code: 'ENOSPC' }
         if (isRead(fd, path) || isRead(fd, `${path}.taken`)) return

@@ -6,7 +6,8 @@ import { formatLease, type Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import type { Call } from '../verbs.ts'
 import { type About, lookUp, type Place } from './about.ts'
-import { type Ban, bansOf, unbanIn } from './bans.ts'
+import type { Ban } from './bans.ts'
+import type { Desk } from './desk.ts'
 import { isIt, jailsOf, queueUnbans } from './jails.ts'
 import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
 
@@ -42,15 +43,16 @@ export interface Outcome {
  */
 export async function freeEverywhere(
   loaded: Loaded,
+  desk: Desk,
   address: Address,
   seconds: number,
 ): Promise<Freedom> {
   const sites = await openSites(loaded)
   const running = await isRunning(loaded)
-  const before = await lookUp(loaded, sites, address, seconds)
-  const told = queueUnbans(sites, before, running)
-  const fail2ban = await unbanInFail2Ban(loaded, before)
-  const { bans } = await bansOf(loaded.config.fail2ban, address)
+  const before = await lookUp(loaded, desk, sites, address, seconds)
+  const told = await queueUnbans(desk, sites, before, running)
+  const fail2ban = await unbanInFail2Ban(desk, before)
+  const { bans } = await desk.bans(address.text)
   const again = new Set(jailsBanning(bans, address))
   const troubles = await Promise.all(
     sites.map(async (site, i) => {
@@ -63,7 +65,7 @@ export async function freeEverywhere(
       return await freeAt(site, quietCall(loaded, limit), limit, before, again)
     }),
   )
-  const after = await lookUp(loaded, sites, address, seconds)
+  const after = await lookUp(loaded, desk, sites, address, seconds)
   const places = sites.map((site, i) =>
     outcomeOf(
       before.places[i],
@@ -84,10 +86,10 @@ async function isRunning({ config }: Loaded): Promise<boolean> {
   }
 }
 
-async function unbanInFail2Ban(loaded: Loaded, { address, bans }: About) {
+async function unbanInFail2Ban(desk: Desk, { address, bans }: About) {
   const jails = jailsBanning(bans, address)
   try {
-    await unbanIn(loaded.config.fail2ban, address)
+    await desk.unban(address.text)
     return { jails, trouble: undefined }
   } catch (error) {
     return { jails: [], trouble: troubleOf(error) }

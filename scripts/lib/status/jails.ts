@@ -1,22 +1,23 @@
 import type { Address } from '../address.ts'
-import { appendToQueue } from '../delivery/append.ts'
 import { checkJail, type Lease, NO_JAIL } from '../lease.ts'
 import type { About } from './about.ts'
+import type { Desk } from './desk.ts'
 import { type Site, type Trouble, troubleOf } from './look.ts'
 
 /** @returns the siblings whose bans go through a queue: those are told in this way */
-export function queueUnbans(
+export async function queueUnbans(
+  desk: Desk,
   sites: Site[],
   before: About,
   running: boolean,
-): Map<string, Trouble | undefined> {
+): Promise<Map<string, Trouble | undefined>> {
   const told = new Map<string, Trouble | undefined>()
   for (const { sibling, books } of sites) {
     if (told.has(sibling) || !(running || books.isQueued)) continue
     told.set(sibling, undefined)
     try {
       for (const jail of jailsOf(before, sibling, books.jails(before.address.text))) {
-        appendToQueue(books.queuePath, ['unban', before.address.text, jail])
+        await desk.queue(sibling, before.address.text, jail)
       }
     } catch (error) {
       told.set(sibling, troubleOf(error))

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { askTruth, type Truth } from '../delivery/truth.ts'
+import type { Truth } from '../delivery/truth.ts'
 import type { Loaded } from '../settled.ts'
+import type { Desk } from './desk.ts'
 import {
   type Drift,
   type Look,
@@ -20,11 +21,11 @@ const BETWEEN = 1_000
 
 /** What Fail2Ban has banned now, or why it does not say so. */
 export async function askFail2BanNow(
-  loaded: Loaded,
+  desk: Desk,
 ): Promise<{ truth?: Map<string, Truth>; trouble?: Trouble }> {
   try {
     const message = 'Cannot ask Fail2Ban: it does not answer in time'
-    return { truth: await within(PATIENCE, message, askTruth(loaded)) }
+    return { truth: await within(PATIENCE, message, desk.truth()) }
   } catch (error) {
     return { trouble: troubleOf(error) }
   }
@@ -40,6 +41,7 @@ export function isDrifting(drift: Drift | undefined): boolean {
  */
 export async function lookTwice(
   loaded: Loaded,
+  desk: Desk,
   sites: Site[],
   seconds: number,
   truth: Map<string, Truth> | undefined,
@@ -51,7 +53,7 @@ export async function lookTwice(
   const askAgain = (): ReturnType<typeof askFail2BanNow> => {
     asking ??= sleep(BETWEEN).then(() => {
       asking = undefined
-      return askFail2BanNow(loaded)
+      return askFail2BanNow(desk)
     })
     return asking
   }

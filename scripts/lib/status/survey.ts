@@ -11,6 +11,7 @@ import type { Truth } from '../delivery/truth.ts'
 import { EXIT } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
+import type { Desk } from './desk.ts'
 import { type Drift, openSites, type Site, type Trouble, within } from './look.ts'
 import { askFail2BanNow, isDrifting, lookTwice } from './looks.ts'
 
@@ -50,10 +51,10 @@ export interface TargetSurvey {
 }
 
 /** @param seconds for each target, all side by side */
-export async function takeSurvey(loaded: Loaded, seconds: number): Promise<Survey> {
+export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): Promise<Survey> {
   const sites = await openSites(loaded)
-  const [told, answer] = await Promise.all([askDeliverer(loaded), askFail2BanNow(loaded)])
-  const looks = await lookTwice(loaded, sites, seconds, answer.truth)
+  const [told, answer] = await Promise.all([askDeliverer(loaded), askFail2BanNow(desk)])
+  const looks = await lookTwice(loaded, desk, sites, seconds, answer.truth)
   const states = sites.map((site) => deliveryOf(loaded, site, told.siblings))
   return {
     at: Math.floor(Date.now() / 1000),
