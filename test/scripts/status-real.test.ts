@@ -19,10 +19,13 @@ before(async () => {
   lab = await createPerimeter({ firewalls: 2 })
   await installPerimeter(lab)
   await listen(lab.server, { tcp: [22] })
-  await lab.server.sh('mkdir -p -m 700 /var/lib/fail2ban-perimeter/queue')
+  // What is delivered is delivered by an account without rights, and so are targets looked at.
+  const firewalls = ['--firewall', 'edge1', '--firewall', 'edge2']
+  const how = ['--host-key-file', '/root/hostkeys', '--delivery', 'queued', '--systemd', 'yes']
+  await lab.server.run(['f2b-setup', 'server', '--owner', 'web1', ...firewalls, ...how])
   fail2ban = await startFail2ban(lab.server, [
     { name: 'sshd', action: `iptables-remote[${options}, delivery=queued]`, maxretry: 2 },
-    { name: 'direct', action: `iptables-remote[${options}]` },
+    { name: 'direct', action: `iptables-remote[${options}, delivery=direct]` },
   ])
 })
 after(() => lab.close())
@@ -126,6 +129,13 @@ test('without Fail2Ban and f2b-deliver it is freed on the firewalls all the same
   // The line that it put into the queue keeps the books of the next f2b-deliver right.
   await lab.server.run(['f2b-deliver'])
   assert.deepEqual(await reaches(), [true, true])
+})
+
+test('nothing that root did has locked the account out', async () => {
+  const found = '/var/lib/fail2ban-perimeter -path "*/queue/*" -prune -o -user root -print'
+  assert.equal(await lab.server.sh(`find ${found} | grep -v sync.lock || true`), '')
+  const queue = await lab.server.sh('stat -c %a%U%G /var/lib/fail2ban-perimeter/queue/firewall*')
+  assert.equal(queue.trim(), '640rootfail2ban-perimeter')
 })
 
 test('a firewall that is away is named with its code, and in the metrics', async () => {

@@ -37,20 +37,18 @@ export function openDesk(loaded: Loaded, metrics: string | undefined): Desk {
   if (!otherOwner(loaded.config.state_dir)) return ownDesk(loaded, metrics)
   const [, script = '', ...args] = process.argv
   const child = fork(script, ['--desk', ...args], { serialization: 'advanced' })
-  child.unref()
-  child.channel?.unref()
   becomeOwner(loaded.config.state_dir)
   let asked = 0
   const ask = <T>(name: keyof Desk, ...words: string[]): Promise<T> =>
     new Promise((resolve, reject) => {
       const id = ++asked
+      const gone = () => reject(new Failure(EXIT.bug, 'the part that stayed root has ended'))
       const hear = (reply: Reply): void => {
         if (reply.id !== id) return
-        child.off('message', hear)
+        child.off('message', hear).off('exit', gone)
         if (reply.failure) reject(new Failure(reply.failure.code, reply.failure.message))
         else resolve(reply.value as T)
       }
-      const gone = () => reject(new Failure(EXIT.bug, 'the part that stayed root has ended'))
       child.on('message', hear).once('exit', gone)
       child.send({ id, name, words } satisfies Question)
     })
