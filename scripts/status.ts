@@ -8,20 +8,18 @@
 import { parseAddress } from './lib/address.ts'
 import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
 import { loadAll } from './lib/delivery/open.ts'
-import { replaceDurably } from './lib/durable.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import type { Loaded } from './lib/settled.ts'
 import { aboutAddress } from './lib/status/about.ts'
-import { aboutReport, freedomReport } from './lib/status/address-report.ts'
+import { aboutReport } from './lib/status/about-report.ts'
+import { type Desk, openDesk, serveDesk } from './lib/status/desk.ts'
 import { freeEverywhere } from './lib/status/free.ts'
+import { freedomReport } from './lib/status/freedom-report.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
 import { metricsOf } from './lib/status/metrics.ts'
 import { reportOf } from './lib/status/report.ts'
 import { codeOfSurvey, takeSurvey } from './lib/status/survey.ts'
 import { paperOf } from './lib/status/table.ts'
-
-/** Mode of the file for node_exporter, which is another user. */
-const METRICS_MODE = 0o644
 
 void main({
   name: 'status',
@@ -36,7 +34,7 @@ Shows how each target stands, who banned an address and where it is in force, an
 Columns: REACHED  it answered ("-": what it is to block is kept here, nobody is asked)
          LEASES   bans of this server there      DRIFT  differences to what Fail2Ban has banned
          QUEUED   changes that wait, and how long the OLDEST has
-         ASIDE    changes that can never work    SUCCESS, ERROR  how long ago a delivery did, did not
+         ASIDE    changes that can never work    SUCCESS, ERROR  since the last delivery, failure
 Below them is what is wrong. A ban on its way is no drift: what differs is looked at twice.
 
 Options
@@ -53,12 +51,14 @@ Options
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
 
 For monitoring: 0 if all is well, else the worst of the targets' own codes (69 75 76 77) and 75 for
-drift, for changes set aside or queued for more than 2 minutes, and if Fail2Ban cannot be asked.`,
+drift, for what was set aside in the last day or is queued for more than 2 minutes, and if Fail2Ban
+cannot be asked.`,
   options: {
     unban: { type: 'string' },
     json: { type: 'boolean' },
     metrics: { type: 'string' },
     timeout: { type: 'string' },
+    desk: { type: 'boolean' },
     config: { type: 'string' },
     configfile: { type: 'string' },
   },
@@ -72,17 +72,22 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
     throw usageFailure('An address, --unban and --metrics exclude each other')
   }
   const asked = unban ?? word
+  if (metrics !== undefined && !metrics.endsWith('.prom')) {
+    throw usageFailure('The file of --metrics must end with .prom')
+  }
   const address = asked === undefined ? undefined : parseAddress(asked)
   const seconds = readTimeout(textOption(values, 'timeout'))
   const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
+  if (values.desk) return await serveDesk(loaded, metrics)
+  const desk = openDesk(loaded, metrics)
   const json = values.json === true
-  if (!address) return await survey(loaded, seconds, json, metrics)
+  if (!address) return await survey(loaded, desk, seconds, json, metrics)
   if (unban === undefined) {
-    const about = await aboutAddress(loaded, address, seconds)
+    const about = await aboutAddress(loaded, desk, address, seconds)
     process.exitCode = worst([...about.troubles, ...about.places.map(({ trouble }) => trouble)])
     return show(json ? jsonOf(aboutJson(about)) : aboutReport(about, paperOf(process.stdout)))
   }
-  const freedom = await freeEverywhere(loaded, address, seconds)
+  const freedom = await freeEverywhere(loaded, desk, address, seconds)
   const { fail2ban, places } = freedom
   process.exitCode = worst([fail2ban.trouble, ...places.map(({ trouble }) => trouble)])
   show(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paperOf(process.stdout)))
@@ -90,15 +95,13 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
 
 async function survey(
   loaded: Loaded,
+  desk: Desk,
   seconds: number,
   json: boolean,
   metrics: string | undefined,
 ): Promise<void> {
-  if (metrics !== undefined && !metrics.endsWith('.prom')) {
-    throw usageFailure('The file of --metrics must end with .prom')
-  }
-  const found = await takeSurvey(loaded, seconds)
-  if (metrics !== undefined) return replaceDurably(metrics, metricsOf(found), METRICS_MODE)
+  const found = await takeSurvey(loaded, desk, seconds)
+  if (metrics !== undefined) return await desk.metrics(metricsOf(found))
   const code = codeOfSurvey(found)
   process.exitCode = code
   show(json ? jsonOf(surveyJson(found, code)) : reportOf(found, paperOf(process.stdout)))

@@ -19,10 +19,13 @@ before(async () => {
   lab = await createPerimeter({ firewalls: 2 })
   await installPerimeter(lab)
   await listen(lab.server, { tcp: [22] })
-  await lab.server.sh('mkdir -p -m 700 /var/lib/fail2ban-perimeter/queue')
+  // What is delivered is delivered by an account without rights, and so are targets looked at.
+  const firewalls = ['--firewall', 'edge1', '--firewall', 'edge2']
+  const how = ['--host-key-file', '/root/hostkeys', '--delivery', 'queued', '--systemd', 'yes']
+  await lab.server.run(['f2b-setup', 'server', '--owner', 'web1', ...firewalls, ...how])
   fail2ban = await startFail2ban(lab.server, [
     { name: 'sshd', action: `iptables-remote[${options}, delivery=queued]`, maxretry: 2 },
-    { name: 'direct', action: `iptables-remote[${options}]` },
+    { name: 'direct', action: `iptables-remote[${options}, delivery=direct]` },
   ])
 })
 after(() => lab.close())
@@ -42,11 +45,6 @@ const untilReached = (wanted: boolean) =>
     (await reaches()).every((one) => one === wanted),
   )
 
-async function ban(): Promise<void> {
-  await fail2ban.failLogin(ATTACKER, { times: 2 })
-  await fail2ban.logged(`[sshd] Ban ${ATTACKER}`)
-}
-
 async function about(): Promise<{ words: string[]; code: number }> {
   const { stdout, code } = await lab.server.exec(['f2b-status', ATTACKER])
   return { code, words: stdout.split('\n').map((line) => line.trim().replace(/ +/g, ' ')) }
@@ -59,7 +57,8 @@ async function targets() {
 
 test('a ban that only stands in the queue is shown there, and drift is seen', async () => {
   assert.deepEqual(await reaches(), [true, true])
-  await ban()
+  await fail2ban.failLogin(ATTACKER, { times: 2 })
+  await fail2ban.logged(`[sshd] Ban ${ATTACKER}`)
   const said = await targets()
   assert.equal(said.code, 75)
   for (const one of said.targets) {
@@ -117,7 +116,7 @@ test('a ban in force is shown with its jail, its end and its log lines, and free
 })
 
 test('without Fail2Ban and f2b-deliver it is freed on the firewalls all the same', async () => {
-  await ban()
+  await fail2ban.client('set', 'sshd', 'banip', ATTACKER)
   await lab.server.run(['f2b-deliver'])
   await untilReached(false)
   await fail2ban.stop()
@@ -132,8 +131,14 @@ test('without Fail2Ban and f2b-deliver it is freed on the firewalls all the same
   assert.deepEqual(await reaches(), [true, true])
 })
 
+test('nothing that root did has locked the account out', async () => {
+  const found = '/var/lib/fail2ban-perimeter -path "*/queue/*" -prune -o -user root -print'
+  assert.equal(await lab.server.sh(`find ${found} | grep -v sync.lock || true`), '')
+  const queue = await lab.server.sh('stat -c %a%U%G /var/lib/fail2ban-perimeter/queue/firewall*')
+  assert.equal(queue.trim(), '640rootfail2ban-perimeter')
+})
+
 test('a firewall that is away is named with its code, and in the metrics', async () => {
-  await fail2ban.start()
   await lab.firewalls[1]?.powerOff()
   const { code, stdout } = await lab.server.exec(['f2b-status'])
   assert.ok(code === 69 || code === 75, stdout)

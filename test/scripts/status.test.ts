@@ -182,7 +182,8 @@ test('f2b-status asks a running f2b-deliver: what waits, why, and what was set a
 
 test('f2b-status shows what was set aside, whatever is written in there', async () => {
   await box.run('mkdir', ['-p', `${state}/delivery`])
-  const aside = [{ at: 1_700_000_000, code: 65, reason: HOSTILE, line: `${HOSTILE}\n|.` }]
+  const at = Math.floor(Date.now() / 1000) - 60
+  const aside = [{ at, code: 65, reason: HOSTILE, line: `${HOSTILE}\n|.` }]
   const lastError = { at: 1_700_000_000, code: 76, message: `no ${HOSTILE}\nSecond line` }
   writeFileSync(`${state}/delivery/firewall.state`, JSON.stringify({ aside }))
   writeFileSync(`${state}/delivery/firewall@stat1.state`, JSON.stringify({ lastError, aside }))

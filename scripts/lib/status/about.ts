@@ -1,8 +1,9 @@
 import { type Address, overlaps } from '../address.ts'
 import type { Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
-import { type Ban, bansOf } from './bans.ts'
+import type { Ban } from './bans.ts'
 import type { Waiting } from './books.ts'
+import type { Desk } from './desk.ts'
 import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
 
 /** All that is known about an address. */
@@ -30,12 +31,13 @@ export interface Place {
 /** @param seconds for each target, all side by side */
 export async function lookUp(
   loaded: Loaded,
+  desk: Desk,
   sites: Site[],
   address: Address,
   seconds: number,
 ): Promise<About> {
   const [{ bans, troubles }, places] = await Promise.all([
-    bansOf(loaded.config.fail2ban, address),
+    desk.bans(address.text),
     Promise.all(sites.map((site) => placeOf(loaded, site, address, seconds))),
   ])
   return { address, at: Math.floor(Date.now() / 1000), bans, troubles, places }
@@ -43,10 +45,11 @@ export async function lookUp(
 
 export async function aboutAddress(
   loaded: Loaded,
+  desk: Desk,
   address: Address,
   seconds: number,
 ): Promise<About> {
-  return await lookUp(loaded, await openSites(loaded), address, seconds)
+  return await lookUp(loaded, desk, await openSites(loaded), address, seconds)
 }
 
 async function placeOf(

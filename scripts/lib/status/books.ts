@@ -44,10 +44,6 @@ export class Books {
     return new Books(this.#config, this.sibling)
   }
 
-  get queuePath(): string {
-    return this.#queue
-  }
-
   /** True if bans go through a queue: somebody has written into one. */
   get isQueued(): boolean {
     return ['', '.taken', '.gone'].some((end) => existsSync(this.#queue + end))

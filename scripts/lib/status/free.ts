@@ -1,13 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from '../address.ts'
-import { appendToQueue } from '../delivery/append.ts'
 import { askStatus } from '../delivery/control.ts'
 import { deliveryDirectory } from '../delivery/state.ts'
-import { checkJail, formatLease, type Lease, NO_JAIL } from '../lease.ts'
+import { formatLease, type Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import type { Call } from '../verbs.ts'
 import { type About, lookUp, type Place } from './about.ts'
-import { type Ban, bansOf, unbanIn } from './bans.ts'
+import type { Ban } from './bans.ts'
+import type { Desk } from './desk.ts'
+import { isIt, jailsOf, queueUnbans } from './jails.ts'
 import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
 
 /** Seconds for f2b-deliver to take it to a target, and for a target to do it. */
@@ -42,15 +43,16 @@ export interface Outcome {
  */
 export async function freeEverywhere(
   loaded: Loaded,
+  desk: Desk,
   address: Address,
   seconds: number,
 ): Promise<Freedom> {
   const sites = await openSites(loaded)
   const running = await isRunning(loaded)
-  const before = await lookUp(loaded, sites, address, seconds)
-  const told = queueUnbans(sites, before, running)
-  const fail2ban = await unbanInFail2Ban(loaded, before)
-  const { bans } = await bansOf(loaded.config.fail2ban, address)
+  const before = await lookUp(loaded, desk, sites, address, seconds)
+  const told = await queueUnbans(desk, sites, before, running)
+  const fail2ban = await unbanInFail2Ban(desk, before)
+  const { bans } = await desk.bans(address.text)
   const again = new Set(jailsBanning(bans, address))
   const troubles = await Promise.all(
     sites.map(async (site, i) => {
@@ -63,7 +65,7 @@ export async function freeEverywhere(
       return await freeAt(site, quietCall(loaded, limit), limit, before, again)
     }),
   )
-  const after = await lookUp(loaded, sites, address, seconds)
+  const after = await lookUp(loaded, desk, sites, address, seconds)
   const places = sites.map((site, i) =>
     outcomeOf(
       before.places[i],
@@ -84,44 +86,10 @@ async function isRunning({ config }: Loaded): Promise<boolean> {
   }
 }
 
-/** @returns the siblings whose bans go through a queue: those are told in this way */
-function queueUnbans(
-  sites: Site[],
-  before: About,
-  running: boolean,
-): Map<string, Trouble | undefined> {
-  const told = new Map<string, Trouble | undefined>()
-  for (const { sibling, books } of sites) {
-    if (told.has(sibling) || !(running || books.isQueued)) continue
-    told.set(sibling, undefined)
-    try {
-      for (const jail of jailsOf(before, sibling, books.jails(before.address.text))) {
-        appendToQueue(books.queuePath, ['unban', before.address.text, jail])
-      }
-    } catch (error) {
-      told.set(sibling, troubleOf(error))
-    }
-  }
-  return told
-}
-
-/** Every jail that a sibling may have the address in. */
-function jailsOf({ address, bans, places }: About, sibling: string, known: string[]): string[] {
-  const own = places.filter((place) => place.sibling === sibling)
-  const jails = [
-    ...known,
-    ...bans.map(({ jail }) => jail),
-    ...own.flatMap(({ leases }) => leases.filter((one) => isIt(one, address)).map((o) => o.jail)),
-    ...own.flatMap(({ waiting }) => waiting.map(({ jail }) => jail)),
-    NO_JAIL,
-  ]
-  return [...new Set(jails)].filter(isJail)
-}
-
-async function unbanInFail2Ban(loaded: Loaded, { address, bans }: About) {
+async function unbanInFail2Ban(desk: Desk, { address, bans }: About) {
   const jails = jailsBanning(bans, address)
   try {
-    await unbanIn(loaded.config.fail2ban, address)
+    await desk.unban(address.text)
     return { jails, trouble: undefined }
   } catch (error) {
     return { jails: [], trouble: troubleOf(error) }
@@ -178,16 +146,4 @@ function outcomeOf(
   const gone = after?.trouble ? [] : (before?.leases ?? []).filter((o) => !left.has(formatLease(o)))
   const { sibling = '', target = '' } = before ?? {}
   return { sibling, target, freed: gone, trouble: trouble ?? after?.trouble, queued }
-}
-
-function isIt(lease: Lease, address: Address): boolean {
-  return lease.address.text === address.text
-}
-
-function isJail(name: string): boolean {
-  try {
-    return checkJail(name) === name
-  } catch {
-    return false
-  }
 }

@@ -15,6 +15,8 @@ export interface Site {
   target: Target
   /** False if it keeps its leases in files here, so that a look at them reaches nobody. */
   remote: boolean
+  /** True if behind its file is a device that is pushed to: only `check` asks that one. */
+  pushed: boolean
   books: Books
 }
 
@@ -47,9 +49,10 @@ export async function openSites(loaded: Loaded): Promise<Site[]> {
   const kinds = configuredKinds(loaded.config)
   const sites = kinds.map(async (kind) => {
     const books = new Books(loaded.config, kind.name)
-    const remote = !LOCAL.includes(kind.name)
+    const pushed = kind.name === 'fortigate' && loaded.config.fortigate?.push !== undefined
+    const remote = pushed || !LOCAL.includes(kind.name)
     const targets = await kind.targets(loaded)
-    return targets.map((target) => ({ sibling: kind.name, target, remote, books }))
+    return targets.map((target) => ({ sibling: kind.name, target, remote, pushed, books }))
   })
   return (await Promise.all(sites)).flat()
 }
@@ -75,14 +78,16 @@ export async function within<T>(seconds: number, what: string, work: Promise<T>)
  * @param truth what Fail2Ban has banned for it; without it, there is no drift
  */
 export async function lookAt(
-  { target, books }: Site,
+  { target, books, pushed }: Site,
   call: Call,
   seconds: number,
   truth: Truth | undefined,
 ): Promise<Look> {
   const looking = truth ? compare(target, books, call, truth) : listOnly(target, call)
+  const checking = pushed ? target.check(call) : undefined
   try {
-    return await within(seconds, 'no answer in time', looking)
+    const [look] = await within(seconds, 'no answer in time', Promise.all([looking, checking]))
+    return look
   } catch (error) {
     return { trouble: troubleOf(error) }
   }

@@ -1,5 +1,6 @@
 import type { Aside } from '../delivery/state.ts'
-import { isDrifting, type Survey, type TargetSurvey } from './survey.ts'
+import { isDrifting } from './looks.ts'
+import type { Survey, TargetSurvey } from './survey.ts'
 import { type Column, entry, fit, type Paper, tableOf } from './table.ts'
 import { count, plain, span } from './words.ts'
 
@@ -39,9 +40,10 @@ export function reportOf(survey: Survey, paper: Paper): string {
   return `${lines.join('\n')}\n`
 }
 
-/** `firewall/edge1`; a service has no name but its own. */
+/** `firewall/edge1`; a service or a file, of which there is but one, has no name of its own. */
 export function nameOf({ sibling, target }: { sibling: string; target: string }): string {
-  return plain(sibling === target ? sibling : `${sibling}/${target}`)
+  const only = sibling === target || target.startsWith('/')
+  return plain(only ? sibling : `${sibling}/${target}`)
 }
 
 function headOf({ owner, bans, deliverer, targets }: Survey, paper: Paper): string {

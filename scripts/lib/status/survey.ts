@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { askStatus } from '../delivery/control.ts'
 import {
   type Aside,
@@ -9,30 +8,21 @@ import {
   type State,
 } from '../delivery/state.ts'
 import type { Truth } from '../delivery/truth.ts'
-import { askTruth } from '../delivery/truth.ts'
 import { EXIT } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
-import {
-  type Drift,
-  type Look,
-  lookAt,
-  openSites,
-  quietCall,
-  type Site,
-  type Trouble,
-  troubleOf,
-  within,
-} from './look.ts'
+import type { Desk } from './desk.ts'
+import { type Drift, openSites, type Site, type Trouble, within } from './look.ts'
+import { askFail2BanNow, isDrifting, lookTwice } from './looks.ts'
 
-/** Seconds for Fail2Ban, which answers nobody while an action of it runs, and for f2b-deliver. */
-export const PATIENCE = { fail2ban: 10, deliverer: 3 }
-
-/** Milliseconds between two looks: what is different in both of them is no ban on its way. */
-const BETWEEN = 1_000
+/** Seconds for f2b-deliver to answer. */
+const PATIENCE = 3
 
 /** Seconds for which something may be queued before it is trouble. */
 const TOO_LONG = 120
+
+/** Seconds for which it is trouble that something was set aside: then it has been seen, or never is. */
+const NEWS = 86_400
 
 /** How everything stands. Times are epoch seconds. */
 export interface Survey {
@@ -61,10 +51,10 @@ export interface TargetSurvey {
 }
 
 /** @param seconds for each target, all side by side */
-export async function takeSurvey(loaded: Loaded, seconds: number): Promise<Survey> {
+export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): Promise<Survey> {
   const sites = await openSites(loaded)
-  const [told, answer] = await Promise.all([askDeliverer(loaded), askFail2BanNow(loaded)])
-  const looks = await lookTwice(loaded, sites, seconds, answer.truth)
+  const [told, answer] = await Promise.all([askDeliverer(loaded), askFail2BanNow(desk)])
+  const looks = await lookTwice(loaded, desk, sites, seconds, answer.truth)
   const states = sites.map((site) => deliveryOf(loaded, site, told.siblings))
   return {
     at: Math.floor(Date.now() / 1000),
@@ -84,22 +74,20 @@ export async function takeSurvey(loaded: Loaded, seconds: number): Promise<Surve
 
 /** What a monitoring system is told: 0, or the worst code of what is wrong. */
 export function codeOfSurvey({ at, fail2ban, aside, targets }: Survey): number {
-  const codes = targets.flatMap(({ trouble, drift, queue, state }) => [
-    trouble?.code ?? EXIT.done,
-    isDrifting(drift) || state.aside.length > 0 ? EXIT.temporary : EXIT.done,
-    queue && queue.oldest > 0 && at - queue.oldest > TOO_LONG ? EXIT.temporary : EXIT.done,
-  ])
-  return Math.max(...codes, fail2ban?.code ?? 0, aside.length > 0 ? EXIT.temporary : EXIT.done)
-}
-
-export function isDrifting(drift: Drift | undefined): boolean {
-  return drift !== undefined && drift.missing + drift.extra + drift.wrong_expiry > 0
+  const isNew = (one: Aside): boolean => at - one.at < NEWS
+  const wrong = targets.some(({ drift, queue, state }) => {
+    const late = queue !== undefined && queue.oldest > 0 && at - queue.oldest > TOO_LONG
+    return isDrifting(drift) || late || state.aside.some(isNew)
+  })
+  const ours = wrong || aside.some((one) => isNew(one.aside)) ? EXIT.temporary : EXIT.done
+  const codes = targets.map(({ trouble }) => trouble?.code ?? EXIT.done)
+  return Math.max(...codes, fail2ban?.code ?? EXIT.done, ours)
 }
 
 async function askDeliverer(loaded: Loaded) {
   const asking = askStatus(deliveryDirectory(loaded.config.state_dir))
   try {
-    const siblings = await within(PATIENCE.deliverer, 'f2b-deliver does not answer', asking)
+    const siblings = await within(PATIENCE, 'f2b-deliver does not answer', asking)
     return { running: siblings !== undefined, siblings, trouble: undefined }
   } catch (error) {
     return { running: true, siblings: undefined, trouble: messageOnly(error) }
@@ -109,59 +97,6 @@ async function askDeliverer(loaded: Loaded) {
 /** It is there, but what it says is of no use: an older version, or one that hangs. */
 function messageOnly(error: unknown): Trouble {
   return { code: EXIT.temporary, message: error instanceof Error ? error.message : String(error) }
-}
-
-export async function askFail2BanNow(
-  loaded: Loaded,
-): Promise<{ truth?: Map<string, Truth>; trouble?: Trouble }> {
-  try {
-    const message = 'Cannot ask Fail2Ban: it does not answer in time'
-    return { truth: await within(PATIENCE.fail2ban, message, askTruth(loaded)) }
-  } catch (error) {
-    return { trouble: troubleOf(error) }
-  }
-}
-
-/**
- * A ban that is on its way is no drift: who has one is looked at once more, beside a new answer of
- * Fail2Ban's, while others may still keep us waiting for their first.
- */
-async function lookTwice(
-  loaded: Loaded,
-  sites: Site[],
-  seconds: number,
-  truth: Map<string, Truth> | undefined,
-): Promise<Look[]> {
-  const look = (site: Site, known: Map<string, Truth> | undefined): Promise<Look> =>
-    lookAt(site, quietCall(loaded, seconds), seconds, known?.get(site.sibling))
-  // One question serves all who have not been told before it is put.
-  let asking: ReturnType<typeof askFail2BanNow> | undefined
-  const askAgain = (): ReturnType<typeof askFail2BanNow> => {
-    asking ??= sleep(BETWEEN).then(() => {
-      asking = undefined
-      return askFail2BanNow(loaded)
-    })
-    return asking
-  }
-  const one = async (site: Site): Promise<Look> => {
-    const before = await look(site, truth)
-    if (!before.drift || !isDrifting(before.drift)) return before
-    const { truth: later } = await askAgain()
-    const after = later ? await look(site, later) : before
-    return after.drift ? { ...after, drift: lasting(before.drift, after.drift) } : before
-  }
-  return await Promise.all(sites.map(one))
-}
-
-/** What is different in both looks. */
-function lasting(before: Drift, after: Drift): Drift {
-  const known = new Set(before.lines)
-  const lines = after.lines.filter((line) => known.has(line))
-  const isGone = after.lines.length > 0 && lines.length === 0
-  const least = (kind: 'missing' | 'extra' | 'wrong_expiry'): number =>
-    isGone ? 0 : Math.min(before[kind], after[kind])
-  const [missing, extra, wrong_expiry] = [least('missing'), least('extra'), least('wrong_expiry')]
-  return { missing, extra, wrong_expiry, lines }
 }
 
 /** From f2b-deliver itself if it runs, else from its files. */

@@ -1,7 +1,5 @@
-import { type Lease, NO_JAIL } from '../lease.ts'
 import type { About, Place } from './about.ts'
 import type { Ban } from './bans.ts'
-import type { Freedom, Outcome } from './free.ts'
 import { nameOf } from './report.ts'
 import { entry, type Paper, tableOf } from './table.ts'
 import { count, ending, moment, plain, span } from './words.ts'
@@ -12,27 +10,7 @@ export function aboutReport(about: About, paper: Paper): string {
   return `${lines.join('\n')}\n`
 }
 
-/** What was freed where, and what is in force of it now. */
-export function freedomReport({ fail2ban, places, after }: Freedom, paper: Paper): string {
-  const jails = fail2ban.jails.map(plain).join(', ')
-  const said = fail2ban.trouble
-    ? bad(`not told: ${fail2ban.trouble.message} (${fail2ban.trouble.code})`, paper)
-    : jails
-      ? good(`freed in ${jails}`, paper)
-      : 'had not banned it'
-  const rows = places.map((one) => ({ name: nameOf(one), text: outcomeText(one, paper) }))
-  const lines = [
-    paper.style('bold', `Free ${after.address.text}`),
-    ...hanging([{ name: 'Fail2Ban', text: said }, ...rows], paper),
-    '',
-    headOf(after, paper),
-    ...detailsOf({ ...after, troubles: [], places: after.places.map(untroubled) }, paper),
-    ...adviceOn(after),
-  ]
-  return `${lines.join('\n')}\n`
-}
-
-function headOf({ address, bans, places, troubles }: About, paper: Paper): string {
+export function headOf({ address, bans, places, troubles }: About, paper: Paper): string {
   const name = paper.style('bold', address.text)
   const banned = bans.filter(({ live }) => live).length
   const forced = places.filter(({ leases }) => leases.length > 0).length
@@ -48,7 +26,7 @@ function headOf({ address, bans, places, troubles }: About, paper: Paper): strin
   return `${name} is not banned by Fail2Ban, ${forced > 0 ? `but ${where}` : `and ${nowhere}`}.`
 }
 
-function detailsOf(about: About, paper: Paper): string[] {
+export function detailsOf(about: About, paper: Paper): string[] {
   const { bans, places } = about
   const seen = bans.filter(({ matches }) => matches.length > 0)
   return [
@@ -116,45 +94,12 @@ function problemsIn({ troubles, places }: About) {
   ].map(({ name, text }) => ({ name, text: plain(text) }))
 }
 
-/** Its trouble stands above already. */
-function untroubled(place: Place): Place {
-  return { ...place, trouble: undefined }
-}
-
-function outcomeText({ freed, trouble, queued }: Outcome, paper: Paper): string {
-  if (trouble) {
-    const later = queued ? '; it is queued, and freed there by f2b-deliver' : ''
-    return bad(`not freed: ${plain(trouble.message)} (${trouble.code})${later}`, paper)
-  }
-  if (freed.length === 0) return 'was not there'
-  return good(`freed in ${freed.map(leaseText).join(', ')}`, paper)
-}
-
-function leaseText({ address, jail }: Lease, _: number, all: readonly Lease[]): string {
-  const several = all.some((one) => one.address.text !== address.text)
-  const name = jail === NO_JAIL ? '- (by hand)' : jail
-  return several ? `${name} (${address.text})` : name
-}
-
-/** What remains, and what to do about it. */
-function adviceOn({ address, bans, places }: About): string[] {
-  const ranges = [
-    ...bans.map((ban) => ban.address.text),
-    ...places.flatMap(({ leases }) => leases.map((lease) => lease.address.text)),
-  ].filter((text) => text !== address.text)
-  const stored = bans.some((ban) => !ban.live && ban.address.text === address.text)
-  return [
-    ...[...new Set(ranges)].map((range) => `To free all of ${range}: f2b-status --unban ${range}`),
-    ...(stored ? ['Fail2Ban will ban it again when it starts: free it again then.'] : []),
-  ].flatMap((line) => ['', line])
-}
-
 function titled(title: string, lines: string[], paper: Paper, format: 'bold' | 'red' = 'bold') {
   if (lines.length === 0) return []
   return ['', paper.style(format === 'red' ? ['bold', 'red'] : 'bold', title), ...lines]
 }
 
-function hanging(notes: { name: string; text: string }[], paper: Paper): string[] {
+export function hanging(notes: { name: string; text: string }[], paper: Paper): string[] {
   const indent = Math.min(Math.max(...notes.map(({ name }) => name.length), 0), 30) + 4
   return notes.flatMap(({ name, text }) => entry(`  ${name}`, indent, text, paper))
 }
@@ -165,12 +110,4 @@ function indented(lines: string[]): string[] {
 
 function columnOf(title: string) {
   return { title, right: title === 'TIMES' }
-}
-
-function good(text: string, paper: Paper): string {
-  return paper.style('green', text)
-}
-
-function bad(text: string, paper: Paper): string {
-  return paper.style('red', text)
 }

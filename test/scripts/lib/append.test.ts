@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import { after, test } from 'node:test'
+import { appendToQueue } from '../../../scripts/lib/delivery/append.ts'
+import { Queue, wordsOf } from '../../../scripts/lib/delivery/queue.ts'
+
+const folder = mkdtempSync('/tmp/f2b-append-')
+after(() => rmSync(folder, { recursive: true }))
+
+test('appendToQueue() writes a line that the queue reads, behind whatever was torn before it', () => {
+  const path = `${folder}/firewall`
+  appendToQueue(path, ['unban', '192.0.2.7', 'sshd'])
+  appendToQueue(path, ['unban', '2001:db8::7', '-'])
+  assert.equal(readFileSync(path, 'utf8'), '\nunban|192.0.2.7|sshd|.\n\nunban|2001:db8::7|-|.\n')
+  assert.equal(statSync(path).mode & 0o137, 0, 'nobody else may write, others not even read')
+  const queue = new Queue(path)
+  assert.deepEqual(queue.read().map(wordsOf), [
+    ['unban', '192.0.2.7', 'sshd'],
+    ['unban', '2001:db8::7', '-'],
+  ])
+  queue.close()
+})
+
+test('appendToQueue() begins a new file when the old one was put away', () => {
+  const path = `${folder}/sophosxg`
+  appendToQueue(path, ['unban', '192.0.2.7', 'sshd'])
+  renameSync(path, `${path}.taken`)
+  appendToQueue(path, ['unban', '192.0.2.8', 'sshd'])
+  assert.equal(readFileSync(path, 'utf8'), '\nunban|192.0.2.8|sshd|.\n')
+})
+
+test('appendToQueue() fails with 75 on a full disk and without a directory', () => {
+  const full = `${folder}/full`
+  symlinkSync('/dev/full', full)
+  const append = (path: string) => () => appendToQueue(path, ['unban', '192.0.2.7', 'sshd'])
+  assert.throws(append(full), { code: 75, message: /^Cannot write ".*full": the disk is full$/ })
+  const missing = { code: 75, message: /no such file or directory$/ }
+  assert.throws(append(`${folder}/none/firewall`), missing)
+})

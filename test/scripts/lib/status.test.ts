@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { jsonOf } from '../../../scripts/lib/status/json.ts'
+import { within } from '../../../scripts/lib/status/look.ts'
+import { metricsOf } from '../../../scripts/lib/status/metrics.ts'
+import { reportOf } from '../../../scripts/lib/status/report.ts'
+import { codeOfSurvey, type Survey, type TargetSurvey } from '../../../scripts/lib/status/survey.ts'
+import { entry, fit, paperOf, tableOf } from '../../../scripts/lib/status/table.ts'
+import { ending, plain, span } from '../../../scripts/lib/status/words.ts'
+import { parseMetrics } from '../../lib/prometheus.ts'
+
+const HOSTILE = 'a "b" \\ \u001b[31m\u009b1m\u202e\u2028\n{c="d"}'
+const PAPER = paperOf({ isTTY: false } as NodeJS.WriteStream)
+const NARROW = { ...PAPER, width: 80 }
+
+function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
+  const state = {
+    lastSuccess: 0,
+    failingSince: 0,
+    lastError: null,
+    queued: 0,
+    oldest: 0,
+    aside: [],
+  }
+  return {
+    sibling: 'firewall',
+    target: 'edge1',
+    reachable: true,
+    trouble: undefined,
+    leases: 3,
+    drift: { missing: 0, extra: 0, wrong_expiry: 0, lines: [] },
+    queue: { queued: 0, oldest: 0 },
+    state,
+    ...changes,
+  }
+}
+
+function survey(...targets: TargetSurvey[]): Survey {
+  const deliverer = { running: true, trouble: undefined }
+  return {
+    at: 1_800_000_000,
+    owner: 'web1',
+    bans: 3,
+    fail2ban: undefined,
+    deliverer,
+    aside: [],
+    targets,
+  }
+}
+
+test('span() and ending() say times as people do', () => {
+  const spans = [-5, 0, 59.9, 60, 3599, 3600, 86_399, 86_400, 40 * 86_400]
+  assert.deepEqual(spans.map(span), [
+    '0 s',
+    '0 s',
+    '59 s',
+    '1 min',
+    '59 min',
+    '1 h',
+    '23 h',
+    '1 d',
+    '40 d',
+  ])
+  assert.equal(ending(0, 1_800_000_000), 'never')
+  assert.match(ending(1_800_000_420, 1_800_000_000), /^2027-01-1\d \d\d:\d\d:\d\d \(in 7 min\)$/)
+  assert.match(ending(1_799_999_999, 1_800_000_000), /\(over\)$/)
+})
+
+test('plain() leaves nothing that a terminal obeys', () => {
+  assert.equal(plain(HOSTILE), 'a "b" \\  [31m 1m {c="d"}')
+})
+
+test('jsonOf() escapes what a terminal obeys, and loses nothing', () => {
+  const text = jsonOf({ hostile: HOSTILE, plane: '\u{e0041}' })
+  assert.doesNotMatch(text.replaceAll('\n', ''), /[\p{C}\p{Zl}\p{Zp}]/u)
+  assert.deepEqual(JSON.parse(text), { hostile: HOSTILE, plane: '\u{e0041}' })
+})
+
+test('metricsOf() is read by Prometheus whatever targets are called, and if two share a name', () => {
+  const odd = target({ target: HOSTILE, state: { ...target().state, lastSuccess: 1_700_000_000 } })
+  const samples = parseMetrics(metricsOf(survey(target(), target(), odd)))
+  const leases = samples.filter(({ name }) => name === 'fail2ban_perimeter_leases')
+  assert.deepEqual(
+    leases.map(({ labels }) => labels.target),
+    ['edge1', plain(HOSTILE)],
+  )
+  const unknown = target({ reachable: undefined, leases: undefined, drift: undefined })
+  const names = parseMetrics(metricsOf(survey(unknown))).map(({ name }) => name)
+  for (const name of ['up', 'leases', 'drift']) {
+    assert.ok(!names.includes(`fail2ban_perimeter_${name}`))
+  }
+})
+
+test('parseMetrics() refuses what Prometheus would', () => {
+  const head = '# HELP a b\n# TYPE a gauge\n'
+  const bad = ['a 1', 'b 1\n', 'a{x="1} 1\n', 'a{x="1"y="2"} 1\n', 'a{x="\n"} 1\n', 'a 1\na 1\n']
+  for (const text of bad) assert.throws(() => parseMetrics(head + text), text)
+  assert.throws(() => parseMetrics('a 1\n'))
+  assert.deepEqual(parseMetrics(`${head}a{x="\\\\\\"\\n"} 1\n`)[0]?.labels, { x: '\\"\n' })
+})
+
+test('codeOfSurvey() is 0 if all is well, else the worst of what is wrong', () => {
+  const at = 1_800_000_000
+  const aside = (when: number) => ({ at: when, code: 65, reason: 'x', line: 'y' })
+  const setAside = (when: number) => target({ state: { ...target().state, aside: [aside(when)] } })
+  assert.equal(codeOfSurvey(survey(target())), 0)
+  assert.equal(codeOfSurvey(survey(target({ queue: { queued: 9, oldest: at - 119 } }))), 0)
+  assert.equal(codeOfSurvey(survey(target({ queue: { queued: 9, oldest: at - 121 } }))), 75)
+  const drift = { missing: 0, extra: 1, wrong_expiry: 0, lines: [] }
+  assert.equal(codeOfSurvey(survey(target({ drift }))), 75)
+  assert.equal(codeOfSurvey(survey(target({ trouble: { code: 69, message: '' } }))), 69)
+  const refused = target({ drift, trouble: { code: 77, message: '' } })
+  assert.equal(codeOfSurvey(survey(target({ drift }), refused)), 77)
+  assert.equal(codeOfSurvey(survey(setAside(at - 60))), 75)
+  assert.equal(codeOfSurvey(survey(setAside(at - 90_000))), 0, 'that is no news')
+  assert.equal(
+    codeOfSurvey({ ...survey(target()), aside: [{ sibling: 's', aside: aside(at) }] }),
+    75,
+  )
+  assert.equal(codeOfSurvey({ ...survey(), fail2ban: { code: 75, message: '' } }), 75)
+})
+
+test('reportOf() keeps to 80 columns, with long names and long words below the table', () => {
+  const message = `${'word '.repeat(60)}end`
+  const lastError = { at: 1_700_000_000, code: 75, message }
+  const long = target({
+    target: `edge-${'x'.repeat(80)}`,
+    leases: 123_456,
+    trouble: { code: 69, message },
+    queue: { queued: 99_999, oldest: 1_700_000_000 },
+    state: { ...target().state, lastError, failingSince: 1_700_000_000 },
+  })
+  const lines = reportOf(survey(target(), long), NARROW).split('\n')
+  for (const line of lines) assert.ok(line.length <= 80, line)
+  assert.equal(lines.join(' ').replace(/\s+/g, ' ').split(message).length, 3, 'whole, twice')
+})
+
+test('tableOf() lines up, and colours do not count', () => {
+  const paper = { width: 80, style: (_: unknown, text: string) => `\u001b[1m${text}\u001b[22m` }
+  const columns = [{ title: 'A' }, { title: 'B', right: true }]
+  const lines = tableOf(
+    columns,
+    [
+      ['\u001b[31mlong\u001b[39m', '1'],
+      ['x', '22'],
+    ],
+    paper,
+  )
+  assert.deepEqual(lines.slice(1), ['\u001b[31mlong\u001b[39m   1', 'x     22'])
+  assert.equal(fit('abcdefgh', 5), 'ab…gh')
+  assert.deepEqual(entry('n', 3, 'a b', { ...PAPER, width: 40 }), ['n  a b'])
+})
+
+test('paperOf() has colours and a width on a terminal only', () => {
+  const terminal = { isTTY: true, columns: 100, hasColors: () => true } as unknown
+  const paper = paperOf(terminal as NodeJS.WriteStream)
+  assert.deepEqual([paper.width, paper.style('red', 'x')], [100, '\u001b[31mx\u001b[39m'])
+  assert.deepEqual([PAPER.width, PAPER.style('red', 'x')], [Infinity, 'x'])
+})
+
+test('within() gives up in time, and passes on what fails earlier', async () => {
+  const never = new Promise(() => {})
+  await assert.rejects(within(0.05, 'too late', never), { code: 75, message: 'too late' })
+  await assert.rejects(within(5, 'too late', Promise.reject(new Error('early'))), /early/)
+  assert.equal(await within(5, 'too late', Promise.resolve(1)), 1)
+})
