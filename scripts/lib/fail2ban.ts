@@ -1,6 +1,6 @@
 import { parseAddress } from './address.ts'
 import { EXIT, Failure } from './failure.ts'
-import { checkJail, expiry, type Lease } from './lease.ts'
+import { checkJail, expiry, isSameEnd, type Lease } from './lease.ts'
 import { run } from './run.ts'
 import type { Fail2Ban } from './settings/fail2ban.ts'
 import { shell } from './shell.ts'
@@ -60,11 +60,27 @@ export async function askFail2Ban(
   })
   return used.map((name, i) => {
     const now = readBans(checkJail(name), banned[i] ?? '', owner)
-    const known = new Set(now.map(({ address }) => address.text))
-    const waiting = stored.filter((one) => one.jail === name && !known.has(one.address.text))
+    const leases = withStored(
+      now,
+      stored.filter(({ jail }) => jail === name),
+    )
     const own = actions.flatMap(({ jail, ...action }) => (jail === name ? [action] : []))
-    return { name, leases: [...now, ...waiting], actions: own }
+    return { name, leases, actions: own }
   })
+}
+
+/**
+ * Those that Fail2Ban lists, and the stored ones that it has not got to. It lists the time of a ban
+ * without its fraction and stores it rounded, which is what `<time>` is after a restart: the end of a
+ * ban is taken from there.
+ */
+function withStored(now: Lease[], stored: Lease[]): Lease[] {
+  const listed = new Map(now.map((lease) => [lease.address.text, lease]))
+  for (const lease of stored) {
+    const known = listed.get(lease.address.text)
+    if (!known || isSameEnd(known.expires, lease.expires)) listed.set(lease.address.text, lease)
+  }
+  return [...listed.values()]
 }
 
 /** The names that `status` lists. */

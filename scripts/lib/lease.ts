@@ -38,14 +38,19 @@ export function parseExpires(text: string): number {
 }
 
 /**
- * When a ban ends. Fail2Ban cuts fractions off wherever it tells the time of a ban but in `<time>`:
- * so do we, or every sync would find another end than the ban had.
+ * When a ban ends. Fail2Ban rounds the time of a ban for its database (database.py, addBan), and so
+ * after a restart: so do we, or a restored ban would end at another time than it did before.
  *
  * @param began epoch seconds, fractions allowed (Fail2Ban's `<time>`)
  * @param seconds ban time (Fail2Ban's `<bantime>`); negative means never
  */
 export function expiry(began: number, seconds: number): number {
-  return seconds < 0 ? 0 : Math.floor(began) + seconds
+  return seconds < 0 ? 0 : Math.round(began) + seconds
+}
+
+/** True if two ends are those of the same ban, once with its time rounded and once cut off. */
+export function isSameEnd(a: number, b: number): boolean {
+  return a === b || (a !== 0 && b !== 0 && Math.abs(a - b) <= 1)
 }
 
 /** Now, in whole epoch seconds. */

