@@ -28,8 +28,8 @@ work is set aside and shown by f2b-status.
   f2b-deliver             deliver what is queued now: from cron, or by hand
   f2b-deliver --follow    stay and deliver as it comes: what the systemd unit runs
 
-A target that fails is tried again, at the latest after 30 seconds, and at once when it answers again;
-all others are served meanwhile. A firewall that has lost its bans is filled again.
+A target that fails is tried again, at the latest after 30 seconds, and at once when it answers
+again; all others are served meanwhile. A firewall that has lost its bans is filled again.
 
 Options
   --follow          do not end; log a line for each delivery on standard error

@@ -16,7 +16,7 @@ import { loadAll, openDelivery } from './lib/delivery/open.ts'
 import { askTruth } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
-import { lock } from './lib/lock.ts'
+import { tryLock } from './lib/lock.ts'
 import type { Loaded } from './lib/settled.ts'
 import { describe } from './lib/verbs.ts'
 
@@ -30,8 +30,8 @@ void main({
   name: 'sync',
   help: `Usage: f2b-sync [target...] [options]
 
-Asks Fail2Ban for every ban of every jail that uses an action of ours, and makes each target equal to
-it. A ban without a jail (f2b-firewall ban without --name) is left alone. Prints per target
+Asks Fail2Ban for every ban of every jail that uses an action of ours, and makes each target equal
+to it. A ban without a jail (f2b-firewall ban without --name) is left alone. Prints per target
 "added N, extended N, removed N, unchanged N". Nothing is done while Fail2Ban cannot be asked: bans
 simply run on.
 
@@ -115,22 +115,22 @@ function report(outcomes: Outcome[]): void {
 
 /**
  * Waits until Fail2Ban answers. It is stopping, or busy with the very command that asked for us, so
- * the first seconds are not even tried. One waits for all who ask meanwhile.
+ * the first seconds are not even tried. One waits for all who ask meanwhile; whoever asks when the
+ * wait is over waits himself, since Fail2Ban may have been asked before he had his reason.
  */
 async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<void> {
+  const file = `${loaded.config.state_dir}/sync.lock`
   mkdirSync(loaded.config.state_dir, { recursive: true, mode: 0o755 })
-  const release = await lock(`${loaded.config.state_dir}/sync.lock`, 0)
-  try {
-    for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; ) {
-      await setTimeout(2000)
-      try {
-        return await work()
-      } catch (error) {
-        if (codeOf(error) !== EXIT.temporary && codeOf(error) !== EXIT.unreachable) throw error
-      }
-    }
-  } finally {
+  for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; ) {
+    const release = await tryLock(file)
+    if (!release) return
+    await setTimeout(2000)
     release()
+    try {
+      return await work()
+    } catch (error) {
+      if (codeOf(error) !== EXIT.temporary && codeOf(error) !== EXIT.unreachable) throw error
+    }
   }
 }
 

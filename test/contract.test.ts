@@ -164,5 +164,8 @@ for (const name of actions) {
 function withIncluded(name: string): string {
   const text = readFileSync(`action.d/${name}.conf`, 'utf8')
   const before = `action.d/${/^before *= *(\S+)/m.exec(text)?.[1]}`
-  return existsSync(before) ? readFileSync(before, 'utf8') + text : text
+  // What a file builds on by itself stands behind it: the first section of a name is its own.
+  const own = !/^actionban *=/m.test(text)
+  const base = existsSync(before) ? readFileSync(before, 'utf8') : ''
+  return own ? base + text : text + base
 }

@@ -128,7 +128,7 @@ test('a firewall that has lost everything is filled again, by itself', async () 
   await waitUntil('the check', async () => {
     return (await lab.server.exec(['f2b-firewall', 'check'])).code === 0
   })
-  assert.match(delivering.log(), /lost generation target=edge1/)
+  assert.match(delivering.log(), /lost generation target=firewall\/edge1/)
 })
 
 test('f2b-sync goes through the deliverer, and an unchanged firewall costs nothing', async () => {

@@ -14,6 +14,7 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { ioFailure } from './failure.ts'
+import { openToWrite } from './identity.ts'
 
 // Files whose changes survive a kill, a full disk and a power cut.
 
@@ -25,7 +26,7 @@ import { ioFailure } from './failure.ts'
 export function appendDurably(path: string, bytes: Buffer): void {
   let fd: number | undefined
   try {
-    fd = openSync(path, 'a', 0o600)
+    fd = openToWrite(path, 'a')
     const before = fstatSync(fd).size
     try {
       for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
@@ -64,7 +65,7 @@ export function truncateDurably(path: string, bytes: number): void {
 export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o600): void {
   const beside = `${path}.new`
   try {
-    const fd = openSync(beside, 'w', mode)
+    const fd = openToWrite(beside, 'w', mode)
     try {
       fchmodSync(fd, mode) // Fail2Ban's umask is 0077
       const all = Buffer.from(bytes)

@@ -1,4 +1,5 @@
-import { statSync } from 'node:fs'
+import { constants, fchownSync, fstatSync, openSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
 
 /** An account other than root. */
 interface Account {
@@ -30,4 +31,20 @@ export function becomeOwner(directory: string): void {
   process.setuid?.(owner.uid)
   // ssh's sockets: the account has no other place, and all of its processes share connections.
   process.env.XDG_RUNTIME_DIR = directory
+}
+
+/**
+ * Opens a file to be written, and makes it if need be. Where root must work in an account's directory
+ * (it alone may ask Fail2Ban), what it makes there is the account's, and it follows no link.
+ *
+ * @param how `a` appends, `w` begins anew
+ */
+export function openToWrite(path: string, how: 'a' | 'w', mode = 0o600): number {
+  const owner = otherOwner(dirname(path))
+  if (!owner) return openSync(path, how, mode)
+  const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_APPEND, O_TRUNC } = constants
+  const flags = O_WRONLY | O_CREAT | O_NOFOLLOW | (how === 'a' ? O_APPEND : O_TRUNC)
+  const fd = openSync(path, flags, mode)
+  if (fstatSync(fd).uid === 0) fchownSync(fd, owner.uid, owner.gid)
+  return fd
 }

@@ -1,5 +1,6 @@
-import { closeSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { EXIT, Failure, ioFailure } from './failure.ts'
+import { openToWrite } from './identity.ts'
 import { run } from './run.ts'
 
 /**
@@ -36,7 +37,7 @@ export async function lockedFile(
 ): Promise<number | undefined> {
   let fd: number
   try {
-    fd = openSync(path, 'a', 0o600)
+    fd = openToWrite(path, 'a')
   } catch (error) {
     throw ioFailure(`open "${path}"`, error)
   }

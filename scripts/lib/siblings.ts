@@ -13,6 +13,8 @@ export interface Kind {
   /** Tells from an `actionban`, as Fail2Ban shows it, whether it goes here. */
   uses: RegExp
   targets(loaded: Loaded): Promise<Target[]>
+  /** Serves others than Fail2Ban, too: without a jail that uses it, a sync leaves it alone. */
+  shared?: boolean
 }
 
 /** Each is loaded when it is configured: a server with firewalls only needs no XML. */
@@ -57,12 +59,24 @@ export const KINDS: Kind[] = [
       return openReporter(makeService(sectionOf(loaded, 'abuseipdb')), loaded)
     },
   },
+  {
+    name: 'net2ban',
+    section: 'net2ban',
+    uses: usesOf('net2ban', 'net2banctl'),
+    shared: true,
+    targets: async (loaded) => {
+      const { nodesTarget } = await import('./net2ban/target.ts')
+      const { net2banOf } = await import('./net2ban/party.ts')
+      return [nodesTarget(net2banOf(loaded, 'server'), loaded.config.state_dir)]
+    },
+  },
 ]
 
-/** Those that the configuration has. */
+/** Those that the configuration has. A node of net2ban only obeys. */
 export function configuredKinds(config: Config): Kind[] {
   return KINDS.filter(({ section }) => {
     const value = config[section]
+    if (section === 'net2ban' && config.net2ban?.global.mode !== 'server') return false
     return Array.isArray(value) ? value.length > 0 : value !== undefined
   })
 }

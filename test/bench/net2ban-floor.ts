@@ -3,7 +3,7 @@
 // what it receives, and runs nothing.
 import { connect } from 'amqplib'
 import { deriveKey } from '../../scripts/lib/net2ban/key.ts'
-import { open } from '../../scripts/lib/net2ban/message.ts'
+import { callsOf, open } from '../../scripts/lib/net2ban/message.ts'
 
 const [role = '', url = ''] = process.argv.slice(2)
 const BODY = Buffer.alloc(430, 'x')
@@ -39,9 +39,10 @@ async function receive(): Promise<void> {
   const count = counter()
   await channel.consume(`net2ban_${name}`, async (message) => {
     if (!message) return
-    await open(message.content, key, { aud: name, validWtime: 3600, at: Date.now() / 1000 })
+    const options = { aud: name, validWtime: 3600, at: Date.now() / 1000 }
+    const claims = await open(message.content, key, options)
     channel.ack(message)
-    count()
+    if (claims.cmd === 'exec') for (const _ of callsOf(claims)) count()
   })
 }
 

@@ -201,7 +201,7 @@ test('a node that missed messages asks, and is told', async () => {
   const model = await broker()
   const channel = await model.createChannel()
   const queue = 'net2ban_client2'
-  await waitUntil('the queue', async () => (await channel.checkQueue(queue)).messageCount === 2)
+  await waitUntil('the queue', async () => (await channel.checkQueue(queue)).messageCount >= 2)
   await channel.purgeQueue(queue)
   await model.close()
   client2.start()
@@ -385,7 +385,7 @@ test('a second server stands by, and takes over', async () => {
   await done('ban', '--ip', '192.0.2.62', '--name', 'sshd', '--bantime', '600')
   await blocks('client1', ['192.0.2.50', '192.0.2.51', '192.0.2.60', '192.0.2.62'])
   assert.ok(second.log().includes('Forwarding'))
-  await blocks('client2', ['192.0.2.50', '192.0.2.60', '192.0.2.62'])
+  await blocks('client2', [...told, '192.0.2.62'])
   // It knows what the other one had forwarded while it stood by, and tells a node that lost all.
   await client2.kill()
   rmSync(join(lab.folder, 'state/client2'), { recursive: true })
@@ -475,6 +475,8 @@ async function hostile(to: string): Promise<Buffer[]> {
     { params: { ip: '192.0.2.66', name: 'a;b' } },
     { params: { ip: '192.0.2.66', actionban: 'id' } },
     { params: { ip: ['192.0.2.66'] } },
+    { more: [{ file: '../x', action: 'actionban', params: {} }] },
+    { more: Array(65).fill({ file: 'journal', action: 'actionflush', params: {} }) },
     { params: 'ip=192.0.2.66' },
     { params: { ip: '192.0.2.66', name: 'x'.repeat(2000) } },
     { cmd: 'sync', name: 'sshd', snapshot: '../../x', part: 1, parts: 1, content: '' },

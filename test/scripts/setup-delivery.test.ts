@@ -2,13 +2,14 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { type Fail2ban, startFail2ban } from '../lib/fail2ban.ts'
 import { installPerimeter } from '../lib/installed.ts'
+import { PROJECT } from '../lib/lab.ts'
 import type { Machine } from '../lib/machine.ts'
 import { createPerimeter, type Perimeter } from '../lib/perimeter.ts'
 import type { Background } from '../lib/process.ts'
 import { waitUntil } from '../lib/wait.ts'
 
 // A real server with Fail2Ban, and a real firewall. There is no systemd: what a unit would start is
-// started with its capabilities.
+// started with the unit's capabilities and system calls.
 let lab: Perimeter
 let server: Machine
 let fail2ban: Fail2ban
@@ -30,14 +31,24 @@ after(async () => {
   await lab.close()
 })
 
-/** Starts the service as its unit says. */
+/** The command of a unit, with the rights, system calls and places to write that the unit lets it. */
+async function commandOf(service: string): Promise<string[]> {
+  const path = `${UNITS}-${service}.service`
+  const unit = await server.readFile(path)
+  const value = (key: string) => new RegExp(`^${key}=(.*)$`, 'm').exec(unit)?.[1] ?? ''
+  const caps = value('CapabilityBoundingSet').toLowerCase().replaceAll('cap_', '+').split(' ')
+  const rights = ['setpriv', '--no-new-privs', '--inh-caps=-all', `--bounding-set=-all,${caps}`]
+  const filter = ['python3', `${PROJECT}/test/lib/unit-filter.py`, path]
+  const strict = `umask 077; places=$1; shift
+    for place in $places; do mount --bind $place $place; done
+    for disk in / /etc /var /usr/local /root /run; do mount -o remount,bind,ro $disk; done
+    exec "$@"`
+  const places = ['unshare', '--mount', 'sh', '-euc', strict, 'sh', value('ReadWritePaths')]
+  return [...places, ...rights, ...filter, ...value('ExecStart').split(' ')]
+}
+
 async function startDeliverer(): Promise<void> {
-  const unit = await server.readFile(`${UNITS}-deliver.service`)
-  const start = /^ExecStart=(.*)$/m.exec(unit)?.[1]?.split(' ') ?? []
-  const caps = (/^CapabilityBoundingSet=(.*)$/m.exec(unit)?.[1] ?? '').toLowerCase()
-  const set = ['-all', ...caps.split(' ').map((cap) => cap.replace('cap_', '+'))].join(',')
-  const jail = ['setpriv', '--no-new-privs', `--bounding-set=${set}`, '--inh-caps=-all']
-  deliverer = await server.spawn(['sh', '-c', 'umask 077; exec "$@"', 'sh', ...jail, ...start])
+  deliverer = await server.spawn(await commandOf('deliver'))
   await waitUntil('the deliverer', () => deliverer?.stderr().includes(' ready') === true)
 }
 
@@ -108,12 +119,16 @@ test('Fail2Ban reads the queue, and what its shell wrote is delivered without a 
 
 test('what root does by hand locks nobody out, whether the deliverer runs or not', async () => {
   const banip = 'banip fail2ban-hand 203.0.113.99 22 tcp --bantime 60'
-  await server.sh('f2b-sync; f2b-firewall check; f2b-firewall list')
+  const sync = await commandOf('sync')
+  assert.match(await server.run(sync), /^added 0, extended \d, removed 0, unchanged \d$/m)
+  await server.sh('f2b-firewall check; f2b-firewall list')
   await stopDeliverer()
   await fail2ban.client('set', 'sshd', 'banip', '203.0.113.51')
   const drift = await server.sh('f2b-sync --dry-run')
   assert.match(drift, /^edge1: added 203\.0\.113\.51 sshd/m)
-  await server.sh(`f2b-sync; f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
+  await server.run(sync)
+  await server.sh('umask 077; f2b-status --unban 203.0.113.98; f2b-sync --wait')
+  await server.sh(`f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
   await arrives('203.0.113.51')
   assert.equal(await strangers(), '')
   assert.equal((await server.exec(['pgrep', '-f', '[d]eliver.cjs'])).code, 1)
@@ -122,7 +137,10 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
   await arrives('203.0.113.52')
 })
 
-test('root follows no link that the account has made', async () => {
+test('root follows no link that the account has made, and the service can make none', async () => {
+  const make = `ln -s /etc/motd ${STATE}/x || mkfifo ${STATE}/x || touch ${STATE}/y && ls ${STATE}/[xy]`
+  const filter = `python3 ${PROJECT}/test/lib/unit-filter.py ${UNITS}-deliver.service`
+  assert.equal(await server.sh(`${filter} sh -c '${make}'; rm ${STATE}/y`), `${STATE}/y\n`)
   const motd = await server.readFile('/etc/motd')
   const link = `ln -s /etc/motd ${STATE}/generation.edge1.new`
   await server.sh(`rm ${STATE}/generation.edge1`)
@@ -196,6 +214,42 @@ test('without systemd cron keeps a deliverer running, and an end of it delivers 
   await server.sh('f2b-setup server --systemd no --delivery direct')
   assert.equal(await running.ended(), 0)
   assert.equal((await server.exec(['pgrep', '-f', '[d]eliver.cjs'])).code, 1)
+})
+
+test('systemd is told to start, to start anew and to end, and then the rest is delivered', async () => {
+  await server.writeFile(
+    '/usr/local/sbin/systemctl',
+    `#!/bin/sh
+case "$1" in
+  is-*) [ -e "/run/systemd/system/$3" ];;
+  disable) echo "$*" >>/run/systemctl; rm -f "/run/systemd/system/$3";;
+  restart) echo "$*" >>/run/systemctl; touch "/run/systemd/system/$2";;
+  *) echo "$*" >>/run/systemctl;;
+esac
+`,
+    { mode: '755' },
+  )
+  const told = async () => {
+    const text = await server.sh('cat /run/systemctl; : >/run/systemctl')
+    return text.split('\n').filter((line) => line && line !== 'daemon-reload')
+  }
+  const [deliver, timer] = ['deliver.service', 'sync.timer'].map((u) => `fail2ban-perimeter-${u}`)
+  await server.sh('mkdir -p /run/systemd/system; f2b-setup server --delivery queued')
+  const all = [`enable ${deliver}`, `restart ${deliver}`, `enable ${timer}`, `restart ${timer}`]
+  assert.deepEqual(await told(), all)
+  assert.match(await server.sh('f2b-setup server'), /^nothing to change$/m)
+  assert.deepEqual(await told(), [])
+  await server.sh(
+    'echo "// older" >>/usr/local/lib/fail2ban-perimeter/deliver.cjs; f2b-setup server',
+  )
+  assert.deepEqual(await told(), all.slice(0, 2))
+  await fail2ban.client('reload')
+  await fail2ban.client('set', 'sshd', 'banip', '203.0.113.56')
+  await server.sh('f2b-setup server --delivery direct')
+  // The sync has less to do then, and so fewer rights.
+  assert.deepEqual(await told(), [`disable --now ${deliver}`, ...all.slice(2)])
+  await arrives('203.0.113.56')
+  await server.sh('f2b-setup server --uninstall; rm -r /run/systemd /usr/local/sbin/systemctl')
 })
 
 test('--uninstall --purge leaves nothing of ours', async () => {

@@ -240,6 +240,7 @@ test('f2b-setup server leaves the document’s own action alone (78)', async () 
 })
 
 test('--uninstall takes account, sudo, programs and blocks, and leaves settings and ledger', async () => {
+  await setup('server', '--uninstall', '--purge')
   await ssh('true')
   const ban = await box.run(`${LIB}/banip`, ['fail2ban-sshd', '192.0.2.66', '22', 'tcp'])
   assert.equal(ban.code, 0, ban.stderr)

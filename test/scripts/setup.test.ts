@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { after, before, test } from 'node:test'
 import { type Ended, run } from '../../scripts/lib/run.ts'
@@ -200,11 +200,48 @@ test('f2b-setup server writes settings, keys and the known host, and never overw
   assert.equal(readFileSync(`${etc}/id_ed25519.pub`, 'utf8').trim(), own)
 })
 
-test('f2b-setup server refuses a delivery that nothing would take on', async () => {
-  const refused = await below(...SERVER, '--delivery', 'queued')
+test('f2b-setup server: the queue and back, each in one run, and what is the operator’s stays', async () => {
+  const refused = await below('server', '--delivery', 'later')
   assert.equal(refused.code, 64)
-  assert.match(refused.stderr, /^setup: Cannot read --delivery "queued" \(one of direct\)/)
-  assert.deepEqual(lines(await below(...SERVER, '--delivery', 'direct')), ['nothing to change'])
+  assert.match(refused.stderr, /^setup: Cannot read --delivery "later" \(one of queued, direct\)/)
+  assert.deepEqual(lines(await below('server', '--delivery', 'direct')), ['nothing to change'])
+  const actions = `${prefix}/etc/fail2ban/action.d`
+  // One that an operator wrote, and one of ours that he added to.
+  writeFileSync(`${actions}/sophosxg.local`, '[Init]\ntimeout = 50\n')
+  const untouched = tree()
+  await below('server', '--delivery', 'queued', '--dry-run')
+  assert.equal(tree(), untouched)
+  const queued = await below('server', '--delivery', 'queued')
+  assert.match(queued.stdout, /sophosxg\.local was left as it is; add to it:\n {2}\[Init\]\n/)
+  assert.match(queued.stdout, /^ {6}fail2ban-client reload$/m)
+  const local = `${actions}/iptables-remote.local`
+  assert.match(readFileSync(local, 'utf8'), /\n\[Init\]\ndelivery = queued\n$/)
+  writeFileSync(local, `${readFileSync(local, 'utf8')}timeout = 20\n`)
+  // It keeps what there is when it is not told.
+  assert.deepEqual(lines(await below('server')), ['nothing to change'])
+  const direct = await below('server', '--delivery', 'direct')
+  assert.match(direct.stdout, /iptables-remote\.local was left as it is; take out of it: delivery/)
+  const left = readdirSync(actions).filter((name) => name.endsWith('.local'))
+  assert.deepEqual(left.sort(), ['iptables-remote.local', 'sophosxg.local'])
+  for (const name of left) rmSync(`${actions}/${name}`)
+})
+
+test('f2b-setup server queues from the start where systemd takes the bans on', async () => {
+  const image = ['--prefix', `${folder}/image`, '--systemd', 'yes']
+  mkdirSync(`${folder}/image/etc/fail2ban/action.d`, { recursive: true })
+  const made = await setup(...SERVER, ...image)
+  assert.equal(made.code, 0, made.stderr)
+  const at = (path: string): string => readFileSync(`${folder}/image${path}`, 'utf8')
+  assert.match(at('/etc/fail2ban/action.d/iptables-remote.local'), /^delivery = queued$/m)
+  assert.match(
+    at('/etc/systemd/system/fail2ban-perimeter-deliver.service'),
+    /^ExecStart=\/\S+node \/usr\/local\/lib\/fail2ban-perimeter\/deliver\.cjs --follow$/m,
+  )
+  assert.match(at('/etc/systemd/system/fail2ban-perimeter-sync.service'), /^SuccessExitStatus=75$/m)
+  const config = `${folder}/image/etc/fail2ban-perimeter/config.yaml`
+  writeFileSync(config, `${readFileSync(config, 'utf8')}state_dir: "/var/lib/a b"\n`)
+  const refused = await setup('server', ...image)
+  assert.deepEqual([refused.code, refused.stdout], [78, ''])
 })
 
 test('--uninstall of either side leaves the other and what is the operator’s; --purge does not', async () => {

@@ -25,7 +25,10 @@ export interface Delivery {
 
 /** A truth on the wire: lease lines and namings by sibling. */
 interface Asked {
-  truth: Record<string, { leases: string[]; namings: Record<string, [string, string]> }>
+  truth: Record<
+    string,
+    { leases: string[]; namings: Record<string, [string, string]>; used: boolean }
+  >
   mark: Record<string, number>
   names: string[]
   dryRun: boolean
@@ -67,15 +70,18 @@ async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMess
   if (asked.url === '/status') return deliverer.status()
   if (asked.url !== '/sync') throw new Failure(EXIT.usage, 'No such question')
   const { truth, mark, names, dryRun } = JSON.parse(await bodyOf(asked)) as Asked
-  const read = Object.entries(truth).map(([sibling, { leases, namings }]): [string, Truth] => [
-    sibling,
-    {
-      leases: leases.map((line) => parseLease(line, owner)),
-      namings: new Map(
-        Object.entries(namings).map(([jail, [ports, protocol]]) => [jail, { ports, protocol }]),
-      ),
-    },
-  ])
+  const read = Object.entries(truth).map(
+    ([sibling, { leases, namings, used }]): [string, Truth] => [
+      sibling,
+      {
+        used,
+        leases: leases.map((line) => parseLease(line, owner)),
+        namings: new Map(
+          Object.entries(namings).map(([jail, [ports, protocol]]) => [jail, { ports, protocol }]),
+        ),
+      },
+    ],
+  )
   return await deliverer.sync(new Map(read), mark, { names, dryRun })
 }
 
@@ -103,9 +109,9 @@ export async function runningDelivery(directory: string): Promise<Delivery | und
     mark: () => put('/mark'),
     names: () => put('/names'),
     sync(truth, mark, options) {
-      const written = [...truth].map(([sibling, { leases, namings }]) => {
+      const written = [...truth].map(([sibling, { leases, namings, used }]) => {
         const names = [...namings].map(([jail, one]) => [jail, [one.ports, one.protocol]])
-        const value = { leases: leases.map(formatLease), namings: Object.fromEntries(names) }
+        const value = { leases: leases.map(formatLease), namings: Object.fromEntries(names), used }
         return [sibling, value]
       })
       return put('/sync', { truth: Object.fromEntries(written), mark, ...options })

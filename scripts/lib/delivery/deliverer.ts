@@ -118,10 +118,11 @@ export class Deliverer {
     { names, dryRun }: { names: string[]; dryRun: boolean },
   ): Promise<Outcome[]> {
     this.intake()
-    const wishes = this.#lines.map((line) => {
+    const lines = this.#lines.filter(({ kind }) => !kind.shared || truth.get(kind.name)?.used)
+    const wishes = lines.map((line) => {
       return line.merge(truth.get(line.kind.name), mark[line.kind.name] ?? 0)
     })
-    const work = this.#lines.flatMap((line, i) => {
+    const work = lines.flatMap((line, i) => {
       const own = wishes[i] ?? []
       const meant = line.couriers.filter(({ target }) => {
         return isMeant(names, line.kind.name, target.name)

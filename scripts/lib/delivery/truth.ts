@@ -9,6 +9,8 @@ import { type Naming, readNaming } from './operation.ts'
 export interface Truth {
   leases: Lease[]
   namings: Map<string, Naming>
+  /** Whether any jail has an action that goes there. */
+  used: boolean
 }
 
 /**
@@ -30,7 +32,11 @@ function truthOf({ config }: Loaded, kind: Kind, jails: Jail[]): Truth {
   const lines = uses.flatMap(({ leases }) => leases.map(formatLease))
   const call = { config, owner: config.owner, jail: undefined }
   const { leases } = readLeases(lines.join('\n'), call, { 'allow-empty': true })
-  return { leases, namings: new Map(uses.flatMap((jail) => namingOf(jail, kind))) }
+  return {
+    leases,
+    used: uses.length > 0,
+    namings: new Map(uses.flatMap((jail) => namingOf(jail, kind))),
+  }
 }
 
 /** What the action of the jail blocks; an action without ports says something that is no port. */

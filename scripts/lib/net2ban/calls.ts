@@ -5,12 +5,16 @@ import { quote } from '../lease.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import { type Call, checkBan } from '../verbs.ts'
 import { type Call as Action, checkCall } from './call.ts'
+import { MAX_CALLS } from './message.ts'
 import { withSender } from './sender.ts'
 import { Sent } from './sent.ts'
 import { WINDOW } from './target.ts'
 
 /** Milliseconds between two notes of what has been sent, while there is much. */
 const NOTE = 500
+
+/** Characters of calls in one message: sealed, they stay well below what it may hold. */
+const BATCH = 16_000
 
 /**
  * `exec FILE ACTION k=v...`: one call, checked here and again by server and node.
@@ -38,7 +42,7 @@ export async function execOne(net2ban: Net2ban, call: Call, words: string[], cli
   const action = readCall(words, call)
   if (call.dryRun) return call.show(`exec ${words.join(' ')}`)
   await withSender(net2ban, call.owner, call.signal, (sender) =>
-    sender.send(orderOf(action, client)),
+    sender.send(orderOf([action], client)),
   )
   await remember(call, [action], client)
 }
@@ -59,6 +63,21 @@ export async function execAll(net2ban: Net2ban, call: Call, client?: string): Pr
       noted = Date.now()
       await remember(call, done.splice(0), client)
     }
+    let batch: Action[] = []
+    let bytes = 0
+    // What is there at the same moment travels together; a lone call does not wait for another.
+    const flush = () => {
+      const actions = batch
+      batch = []
+      bytes = 0
+      if (actions.length === 0) return
+      const sending = sender.send(orderOf(actions, client)).then(() => {
+        done.push(...actions)
+        way.delete(sending)
+      })
+      way.add(sending)
+      sending.catch(() => {})
+    }
     let number = 0
     for await (const line of createInterface({ input: process.stdin })) {
       number++
@@ -72,15 +91,14 @@ export async function execAll(net2ban: Net2ban, call: Call, client?: string): Pr
         bad.push(`line ${number}: ${messageOf(error)}`)
         continue
       }
-      const sending = sender.send(orderOf(action, client)).then(() => {
-        done.push(action)
-        way.delete(sending)
-      })
-      way.add(sending)
-      sending.catch(() => {})
+      batch.push(action)
+      bytes += line.length
+      if (batch.length > MAX_CALLS || bytes > BATCH) flush()
+      else if (batch.length === 1) setImmediate(flush)
       if (way.size >= WINDOW) await Promise.race(way)
       if (Date.now() - noted > NOTE) await note()
     }
+    flush()
     await Promise.all(way)
     await note()
     done = []
@@ -89,9 +107,11 @@ export async function execAll(net2ban: Net2ban, call: Call, client?: string): Pr
   if (bad.length > 0) throw new Failure(EXIT.input, `Cannot exec: ${bad[0]}${more}`)
 }
 
-function orderOf({ file, action, params }: Action, client: string | undefined) {
+function orderOf(actions: readonly Action[], client: string | undefined) {
+  const plain = actions.map(({ file, action, params }) => ({ file, action, params: { ...params } }))
+  const [first = { file: '', action: '', params: {} }, ...more] = plain
   const only = client === undefined ? {} : { client }
-  return { cmd: 'exec' as const, file, action, params: { ...params }, ...only }
+  return { cmd: 'exec' as const, ...first, ...(more.length > 0 && { more }), ...only }
 }
 
 /** What went to one client only is not what all shall have. */

@@ -7,7 +7,7 @@ import type { Net2ban } from '../settings/net2ban.ts'
 import type { Config } from '../settings/schema.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
 import { dropLine } from './drop.ts'
-import { type Claims, Dropped, open } from './message.ts'
+import { type Claims, callsOf, Dropped, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
 import { ownParty, type Party } from './party.ts'
 import { Replay } from './replay.ts'
@@ -167,14 +167,28 @@ export class Client {
 
   async #obey(claims: Claims): Promise<void> {
     try {
-      if (claims.cmd === 'exec') await this.#worker.exec(claims)
+      if (claims.cmd === 'exec') await this.#exec(claims)
       else if (claims.cmd === 'update') this.#update(claims)
       else await this.#sync(claims)
     } catch (error) {
-      const final = error instanceof Failure && [EXIT.input, EXIT.config].includes(error.code as 65)
-      if (final) throw new Dropped('malformed', claims, messageOf(error))
+      if (isFinal(error)) throw new Dropped('malformed', claims, messageOf(error))
       throw error
     }
+  }
+
+  /** Of several calls, one that can never work does not keep the others from being tried. */
+  async #exec(claims: Extract<Claims, { cmd: 'exec' }>): Promise<void> {
+    const refused: Failure[] = []
+    for (const call of callsOf(claims)) {
+      try {
+        await this.#worker.exec(claims, call)
+      } catch (error) {
+        if (!isFinal(error)) throw error
+        refused.push(error)
+      }
+    }
+    const [first] = refused
+    if (first) throw first
   }
 
   #update({ file, content }: Extract<Claims, { cmd: 'update' }>): void {
@@ -237,6 +251,11 @@ export class Client {
       // A full disk: the next time.
     }
   }
+}
+
+/** True for what would fail the same way again. */
+function isFinal(error: unknown): error is Failure {
+  return error instanceof Failure && (error.code === EXIT.input || error.code === EXIT.config)
 }
 
 function readPosition(path: string): Position {

@@ -5,7 +5,7 @@ import { replaceDurably } from '../durable.ts'
 import { codeOf, EXIT } from '../failure.ts'
 import { checkCall } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
-import { type Claims, Dropped } from './message.ts'
+import { type Claims, callsOf, Dropped } from './message.ts'
 import { leasesOf, Parts } from './snapshot.ts'
 
 /**
@@ -26,8 +26,10 @@ export class Copy {
   note(claims: Claims, at: number): void {
     try {
       if (claims.cmd === 'exec') {
-        const call = checkCall(claims.file, claims.action, claims.params)
-        this.#forwarded.note({ ...claims, ...call }, at)
+        for (const one of callsOf(claims)) {
+          const call = checkCall(one.file, one.action, one.params)
+          this.#forwarded.note({ ...claims, ...call }, at)
+        }
       }
       if (claims.cmd !== 'sync') return
       const content = this.#parts.add(claims)

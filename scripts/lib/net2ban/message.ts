@@ -28,13 +28,18 @@ const envelope = {
   client: v.optional(name),
 }
 
+const call = { file, action: v.pipe(v.string(), v.regex(/^action[a-z]{1,16}$/)), params }
+
+/** So many calls may travel together. */
+export const MAX_CALLS = 64
+
 const claims = v.variant('cmd', [
   v.strictObject({
     ...envelope,
     cmd: v.literal('exec'),
-    file,
-    action: v.pipe(v.string(), v.regex(/^action[a-z]{1,16}$/)),
-    params,
+    ...call,
+    // Of a flood, what comes after it, in order.
+    more: v.optional(v.pipe(v.array(v.strictObject(call)), v.maxLength(MAX_CALLS))),
   }),
   v.strictObject({ ...envelope, cmd: v.literal('update'), file, content: text(MAX_BYTES) }),
   // The leases that a jail shall have, from now on and exactly; `part` of `parts`, from 1.
@@ -74,6 +79,11 @@ export class Dropped extends Error {
     this.claims = claims
     this.why = why
   }
+}
+
+/** The calls of a message, in order. */
+export function callsOf({ file, action, params, more = [] }: Extract<Claims, { cmd: 'exec' }>) {
+  return [{ file, action, params }, ...more]
 }
 
 /** A new message. @param iss who sends @param validWtime seconds that it is good for */

@@ -1,16 +1,16 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
-import { checkCall, jailOf } from './call.ts'
+import { type Call, checkCall, jailOf, nameOf } from './call.ts'
 import { Copy, serverId } from './copy.ts'
 import { dropLine } from './drop.ts'
 import { Due } from './due.ts'
 import { Forwarded } from './forwarded.ts'
-import { type Claims, compose, Dropped, open, seal } from './message.ts'
+import { type Claims, callsOf, compose, Dropped, open, seal } from './message.ts'
 import { clientParty, type Party, serverParty } from './party.ts'
 import { Publisher } from './publisher.ts'
 import { Replay } from './replay.ts'
@@ -21,11 +21,17 @@ import { declare, declareCopy, namesOf, PREFETCH } from './topology.ts'
 const TICK = 1000
 const PAUSE = 5000
 
+/** How many copies may be out, and how long each is left alone, milliseconds. */
+const COPIES = 64
+const LATER = 100
+
 /** A client, and what was sent to it in this run. */
 interface Receiver extends Party {
   seq: number
   told: number
 }
+
+type Exec = Extract<Claims, { cmd: 'exec' }>
 
 /** One connection's consumer. */
 interface Line {
@@ -120,10 +126,27 @@ export class Server {
       if (!message) return again('the input queue is gone')
       this.#take(line, message).catch((error) => line.open && lost(error))
     })
+    await this.#copyAll(await model.createChannel(), again)
+  }
+
+  /** Looks at copies of orders a moment later: what this server forwards is known by then. */
+  async #copyAll(channel: Channel, again: (why: string) => void): Promise<void> {
+    const lost = (error: unknown) => again(brokerFailure(error, this.#net2ban).message)
+    const line: Line = { channel, open: true, inHand: new Set() }
+    channel.on('error', lost)
+    channel.on('close', () => {
+      line.open = false
+    })
     const copies = await declareCopy(channel, this.#net2ban, this.#self, this.#id)
+    // Nothing is run for them, so that they may be many: none of them can hurt.
+    await channel.prefetch(COPIES)
     await channel.consume(copies, (message) => {
       if (!message) return again('the queue of copies is gone')
-      this.#copied = this.#copied.then(() => this.#note(line, message)).catch(lost)
+      const later = sleep(LATER)
+      this.#copied = this.#copied
+        .then(() => later)
+        .then(() => this.#note(line, message))
+        .catch(lost)
     })
   }
 
@@ -154,7 +177,7 @@ export class Server {
     if (!this.#replay.has(message.properties.messageId)) {
       const options = { aud: 'server', validWtime: this.#self.validWtime, at: seconds() }
       const claims = await open(message.content, this.#self.key, options).catch(() => undefined)
-      if (claims && !line.inHand.has(claims.jti)) {
+      if (claims) {
         await this.#patiently(() => this.#copy.note(claims, seconds()))
         await this.#committed()
       }
@@ -202,23 +225,45 @@ export class Server {
   }
 
   #obey(claims: Claims): Promise<void> {
-    const at = seconds()
     const only = this.#receivers(claims)
     if (claims.cmd === 'update') {
       this.#log(`Forwarding: update/${claims.file} from ${claims.iss} to ${claims.client}`)
       return this.#send([claims], only)
     }
     if (claims.cmd === 'sync') return this.#sync(claims, only)
-    const call = malformed(claims, () => checkCall(claims.file, claims.action, claims.params))
-    const verdict = this.#forwarded.note({ ...claims, ...call }, at)
-    const text = `${claims.file} ${claims.action} ${call.params.ip ?? ''}`.trim()
-    if (verdict === 'keep') {
-      this.#log(`Keeping: ${text} from ${claims.iss}: another sender still wants it`)
-      return Promise.resolve()
+    const calls = malformed(claims, () =>
+      callsOf(claims).map(({ file, action, params }) => checkCall(file, action, params)),
+    )
+    return this.#exec(claims, calls, only)
+  }
+
+  /** Forwards calls together, but for those that other senders' leases make something else of. */
+  async #exec(claims: Exec, calls: Call[], only: Receiver[]): Promise<void> {
+    const work: Promise<void>[] = []
+    let group: Call[] = []
+    const flush = () => {
+      const [first, ...more] = group
+      group = []
+      if (!first) return
+      const rest = more.length > 0 ? ` (and ${more.length} more)` : ''
+      this.#log(`Forwarding: exec/${textOf(first)}${rest} from ${claims.iss}`)
+      const { more: _, ...own } = claims
+      const jti = work.length === 0 ? claims.jti : randomUUID()
+      const order = { ...own, ...first, jti, ...(more.length > 0 && { more }) } as Claims
+      work.push(this.#send([order], only))
     }
-    this.#log(`Forwarding: exec/${text} from ${claims.iss}`)
-    if (verdict === 'forward') return this.#send([{ ...claims, ...call }], only)
-    return this.#tell(only, jailOf(claims.file, call.params.name ?? 'default'))
+    for (const call of calls) {
+      const verdict = this.#forwarded.note({ ...claims, ...call }, seconds())
+      if (verdict === 'forward') group.push(call)
+      else if (verdict === 'keep') {
+        this.#log(`Keeping: ${textOf(call)} from ${claims.iss}: another sender still wants it`)
+      } else {
+        flush()
+        work.push(this.#tell(only, jailOf(call.file, nameOf(call.params))))
+      }
+    }
+    flush()
+    await Promise.all(work)
   }
 
   /** A sender's snapshot: nodes are told what all senders together want in that jail. */
@@ -334,6 +379,10 @@ export class Server {
       throw error
     }
   }
+}
+
+function textOf({ file, action, params }: Call): string {
+  return `${file} ${action} ${params.ip ?? ''}`.trim()
 }
 
 /** What a sender got wrong (65) is the message's fault; what the disk did is not. */

@@ -1,6 +1,6 @@
-import { NO_JAIL } from '../lease.ts'
+import { type Lease, NO_JAIL } from '../lease.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import type { Call, Target } from '../verbs.ts'
+import type { Call, Change, Target } from '../verbs.ts'
 import { type ActionName, checkCall } from './call.ts'
 import { checkWay, type Sender, withSender } from './sender.ts'
 import { Sent } from './sent.ts'
@@ -52,12 +52,8 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
       await sent.record(call.owner, [], gone)
     },
 
-    async ban(call, { address, jail, expires }) {
-      const at = Math.floor(Date.now() / 1000)
-      const end = expires === 0 ? '-1' : String(Math.max(expires - at, 1))
-      const time = expires === 0 ? String(at) : String(expires - Number(end))
-      const params = { name: wireName(jail), ip: address.text, time, bantime: end }
-      await exec(call, 'actionban', { ...params, ...namingOf(call) })
+    async ban(call, lease) {
+      await exec(call, 'actionban', { ...banOf(lease), ...namingOf(call) })
     },
 
     async unban(call, address, jail) {
@@ -65,6 +61,22 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
     },
 
     list: (call) => sent.leases(call.owner, call.jail),
+
+    // A node that lacks something asks for it itself, so what was sent need not be sent again.
+    async has(call, leases) {
+      return (await sent.difference(call.owner, call.jail, leases)).changes.length === 0
+    },
+
+    async change(call, changes) {
+      const orders = changes.map((change) => orderOf(call, change))
+      await withSender(net2ban, call.owner, call.signal, (sender) =>
+        inWindows(orders, (order) =>
+          sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
+        ),
+      )
+      await sent.record(call.owner, orders)
+      return { results: changes.map(() => undefined) }
+    },
 
     async sync(call, leases) {
       const difference = await sent.difference(call.owner, call.jail, leases)
@@ -86,6 +98,18 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
     },
   }
 
+  function orderOf(call: Call, change: Change) {
+    if (change.verb === 'ban') {
+      const naming = call.namings?.get(change.lease.jail)
+      return checkCall(file, 'actionban', {
+        ...banOf(change.lease),
+        ...(naming && namingOf(naming)),
+      })
+    }
+    const name = wireName(change.jail)
+    return checkCall(file, 'actionunban', { name, ip: change.address.text })
+  }
+
   async function tell(sender: Sender, call: Call, leases: Parameters<Target['sync']>[1]) {
     const name = wireName(call.jail)
     const naming = call.namings?.get(call.jail ?? NO_JAIL)
@@ -100,6 +124,14 @@ export async function inWindows<T>(all: readonly T[], work: (one: T) => Promise<
   for (let at = 0; at < all.length; at += WINDOW) {
     await Promise.all(all.slice(at, at + WINDOW).map(work))
   }
+}
+
+/** A ban as actions take it: when it began and how long it is, counted from now. */
+function banOf({ address, jail, expires }: Lease) {
+  const at = Math.floor(Date.now() / 1000)
+  const end = expires === 0 ? '-1' : String(Math.max(expires - at, 1))
+  const time = expires === 0 ? String(at) : String(expires - Number(end))
+  return { name: wireName(jail), ip: address.text, time, bantime: end }
 }
 
 /** Action files have a name for the jail that has none. */

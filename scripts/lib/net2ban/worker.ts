@@ -8,7 +8,7 @@ import { type Entry, Parked } from './parked.ts'
 /** Milliseconds before a failed call is tried again: doubled each time, up to a minute. */
 const RETRY = { first: 1000, most: 60_000 }
 
-type Exec = Extract<Claims, { cmd: 'exec' }>
+type Sent = Pick<Claims, 'jti' | 'iss' | 'iat'>
 
 /**
  * Runs calls on the node, and what fails again and again, with back-off, until it works, until its
@@ -37,9 +37,8 @@ export class Worker {
    *
    * @throws Failure 65 or 78 if it can never work, 75 if it could not even be kept
    */
-  async exec(claims: Exec): Promise<void> {
-    const call = checkCall(claims.file, claims.action, claims.params)
-    const { jti, iss, iat } = claims
+  async exec({ jti, iss, iat }: Sent, one: Pick<Call, 'file' | 'params'> & { action: string }) {
+    const call = checkCall(one.file, one.action, one.params)
     const key = keyOf(call)
     await this.supersede(call.file, nameOf(call.params), call.params.ip)
     try {

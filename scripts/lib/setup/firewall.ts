@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { createLedger } from '../../../firewall-side/lib/generation.ts'
 import { textOption, usageFailure, type Values } from '../command.ts'
@@ -6,7 +6,7 @@ import { checkOwner } from '../lease.ts'
 import { access, removeOwner } from './access.ts'
 import { call, USERADD } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
-import { file, fileOnce, folder, textOf } from './items.ts'
+import { file, fileOnce, folder, rootsFolder, textOf } from './items.ts'
 import { type KeyLine, readFrom, readPublicKey } from './keys.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
 import { withSetting } from './settings.ts'
@@ -94,18 +94,10 @@ function settings(place: Place, { backend }: Wish): Item[] {
   return [
     folder(place.at(CONFIG_DIR)),
     text === found ? fileOnce(path, () => {}) : file(path, text, 0o644, { kept: true, note }),
-    ownState(state),
+    // Whoever could replace the ledger would say who is blocked.
+    rootsFolder(state, 0o700),
     { ...fileOnce(ledger, () => createLedger(ledger)), remove: () => removeOurs(state) },
   ]
-}
-
-/** Root's alone: whoever could replace the ledger would say who is blocked. */
-function ownState(path: string): Item {
-  const own = folder(path, 0o700)
-  const isRoots = (): boolean => (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) === 0
-  const remedy =
-    'an account delivers from it: take it back (f2b-setup server --delivery direct), run this, and then f2b-setup server --delivery queued'
-  return { ...own, look: () => (isRoots() ? own.look() : 'foreign'), remedy }
 }
 
 /** The ledger and what stands beside it; what the server side keeps there is not ours. */

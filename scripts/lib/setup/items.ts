@@ -67,6 +67,15 @@ export function sharedFolder(path: string): Item {
   return { ...folder(path), look: () => (existsSync(path) ? 'same' : 'absent') }
 }
 
+/** The state directory where what root does depends on what stands there: no account may have it. */
+export function rootsFolder(path: string, mode = 0o755): Item {
+  const own = folder(path, mode)
+  const isRoots = (): boolean => (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) === 0
+  const remedy =
+    'an account delivers from it: take it back (f2b-setup server --delivery direct), run this, and then f2b-setup server --delivery queued'
+  return { ...own, look: () => (isRoots() ? own.look() : 'foreign'), remedy }
+}
+
 /** Writes a file at once and durably, with its folder if need be. */
 export function writeAs(path: string, content: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 })

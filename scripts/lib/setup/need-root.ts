@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { run } from '../run.ts'
 import type { Place } from './place.ts'
@@ -19,6 +20,8 @@ export async function whyRoot(
   if (place.prefix) return 'an account is made on the machine itself only'
   if (!systemd) return 'only systemd can lock an account in'
   if (isFirewall) return 'this machine is a firewall itself'
+  const units = ['server', 'client'].map((word) => `/etc/systemd/system/net2ban-${word}.service`)
+  if (units.some((path) => existsSync(path))) return `net2ban keeps its books in ${stateDir}`
   const { fortigate } = settings
   const list = (fortigate as { list_file?: unknown } | undefined)?.list_file
   if (typeof list === 'string' && dirname(list) !== stateDir) {

@@ -12,7 +12,7 @@ import { type Net2ban, net2ban as shape } from '../settings/net2ban.ts'
 import { call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
 import { fail2banItems } from './fail2ban.ts'
-import { file, folder, textOf } from './items.ts'
+import { file, folder, rootsFolder, textOf } from './items.ts'
 import { brokerItems } from './net2ban-broker.ts'
 import { CA, tlsItems } from './net2ban-tls.ts'
 import { ACCOUNT, net2banUnit } from './net2ban-unit.ts'
@@ -177,7 +177,7 @@ function program(place: Place, word: Word, systemd: boolean, secrets: string[]):
   const live = place.prefix === ''
   const content = place.uninstall ? '' : fromPackage(place, 'dist/net2ban.cjs')
   return [
-    folder(place.at(STATE)),
+    rootsFolder(place.at(STATE)),
     ...(live && word === 'server' ? [account()] : []),
     folder(place.at('/usr/local/lib/fail2ban-perimeter')),
     file(place.at(PROGRAM), content, 0o755),

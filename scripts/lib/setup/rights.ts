@@ -47,12 +47,11 @@ export function deliveryAccount(): Item {
  * the account's is touched: what belongs to others stays theirs.
  */
 export function rights(stateDir: string, key: string): Item {
-  // What is in the queue is root's, who wrote it, and readable for the directory's group. The lock
-  // of f2b-sync is used by root alone.
-  const roots = [`${queueDirectory(stateDir)}/`, join(stateDir, 'sync.lock')]
+  // What is in the queue is root's, who wrote it, and readable for the directory's group.
+  const queued = `${queueDirectory(stateDir)}/`
   const all = (): string[] =>
     [stateDir, ...below(stateDir), key].filter(
-      (path) => existsSync(path) && !roots.some((start) => path.startsWith(start)),
+      (path) => existsSync(path) && !path.startsWith(queued),
     )
   return {
     name: `rights of user ${DELIVERY_ACCOUNT} in ${stateDir}/`,
