@@ -41,9 +41,10 @@ Options
   --unban ADDR      free the address or range; a range that contains it stays
   --json            for programs; moments are epoch seconds, null is what is not known:
                     {time, owner, code, fail2ban: {answers, bans, error},
-                    deliverer: {running, error}, targets: [{sibling, target, reachable, error,
-                    leases, drift: {missing, extra, wrong_expiry}, queued, oldest_queued,
-                    last_success, failing_since, last_error, set_aside}],
+                    deliverer: {running, error},
+                    targets: [{sibling, target, reachable, error, leases,
+                    drift: {missing, extra, wrong_expiry}, queued, oldest_queued, last_success,
+                    failing_since, last_error, set_aside}],
                     set_aside: [{sibling, at, code, reason, line}]}; an error is {code, message}
   --metrics FILE    write the same for Prometheus (node_exporter's textfile collector), silently and
                     with exit code 0; FILE must end with .prom

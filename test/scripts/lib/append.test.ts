@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { after, test } from 'node:test'
 import { appendToQueue } from '../../../scripts/lib/delivery/append.ts'
 import { Queue, wordsOf } from '../../../scripts/lib/delivery/queue.ts'
+import { run } from '../../../scripts/lib/run.ts'
 
 const folder = mkdtempSync('/tmp/f2b-append-')
 after(() => rmSync(folder, { recursive: true }))
@@ -29,11 +40,21 @@ test('appendToQueue() begins a new file when the old one was put away', () => {
   assert.equal(readFileSync(path, 'utf8'), '\nunban|192.0.2.8|sshd|.\n')
 })
 
-test('appendToQueue() fails with 75 on a full disk and without a directory', () => {
-  const full = `${folder}/full`
-  symlinkSync('/dev/full', full)
+test('appendToQueue() fails with 75 on a full disk, without a directory, and follows no link', async () => {
   const append = (path: string) => () => appendToQueue(path, ['unban', '192.0.2.7', 'sshd'])
-  assert.throws(append(full), { code: 75, message: /^Cannot write ".*full": the disk is full$/ })
+  const disk = `${folder}/disk`
+  mkdirSync(disk)
+  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=4k', 'tmpfs', disk])
+  assert.equal(mounted.code, 0, mounted.stderr)
+  try {
+    writeFileSync(`${disk}/firewall`, 'x'.repeat(4090))
+    assert.throws(append(`${disk}/firewall`), { code: 75, message: /: the disk is full$/ })
+  } finally {
+    await run('umount', [disk])
+  }
   const missing = { code: 75, message: /no such file or directory$/ }
   assert.throws(append(`${folder}/none/firewall`), missing)
+  symlinkSync(`${folder}/elsewhere`, `${folder}/link`)
+  assert.throws(append(`${folder}/link`), { code: 75 })
+  assert.equal(existsSync(`${folder}/elsewhere`), false)
 })
