@@ -22,7 +22,8 @@ export const KINDS: Kind[] = [
   {
     name: 'firewall',
     section: 'firewalls',
-    uses: usesOf('firewall', 'banip|f2b-firewall'),
+    // The firewall side's own banip, of action.d/perimeter.conf, is somebody else's: it has an --owner.
+    uses: usesOf('firewall', 'banip|f2b-firewall', '(?!.*--owner=)'),
     targets: async (loaded) => (await import('./firewalls.ts')).firewallTargets(loaded),
   },
   {
@@ -82,6 +83,6 @@ export function configuredKinds(config: Config): Kind[] {
 }
 
 /** The command of a direct delivery, or the queue of the other. */
-function usesOf(name: string, commands: string): RegExp {
-  return new RegExp(`(^|[\\s/"])(${commands})["\\s]|/${name}"`)
+function usesOf(name: string, commands: string, but = ''): RegExp {
+  return new RegExp(`(^|[\\s/"])(${commands})["\\s]${but}|queue="[^"]*/${name}"`)
 }
