@@ -1,0 +1,256 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { after, beforeEach, describe, test } from 'node:test'
+import { parseAddress } from '../../../scripts/lib/address.ts'
+import { Book } from '../../../scripts/lib/delivery/book.ts'
+import { Courier, changesFor } from '../../../scripts/lib/delivery/courier.ts'
+import { SILENT } from '../../../scripts/lib/delivery/log.ts'
+import { Failure } from '../../../scripts/lib/failure.ts'
+import { RELEASED } from '../../../scripts/lib/ledger.ts'
+import {
+  type Call,
+  type Change,
+  type Changed,
+  LostGeneration,
+  type Target,
+} from '../../../scripts/lib/verbs.ts'
+import { waitUntil } from '../../lib/wait.ts'
+
+const folder = mkdtempSync('/tmp/f2b-courier-')
+after(() => rmSync(folder, { recursive: true }))
+const END = Math.floor(Date.now() / 1000) + 600
+
+let directory: string
+let book: Book
+let told: string[]
+/** What the target does with the next changes. */
+let answer: (changes: Change[]) => Changed
+
+const target = {
+  name: 'edge1',
+  async start() {},
+  async stop() {},
+  async check() {},
+  async flush() {},
+  async ban() {},
+  async unban() {},
+  async list() {
+    return []
+  },
+  async sync(_, leases) {
+    told.push(`sync ${leases.map(({ address }) => address.text).join(' ')}`)
+    return { added: leases.length, extended: 0, removed: 0, unchanged: 0 }
+  },
+  async change(_, changes) {
+    told.push(changes.map(textOf).join(', '))
+    return answer(changes)
+  },
+} satisfies Target
+
+beforeEach(() => {
+  directory = mkdtempSync(`${folder}/state-`)
+  book = new Book(directory, 'firewall', 'web1')
+  told = []
+  answer = (changes) => ({ results: changes.map(() => undefined) })
+})
+
+function textOf(change: Change): string {
+  if (change.verb === 'unban') return `unban ${change.address.text}`
+  return `ban ${change.lease.address.text} ${change.lease.expires - END}`
+}
+
+function open(): Courier {
+  const call = () => ({ signal: AbortSignal.timeout(10_000) }) as Call
+  return new Courier({
+    sibling: 'firewall',
+    target,
+    book,
+    directory,
+    owner: 'web1',
+    call,
+    log: SILENT,
+  })
+}
+
+function want(courier: Courier, ip: string, expires = END): void {
+  const address = parseAddress(ip)
+  if (expires === RELEASED) book.take({ verb: 'unban', address, jail: 'sshd' })
+  else book.take({ verb: 'ban', address, jail: 'sshd', expires, naming: undefined })
+  courier.notice({ address: address.text, jail: 'sshd' })
+}
+
+describe('Courier', () => {
+  test('delivers in order, and only the last of several changes about one address', async () => {
+    const courier = open()
+    want(courier, '192.0.2.1')
+    want(courier, '192.0.2.2')
+    want(courier, '192.0.2.1', RELEASED)
+    want(courier, '192.0.2.3', RELEASED)
+    want(courier, '192.0.2.3', END + 5)
+    assert.equal(await courier.deliver(), true)
+    assert.deepEqual(told, ['ban 192.0.2.2 0, unban 192.0.2.1, ban 192.0.2.3 5'])
+    assert.equal(courier.queued, 0)
+  })
+
+  test('sends nothing that is over, and nothing that was confirmed before', async () => {
+    const courier = open()
+    want(courier, '192.0.2.1', Math.floor(Date.now() / 1000) - 5)
+    want(courier, '192.0.2.2')
+    await courier.deliver()
+    want(courier, '192.0.2.2')
+    want(courier, '192.0.2.2', END - 1) // restored, with its time rounded the other way
+    await courier.deliver()
+    assert.deepEqual(told, ['ban 192.0.2.2 0'])
+  })
+
+  test('knows after a restart what is left to do', async () => {
+    const first = open()
+    want(first, '192.0.2.1')
+    await first.deliver()
+    answer = () => ({ results: [], failure: new Failure(69, 'away') })
+    want(first, '192.0.2.2')
+    want(first, '192.0.2.1', RELEASED)
+    assert.equal(await first.deliver(), false)
+    book.commit('')
+    book = new Book(directory, 'firewall', 'web1')
+    answer = (changes) => ({ results: changes.map(() => undefined) })
+    const second = open()
+    assert.equal(second.queued, 2)
+    await second.deliver()
+    assert.deepEqual(told.at(-1)?.split(', ').sort(), ['ban 192.0.2.2 0', 'unban 192.0.2.1'])
+  })
+
+  test('what was not tried comes first again; what was newer is not lost', async () => {
+    const courier = open()
+    for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
+    answer = () => {
+      want(courier, '192.0.2.4')
+      want(courier, '192.0.2.2', RELEASED)
+      return { results: [undefined], failure: new Failure(75, 'busy') }
+    }
+    assert.equal(await courier.deliver(), false)
+    const { lastError, failingSince, queued } = courier.state()
+    assert.deepEqual([lastError?.code, failingSince > 0, queued], [75, true, 3])
+    answer = (changes) => ({ results: changes.map(() => undefined) })
+    await courier.deliver()
+    assert.deepEqual(told.at(-1), 'ban 192.0.2.3 0, ban 192.0.2.4 0, unban 192.0.2.2')
+    assert.equal(courier.state().failingSince, 0)
+  })
+
+  test('sets aside what can never work, keeps what may, and delivers the rest', async () => {
+    const courier = open()
+    for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
+    answer = () => ({ results: [new Failure(65, 'never'), new Failure(77, 'full'), undefined] })
+    assert.equal(await courier.deliver(), true)
+    const { aside, queued } = courier.state()
+    const found = aside.map(({ code, reason, line }) => ({ code, reason, line }))
+    assert.deepEqual(found, [{ code: 65, reason: 'never', line: 'ban 192.0.2.1 sshd' }])
+    assert.equal(queued, 1)
+    const kept = JSON.parse(readFileSync(`${directory}/firewall@edge1.state`, 'utf8'))
+    assert.equal(kept.aside.length, 1)
+  })
+
+  test('fills a target that has lost everything, in one sync', async () => {
+    const courier = open()
+    want(courier, '192.0.2.1')
+    await courier.deliver()
+    answer = () => {
+      throw new LostGeneration(75, 'lost generation')
+    }
+    want(courier, '192.0.2.2')
+    assert.equal(await courier.deliver(), true)
+    assert.deepEqual(told.at(-1), 'sync 192.0.2.1 192.0.2.2')
+    assert.equal(courier.queued, 0)
+  })
+
+  test('follow() tries again until it works, and ends when it is told to', async () => {
+    const courier = open()
+    let tries = 0
+    answer = (changes) => {
+      if (++tries < 3) return { results: [], failure: new Failure(69, 'away') }
+      return { results: changes.map(() => undefined) }
+    }
+    const following = courier.follow()
+    want(courier, '192.0.2.1')
+    await waitUntil('the third try', () => courier.queued === 0, { timeout: 10_000 })
+    assert.equal(tries, 3)
+    courier.stop()
+    await following
+  })
+
+  test('a broken state file or ledger line stops nothing', async () => {
+    writeFileSync(`${directory}/firewall@edge1.state`, '{ this is no JSON')
+    writeFileSync(`${directory}/firewall@edge1.confirmed`, 'nonsense\n192.0.2.1 sshd')
+    const courier = open()
+    want(courier, '192.0.2.1')
+    assert.equal(await courier.deliver(), true)
+    assert.deepEqual(told, ['ban 192.0.2.1 0'])
+  })
+})
+
+test('changesFor() gives back first what is to end sooner', () => {
+  const key = { address: '192.0.2.1', jail: 'sshd' }
+  const texts = (wanted: number, has: number | undefined) =>
+    changesFor(key, wanted, has, 'web1').map(textOf)
+  assert.deepEqual(texts(END - 60, END), ['unban 192.0.2.1', 'ban 192.0.2.1 -60'])
+  assert.deepEqual(texts(END, 0), ['unban 192.0.2.1', 'ban 192.0.2.1 0'])
+  assert.deepEqual(texts(END + 60, END), ['ban 192.0.2.1 60'])
+  assert.deepEqual(texts(END, END), [])
+  assert.deepEqual(texts(RELEASED, undefined), ['unban 192.0.2.1'])
+  assert.deepEqual(texts(RELEASED, RELEASED), [])
+  assert.deepEqual(texts(END - 6000, undefined), [])
+})
+
+describe('Book', () => {
+  const lease = (ip: string, expires: number) => ({
+    address: parseAddress(ip),
+    jail: 'sshd',
+    expires,
+    owner: 'web1',
+  })
+  const wishes = (found: { address: string; expires: number }[] | undefined) =>
+    (found ?? []).map(({ address, expires }) => `${address} ${expires - END}`).sort()
+  const ban = (ip: string, expires = END): void =>
+    book.take({ verb: 'ban', address: parseAddress(ip), jail: 'sshd', expires, naming: undefined })
+
+  test('merge() believes Fail2Ban, but for what the queue has said since it was asked', () => {
+    ban('192.0.2.1')
+    ban('192.0.2.2')
+    const mark = book.mark()
+    ban('192.0.2.3')
+    book.take({ verb: 'unban', address: parseAddress('192.0.2.4'), jail: 'sshd' })
+    const truth = [lease('192.0.2.1', END + 1), lease('192.0.2.4', END), lease('192.0.2.5', END)]
+    const merged = book.merge(truth, mark)
+    // 1 ends within a second of what is known; 2 is over; 3 is newer; 4 was freed meanwhile.
+    assert.deepEqual(wishes(merged), ['192.0.2.1 0', '192.0.2.3 0', '192.0.2.5 0'])
+    const changed = book.become(merged ?? []).map(({ address }) => address)
+    assert.deepEqual(changed.sort(), ['192.0.2.2', '192.0.2.5'])
+    assert.equal(book.wants({ address: '192.0.2.2', jail: 'sshd' }), RELEASED)
+  })
+
+  test('commit() keeps ports, and how far the queue was read', () => {
+    book.name('sshd', { ports: '22,2222', protocol: 'tcp' })
+    ban('192.0.2.1')
+    book.commit('7.8:90')
+    const again = new Book(directory, 'firewall', 'web1')
+    assert.equal(again.position, '7.8:90')
+    assert.deepEqual([...again.namings], [['sshd', { ports: '22,2222', protocol: 'tcp' }]])
+    assert.deepEqual(wishes([...again.living()]), ['192.0.2.1 0'])
+  })
+
+  test('stays small, and forgets neither ports nor position', () => {
+    book.name('sshd', { ports: 'all', protocol: 'all' })
+    for (let round = 0; round < 30_000; round++) {
+      ban(`198.18.${(round >> 8) & 255}.${round & 255}`, END + round)
+      book.take({
+        verb: 'unban',
+        address: parseAddress(`198.18.${(round >> 8) & 255}.${round & 255}`),
+        jail: 'sshd',
+      })
+      if (round % 1000 === 999) book.commit(`1.1:${round}`)
+    }
+    assert.ok(readFileSync(`${directory}/firewall.wanted`).length < 1_100_000)
+    const again = new Book(directory, 'firewall', 'web1')
+    assert.deepEqual([again.position, again.namings.size], ['1.1:29999', 1])
+  })
+})
