@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { afterEach, beforeEach, test } from 'node:test'
+import { type Ended, run } from '../../scripts/lib/run.ts'
+import { append } from '../lib/append.ts'
+import { type Bench, makeBench } from '../lib/reporters.ts'
+import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { startThreatJammer, type ThreatJammerSimulator } from '../simulators/threatjammer.ts'
+
+// Siblings other than the firewalls: a FortiGate list and a reporter, served side by side.
+
+const KEY = 'tja_0123456789abcdefghijklmnopqrstuvwxyz'
+const fail2ban = standInFail2Ban()
+
+let service: ThreatJammerSimulator
+let bench: Bench
+let list: string
+
+beforeEach(async () => {
+  service = await startThreatJammer(KEY)
+  const section = [`report_url: ${service.reportUrl}`, `api_url: ${service.apiUrl}`]
+  bench = makeBench('threatjammer', KEY, section, [
+    'fail2ban:',
+    `  client: ${fail2ban.client}`,
+    'fortigate:',
+    `  list_file: /tmp/f2b-list-${process.pid}`,
+  ])
+  list = join(bench.directory, 'list')
+  const text = readFileSync(bench.config, 'utf8')
+  writeFileSync(bench.config, text.replace(`/tmp/f2b-list-${process.pid}`, list))
+  mkdirSync(join(bench.state, 'queue'), { recursive: true })
+})
+
+afterEach(async () => {
+  bench.remove()
+  await service.close()
+})
+
+function f2b(script: string, ...args: string[]): Promise<Ended> {
+  const file = resolve(`dist/${script}.cjs`)
+  const env = { ...process.env, TZ: 'UTC' }
+  return run(process.execPath, [file, ...args, '--config', bench.config], { env })
+}
+
+const queue = (sibling: string, ...words: string[]) =>
+  append(join(bench.state, 'queue', sibling), words)
+
+const began = String(Math.floor(Date.now() / 1000))
+const listed = (): string[] =>
+  readFileSync(list, 'utf8')
+    .split('\n')
+    .flatMap((line) => line.split(' ')[0] || [])
+const calls = (): string[] =>
+  service.seen.map(({ method, path, status }) => `${method} ${path} ${status}`)
+
+test('f2b-deliver takes lines to a list and to a reporter, many in one go', async () => {
+  for (let i = 1; i <= 12; i++) {
+    await queue('fortigate', 'ban', `1.2.3.${i}`, 'sshd', began, '600')
+    await queue('threatjammer', 'ban', `1.2.3.${i}`, 'sshd', began, '600')
+  }
+  await queue('fortigate', 'unban', '1.2.3.5', 'sshd')
+  assert.deepEqual(await f2b('deliver'), { code: 0, stdout: '', stderr: '' })
+  assert.equal(listed().length, 11)
+  assert.equal(listed().includes('1.2.3.5'), false)
+  assert.deepEqual(calls(), ['POST /v1/ip 202'])
+  assert.equal(JSON.parse(service.seen[0]?.body ?? '').addresses.length, 12)
+  await queue('fortigate', 'unban', '1.2.3.1', 'sshd')
+  assert.equal((await f2b('deliver')).code, 0)
+  assert.equal(listed().includes('1.2.3.1'), false)
+})
+
+test('a reporter that is out of order keeps no list waiting, and gets its lines later', async () => {
+  await service.close()
+  await queue('threatjammer', 'ban', '1.2.3.4', 'sshd', began, '600')
+  await queue('fortigate', 'ban', '1.2.3.4', 'sshd', began, '600')
+  const { code, stderr } = await f2b('deliver')
+  assert.deepEqual(listed(), ['1.2.3.4'])
+  assert.ok(code === 0 || code === 69, stderr)
+  const state = readFileSync(join(bench.state, 'threatjammer.wanted'), 'utf8')
+  assert.match(state, /^1\.2\.3\.4 sshd \d+ web1$/m)
+})
+
+test('f2b-sync makes the list equal to Fail2Ban, and leaves what a person wrote', async () => {
+  writeFileSync(
+    list,
+    '192.0.2.99\n1.2.3.4 # sshd 0 web1\n1.2.3.5 # gone 0 web1\n1.2.3.6 # sshd 0 web2\n',
+  )
+  const line = '1.2.3.7 \t2033-05-18 03:33:20 + -1 = 9999-12-31 23:59:59'
+  fail2ban.jails({ sshd: { bans: [line], actionban: 'f2b-fortigate ban --ip "<ip>"' } })
+  const drift = await f2b('sync', 'fortigate', '--dry-run')
+  assert.match(drift.stdout, /added 1, extended 0, removed 2, unchanged 0/)
+  const { code, stdout, stderr } = await f2b('sync', 'fortigate')
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.equal(stdout, 'added 1, extended 0, removed 2, unchanged 0\n')
+  assert.deepEqual(listed().sort(), ['1.2.3.6', '1.2.3.7', '192.0.2.99'])
+  const again = await f2b('sync', 'fortigate')
+  assert.equal(again.stdout, 'added 0, extended 0, removed 0, unchanged 1\n')
+  assert.equal(readFileSync(list, 'utf8').match(/192\.0\.2\.99/g)?.length, 1)
+  assert.deepEqual(calls(), [], 'the reporter was not meant')
+})
+
+test('f2b-deliver says what is wrong with its configuration, with 78', async () => {
+  writeFileSync(bench.config, 'owner: web1\n')
+  const none = await f2b('deliver')
+  assert.deepEqual([none.code, none.stdout], [78, ''])
+  assert.match(none.stderr, /^deliver: .*names no target\n$/)
+})
