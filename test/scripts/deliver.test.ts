@@ -100,6 +100,15 @@ test('f2b-sync makes the list equal to Fail2Ban, and leaves what a person wrote'
   assert.deepEqual(calls(), [], 'the reporter was not meant')
 })
 
+test('a queue that cannot be read keeps no other from being delivered', async () => {
+  mkdirSync(join(bench.state, 'queue', 'threatjammer'))
+  await queue('fortigate', 'ban', '1.2.3.4', 'sshd', began, '600')
+  const { code, stderr } = await f2b('deliver')
+  assert.equal(code, 75)
+  assert.match(stderr, /^deliver: Cannot read ".*queue\/threatjammer": EISDIR\n$/)
+  assert.deepEqual(listed(), ['1.2.3.4'])
+})
+
 test('f2b-deliver says what is wrong with its configuration, with 78', async () => {
   writeFileSync(bench.config, 'owner: web1\n')
   const none = await f2b('deliver')

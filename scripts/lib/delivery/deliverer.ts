@@ -1,5 +1,5 @@
 import { mkdirSync, watch } from 'node:fs'
-import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
+import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { neverBan } from '../never.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
@@ -16,13 +16,11 @@ const LOOK = 1_000
 /** Everything that is delivered by this server. Only one process has it: the one with the lock. */
 export class Deliverer {
   readonly #loaded: Loaded
-  readonly #log: Log
   readonly #lines: Line[]
   #stop: () => void = () => {}
 
-  private constructor(loaded: Loaded, log: Log, lines: Line[]) {
+  private constructor(loaded: Loaded, lines: Line[]) {
     this.#loaded = loaded
-    this.#log = log
     this.#lines = lines
   }
 
@@ -37,27 +35,32 @@ export class Deliverer {
     for (const kind of configuredKinds(loaded.config)) {
       lines.push(await Line.open(kind, loaded, call, log))
     }
-    return new Deliverer(loaded, log, lines)
+    return new Deliverer(loaded, lines)
   }
 
-  /** Reads the queues and hands on what is in them. @throws Failure 75 */
-  intake(): void {
+  /** Reads the queues and hands on what is in them. @returns why some could not be read */
+  intake(): Failure[] {
     const { never_ban, min_prefix } = this.#loaded.config
     const never = neverBan(never_ban)
-    for (const line of this.#lines) line.read(never, min_prefix)
+    return this.#lines.flatMap((line) => line.read(never, min_prefix) ?? [])
   }
 
   /** Delivers what there is and ends. @throws Failure if something could not be delivered */
   async drain(): Promise<void> {
+    let unread: Failure[]
     for (;;) {
-      this.intake()
+      unread = this.intake()
       const couriers = this.#couriers().filter((courier) => courier.queued > 0)
-      if (couriers.length === 0) return
+      if (couriers.length === 0) break
       const worked = await Promise.all(couriers.map((courier) => courier.deliver()))
       if (worked.includes(false) || couriers.every(({ queued }) => queued > 0)) break
     }
     const failing = this.#couriers().filter((courier) => courier.queued > 0)
-    if (failing.length === 0) return
+    const [first] = unread
+    if (failing.length === 0) {
+      if (first) throw first
+      return
+    }
     const states = failing.map((courier) => ({ name: courier.target.name, ...courier.state() }))
     const parts = states.map(({ name, failingSince, lastError, queued }) => {
       const why = failingSince && lastError ? lastError.message : 'refused'
@@ -72,13 +75,7 @@ export class Deliverer {
     const stopped = new Promise<void>((resolve) => {
       this.#stop = resolve
     })
-    const look = (): void => {
-      try {
-        this.intake()
-      } catch (error) {
-        this.#log.warn('cannot read the queue', { reason: messageOf(error) })
-      }
-    }
+    const look = (): void => void this.intake()
     const watcher = watch(queueDirectory(this.#loaded.config.state_dir), look)
     const timer = setInterval(look, LOOK)
     const following = Promise.all(this.#couriers().map((courier) => courier.follow()))

@@ -42,6 +42,8 @@ export class Line {
   readonly #log: Log
   /** Lines that can never work, wherever they go. */
   readonly #state: State
+  /** Why the queue could not be read the last time: said once. */
+  #unreadable = ''
 
   private constructor(kind: Kind, book: Book, queue: Queue, couriers: Courier[], at: Where) {
     this.kind = kind
@@ -73,12 +75,24 @@ export class Line {
   /**
    * Reads the queue and hands on what is in it. Sending need not wait for the disk: what is sent
    * twice after a kill does no harm.
+   *
+   * @returns why it cannot be read; other siblings are served all the same
    */
-  read(never: Address[], prefixes: { ipv4: number; ipv6: number }): void {
-    const lines = this.#queue.read()
+  read(never: Address[], prefixes: { ipv4: number; ipv6: number }): Failure | undefined {
+    let lines: string[]
+    try {
+      lines = this.#queue.read()
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      if (error.message !== this.#unreadable) this.#log.warn(error.message)
+      this.#unreadable = error.message
+      return error
+    }
+    this.#unreadable = ''
     for (const text of lines) this.#take(text, never, prefixes)
     if (lines.length > 0) setImmediate(() => this.keep())
     else this.keep()
+    return undefined
   }
 
   /** Puts on the disk what was read and how far; what cannot be kept now is kept with the next. */

@@ -52,16 +52,18 @@ export class Queue {
     current: undefined,
   }
   #takenAt = Date.now()
+  /** How far files of earlier runs were read. */
+  #known: Map<string, number> | undefined
 
   /** @param position what `position` said when it was last kept */
   constructor(path: string, position = '') {
     this.path = path
-    const known = new Map(position.split(' ').map((word) => splitLast(word)))
-    for (const stage of STAGES) this.#parts[stage] = openPart(this.#name(stage), known)
+    this.#known = new Map(position.split(' ').map((word) => splitLast(word)))
   }
 
   /** What is to be kept together with the lines that were read: a word per file. */
   position(): string {
+    if (this.#known) return [...this.#known].map(([id, offset]) => `${id}:${offset}`).join(' ')
     return this.#open()
       .map(({ id, offset }) => `${id}:${offset}`)
       .join(' ')
@@ -74,7 +76,7 @@ export class Queue {
    */
   read(): string[] {
     try {
-      this.#parts.current ??= openPart(this.path, new Map())
+      this.#openAll()
       const { current } = this.#parts
       // Whoever wrote into an older file had done so before he wrote into a newer one: so the end of
       // the newest is fixed first, and a newer one is read only when the older ones are at their end.
@@ -122,6 +124,14 @@ export class Queue {
       if (part) closeSync(part.fd)
       this.#parts[stage] = undefined
     }
+  }
+
+  /** Opens the files that an earlier run has left, and later only the one that is written to. */
+  #openAll(): void {
+    for (const stage of this.#known ? STAGES : (['current'] as const)) {
+      this.#parts[stage] ??= openPart(this.#name(stage), this.#known ?? new Map())
+    }
+    this.#known = undefined
   }
 
   #open(): Part[] {
