@@ -37,6 +37,7 @@ function chainOf(jail: string): string {
 function firewallTarget(firewall: Firewall): Target {
   const name = firewall.host
   const changes = new FirewallChanges(firewall)
+  let expected: Expected | undefined
 
   return {
     name,
@@ -83,14 +84,22 @@ function firewallTarget(firewall: Firewall): Target {
 
     list: (call) => list(firewall, call),
 
+    // SSH, sudo and an interpreter start while 100,000 lines are read here.
+    expect(call) {
+      if (!call.dryRun) expected = expectSession(firewall, call)
+    },
+
     sync: (call, leases) =>
-      call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases),
+      call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases, expected),
 
     change: (call, list) => changes.make(call, list),
     has: (call, leases) => has(firewall, call, leases),
     keep: (call) => changes.keep(call),
     probe: () => changes.reachable(),
-    close: async () => changes.close(),
+    async close() {
+      changes.close()
+      await expected?.take('')
+    },
   }
 }
 
@@ -104,7 +113,12 @@ async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
  * Sends everything in one session: a `sync` for each jail, and if all jails were meant a flush of
  * those that are not among them. Then the firewall's generation is ours from then on.
  */
-async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Synced> {
+async function sync(
+  firewall: Firewall,
+  call: Call,
+  leases: Lease[],
+  expected?: Expected,
+): Promise<Synced> {
   const jails = byJail(leases)
   if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
   const input = [...jails].map(([jail, list]) => {
@@ -114,12 +128,32 @@ async function sync(firewall: Firewall, call: Call, leases: Lease[]): Promise<Sy
   })
   if (call.jail === undefined) input.push('flushrest\n')
   input.push('generation\n')
-  const answers = await session(firewall, call, input.join(''), input.length)
+  const answers = await session(firewall, call, input.join(''), input.length, expected)
   const generation = generationIn(answers.at(-1)?.lines ?? [])
   if (call.jail === undefined) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)
   }
   return sum(answers.map((answer) => answer.ok))
+}
+
+/** A session that waits for its operations. */
+interface Expected {
+  take(operations: string): Promise<Ended>
+}
+
+function expectSession(firewall: Firewall, call: Call): Expected {
+  let give: (operations: string) => void = () => {}
+  const input = new Promise<string>((resolve) => {
+    give = resolve
+  })
+  const ended = send(firewall, call, 'firewall', { input, progress: call.progress })
+  ended.catch(() => {}) // whoever takes it is told
+  return {
+    take(operations) {
+      give(operations)
+      return ended
+    },
+  }
 }
 
 /** Compares digests: one exchange, whatever the number of leases. */
@@ -162,10 +196,10 @@ async function session(
   call: Call,
   operations: string,
   count: number,
+  expected?: Expected,
 ): Promise<SessionAnswer[]> {
-  const total = operations.length
-  const progress = (taken: number): void => call.progress(taken, total)
-  const ended = await send(firewall, call, 'firewall', { input: operations, progress })
+  const options = { input: operations, progress: call.progress }
+  const ended = await (expected?.take(operations) ?? send(firewall, call, 'firewall', options))
   const answers = new AnswerReader().feed(ended.stdout)
   const refused = answers.find((answer) => answer.error)?.error
   if (refused) throw refusalOf(refused.code, refused.text)
@@ -190,14 +224,16 @@ async function send(
   firewall: Firewall,
   call: Call,
   command: string,
-  options: { input?: string; progress?: (taken: number) => void },
+  options: Parameters<typeof run>[2] = {},
 ): Promise<Ended> {
   if (firewall.host !== 'local')
     return await ssh(firewall, command, { ...options, signal: call.signal })
   if (!existsSync(PERIMETER)) {
     throw new Failure(EXIT.config, 'no firewall side on this machine: run f2b-setup firewall')
   }
-  const input = `owner ${call.owner}\n${command}\n${options.input ?? ''}`
+  const head = `owner ${call.owner}\n${command}\n`
+  const given = options.input ?? ''
+  const input = typeof given === 'string' ? head + given : given.then((text) => head + text)
   const asRoot = process.getuid?.() === 0
   const [file, args] = asRoot ? [PERIMETER, []] : ['sudo', ['-n', PERIMETER]]
   return await run(file, args, { ...options, input, signal: call.signal })

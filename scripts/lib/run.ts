@@ -9,10 +9,10 @@ export interface Ended {
 }
 
 export interface RunOptions {
-  /** Written to standard input; without it the program reads nothing. */
-  input?: string
-  /** Told how many characters of the input have been taken. */
-  progress?: (taken: number) => void
+  /** Written to standard input, now or when it is known; without it the program reads nothing. */
+  input?: string | Promise<string>
+  /** Told how many characters of the input have been taken, and of how many. */
+  progress?: Progress
   /** Kills the program when it fires. */
   signal?: AbortSignal
   env?: NodeJS.ProcessEnv
@@ -21,6 +21,8 @@ export interface RunOptions {
   /** File descriptors that the program gets as 3, 4, ... */
   fds?: number[]
 }
+
+type Progress = (taken: number, total: number) => void
 
 /** So much input is handed over at a time. */
 const SLICE = 65_536
@@ -53,7 +55,8 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
     child.on('close', (code) => resolve({ code: code ?? 137, ...output }))
     // A program that ends without reading all of its input breaks the pipe; its exit status says why.
     child.stdin?.on('error', () => {})
-    if (input !== undefined) feed(child, input, options.progress)
+    if (typeof input === 'string') feed(child, input, options.progress)
+    else void input?.then((text) => feed(child, text, options.progress))
   })
 }
 
@@ -68,14 +71,14 @@ function collect(child: ChildProcess, limit = Infinity): { stdout: string; stder
   return output
 }
 
-function feed(child: ChildProcess, input: string, progress?: (taken: number) => void): void {
+function feed(child: ChildProcess, input: string, progress?: Progress): void {
   const { stdin } = child
   let at = 0
   const next = (): void => {
     if (!stdin) return
     const slice = input.slice(at, at + SLICE)
     at += slice.length
-    progress?.(at)
+    progress?.(at, input.length)
     if (at >= input.length) stdin.end(slice)
     else if (stdin.write(slice)) setImmediate(next)
     else stdin.once('drain', next)

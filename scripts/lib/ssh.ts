@@ -34,7 +34,11 @@ const TRANSPORT = 255
 export async function ssh(
   firewall: Firewall,
   command: string,
-  options: { input?: string; progress?: (taken: number) => void; signal: AbortSignal },
+  options: {
+    input?: string | Promise<string>
+    progress?: (taken: number, total: number) => void
+    signal: AbortSignal
+  },
 ): Promise<Ended> {
   const socket = socketOf(firewall)
   let wait = 20

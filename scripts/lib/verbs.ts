@@ -80,6 +80,8 @@ export interface Target {
   has?(call: Call, leases: Lease[]): Promise<boolean>
   /** What is in force whoever banned it, where the target lets us see that. */
   holders?(call: Call): Promise<Lease[]>
+  /** Says that a sync or `close` is about to come: what takes time may begin. */
+  expect?(call: Call): void
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
   keep?(call: Call): Promise<void>
   /** Tells in a moment, and at no cost, whether the target may be reached. */
@@ -307,13 +309,27 @@ async function runList(targets: Target[], call: Call, values: Values): Promise<v
   if (leases.length > 0) call.show(leases.map(line).join('\n'))
 }
 
+/** Characters of input from which reading them takes as long as opening a session does. */
+const LONG = 200_000
+
 async function runSync(targets: Target[], call: Call, values: Values): Promise<void> {
-  const { leases, refused } = readLeases(readFileSync(0, 'utf8'), call, values)
+  const input = readFileSync(0, 'utf8')
+  if (input.length > LONG) for (const target of targets) target.expect?.(call)
+  const { leases, refused } = await orClose(targets, () => readLeases(input, call, values))
   await onEach(targets, 'sync', async (target) => {
     const counts = await target.sync(call, leases)
     const name = targets.length > 1 ? `${target.name}: ` : ''
     call.show(name + describe({ ...counts, refused: refused + (counts.refused ?? 0) }))
   })
+}
+
+async function orClose<T>(targets: Target[], work: () => T): Promise<T> {
+  try {
+    return work()
+  } catch (error) {
+    for (const target of targets) await target.close?.()
+    throw error
+  }
 }
 
 /** `added N, extended N, removed N, unchanged N`, and how many were refused if some were. */

@@ -103,6 +103,22 @@ test('sync sends a session to each and says what changed where', async () => {
   assert.match(stderr, /^firewall: Cannot sync: standard input is empty/)
 })
 
+test('a long sync with one bad line at its end opens sessions, and asks nothing of them', async () => {
+  const lines = Array.from({ length: 20_000 }, (_, i) => `198.18.${i >> 8}.${i & 255} sshd 0\n`)
+  const { code, stderr } = await firewall('sync', `${lines.join('')}nonsense\n`)
+  assert.deepEqual(
+    [code, told()],
+    [
+      65,
+      [
+        ['firewall', ''],
+        ['firewall', ''],
+      ],
+    ],
+  )
+  assert.match(stderr, /^firewall: Cannot sync: line 20001: /)
+})
+
 test('those that fail share one line and the worst code, and the others are served', async () => {
   ssh.answer('edge1', 'banip', "echo 'firewall: max_leases 5 reached' >&2; exit 77")
   assert.deepEqual(await firewall('ban --ip 203.0.113.7 --name sshd'), {
