@@ -15,6 +15,8 @@ export interface Standing {
 export class Due {
   readonly #path: string
   readonly #all: Record<string, Standing>
+  /** How often each has become due. */
+  readonly #asked = new Map<string, number>()
 
   /** @throws Error if somebody else wrote into the file */
   constructor(path: string) {
@@ -31,9 +33,15 @@ export class Due {
     return this.#all[client] ?? { due: false, dead: 0, seq: 0 }
   }
 
+  /** Tells one time of being due from the next. */
+  asked(client: string): number {
+    return this.#asked.get(client) ?? 0
+  }
+
   /** @throws Failure 75 if it cannot be written */
   set(client: string, change: Partial<Standing>): void {
     const old = this.of(client)
+    if (change.due) this.#asked.set(client, this.asked(client) + 1)
     this.#all[client] = { ...old, ...change }
     if (JSON.stringify(old) === JSON.stringify(this.#all[client])) return
     replaceDurably(this.#path, `${JSON.stringify(this.#all)}\n`)

@@ -68,6 +68,14 @@ export class Server {
   #looked: Promise<unknown> = Promise.resolve()
   #published: Promise<unknown> = Promise.resolve()
   #copied: Promise<unknown> = Promise.resolve()
+  /**
+   * The end of the message before. Messages are remembered and acknowledged in order, so that those
+   * which come again after a kill are the last ones, all of them: an old one alone would undo what a
+   * newer one has done.
+   */
+  #ended: Promise<void> = Promise.resolve()
+  /** Ids of messages that this server is forwarding. */
+  readonly #handling = new Set<string>()
   #committing: Promise<void> | undefined
   #standing: Standing | undefined
   #timer: NodeJS.Timeout | undefined
@@ -122,6 +130,7 @@ export class Server {
       line.open = false
     })
     await channel.prefetch(PREFETCH)
+    this.#ended = Promise.resolve()
     await channel.consume(this.#self.queue, (message) => {
       if (!message) return again('the input queue is gone')
       this.#take(line, message).catch((error) => line.open && lost(error))
@@ -160,11 +169,14 @@ export class Server {
       const claims = await opening
       return this.#patiently(() => ({
         done: claims ? this.#look(claims, line.inHand) : this.#bury(message),
+        claims,
       }))
     })
     this.#looked = looking.catch(() => {})
     try {
-      await (await looking).done
+      const { done, claims } = await looking
+      await done
+      if (claims && message.fields.redelivered) this.#mayLack(claims)
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
       this.#log(dropLine(message, error))
@@ -172,9 +184,18 @@ export class Server {
     if (line.open) line.channel.ack(message)
   }
 
+  /**
+   * It was forwarded before, perhaps, by a server that was killed; a node that has it drops it now, and
+   * may have been told everything without it in between: so it is told everything once more.
+   */
+  #mayLack(claims: Claims): void {
+    for (const { name } of this.#receivers(claims)) this.#due.set(name, { due: true })
+  }
+
   /** A copy of an order: what this server forwarded itself is known, the rest is noted. */
   async #note(line: Line, message: ConsumeMessage): Promise<void> {
-    if (!this.#replay.has(message.properties.messageId)) {
+    const id = message.properties.messageId
+    if (!this.#replay.has(id) && !this.#handling.has(id)) {
       const options = { aud: 'server', validWtime: this.#self.validWtime, at: seconds() }
       const claims = await open(message.content, this.#self.key, options).catch(() => undefined)
       if (claims) {
@@ -192,14 +213,20 @@ export class Server {
     }
     const work = this.#obey(claims)
     inHand.add(claims.jti)
+    this.#handling.add(claims.jti)
+    const before = this.#ended
     const done = async () => {
-      await Promise.all([work, this.#committed()])
+      await Promise.all([work, this.#committed(), before])
       await this.#patiently(() => {
         this.#replay.add(claims.jti, claims.iat + this.#self.validWtime, seconds())
       })
       if (claims.cmd === 'sync' && claims.part === claims.parts) this.#parts.remove(claims.snapshot)
     }
-    return done().finally(() => inHand.delete(claims.jti))
+    this.#ended = done().finally(() => {
+      inHand.delete(claims.jti)
+      this.#handling.delete(claims.jti)
+    })
+    return this.#ended
   }
 
   /** Writes what was noted; one write serves all who ask in the same moment. */
@@ -366,18 +393,15 @@ export class Server {
   }
 
   async #answer(client: Receiver): Promise<void> {
-    this.#due.set(client.name, { due: false })
+    const asked = this.#due.asked(client.name)
     const jails = this.#forwarded.snapshots(seconds()).length
     const hint = jails === 0 ? ': no jail is known here, run "net2banctl sync"' : ''
     this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
     const telling = this.#looked.then(() => ({ done: this.#tell([client]) }))
     this.#looked = telling.catch(() => {})
-    try {
-      await (await telling).done
-    } catch (error) {
-      this.#due.set(client.name, { due: true })
-      throw error
-    }
+    await (await telling).done
+    // Only now: killed before, we would never tell it.
+    if (this.#due.asked(client.name) === asked) this.#due.set(client.name, { due: false })
   }
 }
 
