@@ -25,7 +25,7 @@ export interface RunOptions {
 type Progress = (taken: number, total: number) => void
 
 /** So much input is handed over at a time. */
-const SLICE = 65_536
+const SLICE = 262_144
 
 /**
  * Runs a program with its arguments as a list. No shell is involved, so no value can be parsed as

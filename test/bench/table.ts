@@ -49,6 +49,10 @@ export async function medians(
   return JSON.parse(output) as number[]
 }
 
+export function median(values: number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
+}
+
 export function ms(time: number): string {
   return `${time.toFixed(time < 10 ? 1 : 0)} ms`
 }
