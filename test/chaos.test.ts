@@ -71,19 +71,28 @@ test('two firewalls, three owners, and everything goes wrong', async (t) => {
   } finally {
     t.diagnostic(log.join('\n'))
   }
-  for (const edge of [0, 1]) {
-    for (const { machine, fail2ban } of servers) {
-      await waitUntil(
-        `edge${edge + 1} to have what ${machine.name} has banned`,
-        async () => (await held(edge, machine.name)) === (await banned(fail2ban)),
-        { timeout: 60_000, every: 500 },
-      )
-    }
-  }
+  // Where the disk was full, Fail2Ban was told that a ban could not be queued, and goes on without:
+  // the sync that a timer starts every minute makes good. All others need none.
+  const [, web2] = servers as [Server, Server]
+  await web2.machine.run(['f2b-sync'])
+  for (const edge of [0, 1]) for (const server of servers) await isEqual(edge, server)
   const { sent, answered } = await always.stop()
   assert.ok(sent > 500, `${sent} packets`)
   assert.deepEqual(answered, [], 'a banned address got in')
 })
+
+async function isEqual(edge: number, { machine, fail2ban }: Server): Promise<void> {
+  let [has, wants] = ['', '']
+  const look = async () => {
+    has = await held(edge, machine.name)
+    wants = await banned(fail2ban)
+    return has === wants
+  }
+  const what = `edge${edge + 1} to have what ${machine.name} has banned`
+  await waitUntil(what, look, { timeout: 60_000, every: 500 }).catch((error) => {
+    throw new Error(`${error.message}\nhas   ${has}\nwants ${wants}`)
+  })
+}
 
 /** Bans and unbans like a busy day. */
 async function ban({ fail2ban, machine }: Server): Promise<void> {
@@ -144,9 +153,6 @@ async function fillDisk(did: (what: string) => void): Promise<void> {
   await sleep(3_000)
   did('there is room again')
   await web2.machine.run(['rm', '/var/lib/fail2ban-perimeter/fill'])
-  // What Fail2Ban could not queue it was told of; a sync, which a timer starts, makes good.
-  await sleep(1_000)
-  await web2.machine.exec(['f2b-sync'])
 }
 
 /** An address that is banned while the firewall cannot be told gets in until it can, not longer. */
