@@ -133,7 +133,10 @@ export function refusal(said: string): Failure {
       `key refused: run f2b-setup firewall there with our public key`,
     )
   }
-  return new Failure(EXIT.unreachable, `cannot connect: ${line.replace(/^ssh: /, '')}`)
+  // A connection that dies of silence ends without a word.
+  const why =
+    line === '' ? 'the connection was lost' : `cannot connect: ${line.replace(/^ssh: /, '')}`
+  return new Failure(EXIT.unreachable, why)
 }
 
 /** Options for every call; the host comes last, after `--`, so that it is never an option. */
