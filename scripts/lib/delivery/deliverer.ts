@@ -1,4 +1,5 @@
 import { mkdirSync, watch } from 'node:fs'
+import type { Address } from '../address.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { neverBan } from '../never.ts'
 import type { Loaded } from '../settled.ts'
@@ -41,7 +42,12 @@ export class Deliverer {
   /** Reads the queues and hands on what is in them. @returns why some could not be read */
   intake(): Failure[] {
     const { never_ban, min_prefix } = this.#loaded.config
-    const never = neverBan(never_ban)
+    // Asks the system for its addresses and routes: for lines that have come, not every second.
+    let known: Address[] | undefined
+    const never = (): Address[] => {
+      known ??= neverBan(never_ban)
+      return known
+    }
     return this.#lines.flatMap((line) => line.read(never, min_prefix) ?? [])
   }
 

@@ -78,7 +78,7 @@ export class Line {
    *
    * @returns why it cannot be read; other siblings are served all the same
    */
-  read(never: Address[], prefixes: { ipv4: number; ipv6: number }): Failure | undefined {
+  read(never: () => Address[], prefixes: { ipv4: number; ipv6: number }): Failure | undefined {
     let lines: string[]
     try {
       lines = this.#queue.read()
@@ -89,7 +89,7 @@ export class Line {
       return error
     }
     this.#unreadable = ''
-    for (const text of lines) this.#take(text, never, prefixes)
+    for (const text of lines) this.#take(text, never(), prefixes)
     if (lines.length > 0) setImmediate(() => this.keep())
     else this.keep()
     return undefined
