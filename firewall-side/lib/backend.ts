@@ -23,7 +23,7 @@ export interface Entry {
 /** A chain and everything that is to be in it. */
 export interface Load {
   chain: Chain
-  entries: Entry[]
+  entries: readonly Entry[]
 }
 
 /** Everything that the kernel should hold. */

@@ -1,11 +1,6 @@
-import {
-  type Address,
-  checkBannable,
-  isSingle,
-  keyOf,
-  parseAddress,
-} from '../../scripts/lib/address.ts'
+import { type Address, checkBannable, isSingle, parseAddress } from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
+import { latestEach } from '../../scripts/lib/bulk.ts'
 import { digestOf } from '../../scripts/lib/digest.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
@@ -64,7 +59,7 @@ export class Books {
    * Jails of which so much changed that loading them whole is cheaper, with what is to be in them
    * where that is known without a walk through the ledger.
    */
-  readonly loads = new Map<string, Entry[] | undefined>()
+  readonly loads = new Map<string, readonly Entry[] | undefined>()
   /** Jails with a range of a length that their chain did not look for. */
   readonly fresh = new Set<string>()
   /** The latest ends before they were changed, by address and jail. */
@@ -135,7 +130,7 @@ export class Books {
   /** @returns how many leases were given back */
   flush(jail: string | undefined, but?: ReadonlySet<string>): number {
     const { owner } = this.#caller
-    const lines = [...this.#mine(jail)].filter((line) => !but?.has(line.jail))
+    const lines = but && this.#hasOnly(but) ? [] : [...this.#mine(jail, but)]
     for (const line of lines) {
       this.#put({ ...line, expires: RELEASED })
       this.#touchText(line.jail, line.address)
@@ -179,10 +174,11 @@ export class Books {
     // So much at once is loaded as a whole, and needs no account of each address.
     const whole = changes.length > 1000 && changes.length > unchanged
     if (whole) {
-      this.loads.set(jail, this.#alone(jail) ? wanted : undefined)
+      const entries = latestEach([...wanted, ...this.#othersIn(jail)])
+      this.loads.set(jail, entries)
       this.#ledger.putAll(changes)
       this.usage.add(owner, added - removed)
-      for (const { address } of wanted) this.#noteWidth(jail, address)
+      for (const { address } of entries) this.#noteWidth(jail, address)
     } else {
       for (const line of changes) {
         this.#put(line)
@@ -293,19 +289,28 @@ export class Books {
     if (this.#ledger.size > 2 * this.usage.compacted + ROOM) this.compact(-1)
   }
 
-  /** True if no other owner holds anything in a jail. */
-  #alone(jail: string): boolean {
+  /** What other owners hold in a jail. */
+  #othersIn(jail: string): Entry[] {
+    const entries: Entry[] = []
     for (const line of this.#ledger.living(this.at)) {
-      if (line.jail === jail && line.owner !== this.#caller.owner) return false
+      if (line.jail !== jail || line.owner === this.#caller.owner) continue
+      const address = canonical(line.address)
+      if (address) entries.push({ address, jail, expires: line.expires })
     }
-    return true
+    return entries
   }
 
-  *#mine(jail: string | undefined): Generator<Line> {
+  /** What this owner holds, in a jail or in all `but` some. */
+  *#mine(jail: string | undefined, but?: ReadonlySet<string>): Generator<Line> {
     for (const line of this.#ledger.living(this.at)) {
-      if (line.owner === this.#caller.owner && (jail === undefined || line.jail === jail))
-        yield line
+      if (line.owner !== this.#caller.owner || but?.has(line.jail)) continue
+      if (jail === undefined || line.jail === jail) yield line
     }
+  }
+
+  /** True if this owner certainly holds nothing in other jails: the end of nearly every sync. */
+  #hasOnly(jails: ReadonlySet<string>): boolean {
+    return [...this.#ledger.jailsOf(this.#caller.owner)].every((jail) => jails.has(jail))
   }
 
   #own(address: string, jail: string): { expires: number } | undefined {
@@ -426,18 +431,9 @@ export class Books {
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */
   #wanted(leases: Entry[]): { wanted: Entry[]; refused: number } {
     const mayBan = bannable(this.never, this.#config.min_prefix)
-    const wanted = new Map<string | number, Entry>()
-    let refused = 0
-    for (const lease of leases) {
-      const { address, expires } = lease
-      if (!alive(expires, this.at)) continue
-      const key = keyOf(address)
-      const known = wanted.get(key)
-      if (known) known.expires = later(known.expires, expires)
-      else if (mayBan(address)) wanted.set(key, lease)
-      else refused++
-    }
-    return { wanted: [...wanted.values()], refused }
+    const living = latestEach(leases.filter(({ expires }) => alive(expires, this.at)))
+    const wanted = living.filter(({ address }) => mayBan(address))
+    return { wanted, refused: living.length - wanted.length }
   }
 }
 

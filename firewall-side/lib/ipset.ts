@@ -1,4 +1,5 @@
 import type { Family } from '../../scripts/lib/address.ts'
+import { joined } from '../../scripts/lib/bulk.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
@@ -135,27 +136,27 @@ function create(set: string): string {
 function neverLines({ never }: Pick<Change, 'never'>): string[] {
   if (!never) return []
   return netfilter.FAMILIES.flatMap((family) => {
-    const elements = never.filter((a) => a.family === family).map((a) => a.text)
-    return replaced(setName('f2b-never', family), elements)
+    const elements = never.filter((a) => a.family === family)
+    return replaced(setName('f2b-never', family), elements, (a) => a.text)
   })
 }
 
 function loadLines(loads: Load[]): string[] {
   return loads.flatMap(({ chain: { jail }, entries }) =>
     netfilter.FAMILIES.flatMap((family) => {
-      const elements = entries.filter((e) => e.address.family === family).map(element)
-      return replaced(setName(chainName(jail), family), elements)
+      const elements = entries.filter((e) => e.address.family === family)
+      return replaced(setName(chainName(jail), family), elements, element)
     }),
   )
 }
 
 /** Fills a set beside the one in use and swaps the two, so that nobody is free in between. */
-function replaced(set: string, elements: string[]): string[] {
+function replaced<T>(set: string, elements: T[], text: (element: T) => string): string[] {
   const beside = `f2b-swap-${set.endsWith('-4') ? 4 : 6}`
   return [
     create(beside),
     `flush ${beside}`,
-    ...elements.map((text) => `add ${beside} ${text}`),
+    ...(elements.length > 0 ? [joined(elements, (one) => `add ${beside} ${text(one)}`, '\n')] : []),
     `swap ${beside} ${set}`,
     `destroy ${beside}`,
   ]

@@ -17,7 +17,7 @@ export function iptables(config: FirewallConfig): Backend {
   const writeChains = async (
     chains: Chain[],
     never: Address[] | undefined,
-    entries: (jail: string) => Entry[] | undefined,
+    entries: (jail: string) => readonly Entry[] | undefined,
   ): Promise<void> => {
     for (const family of netfilter.FAMILIES) {
       const now = await netfilter.dump(family)

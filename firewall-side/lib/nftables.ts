@@ -1,4 +1,5 @@
 import { type Address, isSingle } from '../../scripts/lib/address.ts'
+import { joined } from '../../scripts/lib/bulk.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
@@ -200,14 +201,17 @@ function setName(jail: string, address: Address): string {
 }
 
 /** `add element` lines, one per set. */
-function adding(entries: (Omit<Entry, 'expires'> & { expires?: number })[], fixed = 0): string[] {
+function adding(
+  entries: readonly (Omit<Entry, 'expires'> & { expires?: number })[],
+  fixed = 0,
+): string[] {
   const at = Date.now()
   return bySet(entries).map(([set, list]) => {
-    const elements = list.map(({ address, expires }) => {
+    const element = ({ address, expires }: (typeof list)[number]) => {
       const time = fixed * 1000 || (expires ? millisecondsLeft(expires, LONGEST, at) : 0)
       return keyOf(address) + (time ? ` timeout ${Math.floor(time / 1000)}s${time % 1000}ms` : '')
-    })
-    return `add element ${TABLE} ${set} { ${elements.join(', ')} }`
+    }
+    return `add element ${TABLE} ${set} { ${joined(list, element, ', ')} }`
   })
 }
 
@@ -217,7 +221,7 @@ function deleting(entries: Omit<Entry, 'expires'>[]): string[] {
   })
 }
 
-function bySet<T extends Omit<Entry, 'expires'>>(entries: T[]): [string, T[]][] {
+function bySet<T extends Omit<Entry, 'expires'>>(entries: readonly T[]): [string, T[]][] {
   const sets = new Map<string, T[]>()
   let last: T | undefined
   let list: T[] = []

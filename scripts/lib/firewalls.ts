@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { joined } from './bulk.ts'
 import { digestOf } from './digest.ts'
 import { codeOf, EXIT, Failure } from './failure.ts'
 import { FirewallChanges } from './firewall-changes.ts'
@@ -11,7 +12,7 @@ import {
   type Answer as SessionAnswer,
 } from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
-import { formatLease, type Lease, now, parseLease, quote } from './lease.ts'
+import { byJail, formatLease, type Lease, now, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
@@ -123,8 +124,8 @@ async function sync(
   if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
   const input = [...jails].map(([jail, list]) => {
     const { ports, protocol } = namingOf(call, jail)
-    const lines = list.map((lease) => `${lease.address.text} ${lease.expires}\n`)
-    return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines.join('')}`
+    const lines = joined(list, (lease) => `${lease.address.text} ${lease.expires}\n`, '')
+    return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines}`
   })
   if (call.jail === undefined) input.push('flushrest\n')
   input.push('generation\n')
@@ -265,16 +266,6 @@ function sum(texts: string[]): Synced {
     }
   }
   return counts
-}
-
-function byJail(leases: Lease[]): Map<string, Lease[]> {
-  const groups = new Map<string, Lease[]>()
-  for (const lease of leases) {
-    const group = groups.get(lease.jail)
-    if (group) group.push(lease)
-    else groups.set(lease.jail, [lease])
-  }
-  return groups
 }
 
 function keyOf(lease: Lease): string {

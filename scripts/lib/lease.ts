@@ -68,6 +68,17 @@ export function later(a: number, b: number): number {
   return a === 0 || b === 0 ? 0 : Math.max(a, b)
 }
 
+/** The leases of each jail. */
+export function byJail(leases: readonly Lease[]): Map<string, Lease[]> {
+  const groups = new Map<string, Lease[]>()
+  for (const lease of leases) {
+    const group = groups.get(lease.jail)
+    if (group) group.push(lease)
+    else groups.set(lease.jail, [lease])
+  }
+  return groups
+}
+
 /** `<address> <jail> <expires> <owner>` */
 export function formatLease(lease: Lease): string {
   return `${lease.address.text} ${lease.jail} ${lease.expires} ${lease.owner}`

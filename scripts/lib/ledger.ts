@@ -1,3 +1,4 @@
+import { joined } from './bulk.ts'
 import {
   appendDurably,
   readFinished,
@@ -131,6 +132,18 @@ export class Ledger {
     }
   }
 
+  /** The jails in lines about an owner, also in those that have ended: a tenth of a parse's time. */
+  jailsOf(owner: string): Set<string> {
+    const jails = new Set<string>()
+    const line = /^[^ #]\S* (\S+) \d+ (\S+)$/gm
+    const text = [this.#whole().toString('latin1'), ...this.#pending].join('\n')
+    for (let found = line.exec(text); found; found = line.exec(text)) {
+      const [, jail = '', named] = found
+      if (named === owner) jails.add(jail)
+    }
+    return jails
+  }
+
   /** The remarks in order, without line ends. */
   remarks(): string[] {
     const found: string[] = []
@@ -155,8 +168,7 @@ export class Ledger {
   /** Notes many changes at once, in a file to which changes are appended; what is asked next parses the file again. */
   putAll(lines: readonly Line[]): void {
     if (lines.length === 0) return
-    // Joined at once: the garbage collector would carry every single one along.
-    this.#pending.push(lines.map((line) => this.#style.format(line)).join('\n'))
+    this.#pending.push(joined(lines, this.#style.format, '\n'))
     this.#all = undefined
     this.#seen.clear()
   }

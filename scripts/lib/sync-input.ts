@@ -1,8 +1,8 @@
-import { keyOf } from './address.ts'
 import { bannable } from './bannable.ts'
+import { latestEach } from './bulk.ts'
 import type { Values } from './command.ts'
 import { EXIT, Failure, messageOf } from './failure.ts'
-import { alive, type Lease, later, now, parseLease } from './lease.ts'
+import { alive, byJail, type Lease, now, parseLease } from './lease.ts'
 import { neverBan } from './never.ts'
 import type { Call } from './verbs.ts'
 
@@ -18,7 +18,7 @@ export function readLeases(
   values: Values,
 ): { leases: Lease[]; refused: number } {
   const mayBan = bannable(neverBan(call.config.never_ban), call.config.min_prefix)
-  const at = now()
+  const moment = now()
   if (values['allow-empty'] !== true && input.trim() === '') {
     throw new Failure(
       EXIT.input,
@@ -28,14 +28,17 @@ export function readLeases(
   const leases: Lease[] = []
   let refused = 0
   let number = 0
-  for (const raw of input.split('\n')) {
+  // Line by line: 100,000 lines split at once are carried along by the garbage collector.
+  for (let start = 0, end = 0; start < input.length; start = end + 1) {
+    end = input.indexOf('\n', start)
+    if (end < 0) end = input.length
     number++
-    const line = raw.trim()
+    const line = input.slice(start, end).trim()
     if (line === '' || line.startsWith('#')) continue
     const lease = readLine(line, number, call.owner)
     if (call.jail !== undefined && lease.jail !== call.jail) continue
     if (!mayBan(lease.address)) refused++
-    else if (alive(lease.expires, at)) leases.push(lease)
+    else if (alive(lease.expires, moment)) leases.push(lease)
   }
   return { leases: longest(leases), refused }
 }
@@ -50,17 +53,5 @@ function readLine(line: string, number: number, owner: string): Lease {
 
 /** One lease for each (address, jail): the one that ends last; jail by jail. */
 export function longest(leases: Lease[]): Lease[] {
-  const jails = new Map<string, Map<string | number, Lease>>()
-  for (const lease of leases) {
-    const { jail, expires, address } = lease
-    let kept = jails.get(jail)
-    if (!kept) {
-      kept = new Map()
-      jails.set(jail, kept)
-    }
-    const key = keyOf(address)
-    const known = kept.get(key)
-    kept.set(key, known ? { ...known, expires: later(known.expires, expires) } : lease)
-  }
-  return [...jails.values()].flatMap((kept) => [...kept.values()])
+  return [...byJail(leases).values()].flatMap(latestEach)
 }
