@@ -46,14 +46,13 @@ export async function benchFortigate(): Promise<void> {
   for (let round = 0; round < ROUNDS; round++) await runAll(rows)
   const quiet = rss(feed.pid)
   for (const row of rows) show(row)
+  const whole = rows.find((row) => row.server === feed && row.what === '200')
+  if (!whole) throw new Error('The feed was not asked')
   const stop = rewriteEverySecond(bench.list, text)
-  for (const what of ['200', '304']) {
-    const row = rows.find((r) => r.server === feed && r.what === what)
-    if (!row) continue
-    const rewritten = { ...row, what: `${what}, rewritten each second`, loads: noLoads() }
-    await runAll([rewritten], 3 * SECONDS)
-    show(rewritten)
-  }
+  // Only the whole list: what a client knows of it is out of date after a second.
+  const rewritten = { ...whole, what: '200, rewritten each second', loads: noLoads() }
+  await runAll([rewritten], 3 * SECONDS)
+  show(rewritten)
   stop()
   for (const what of ['200', '304']) compare(rows, what)
   console.log(

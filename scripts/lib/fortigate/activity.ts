@@ -52,7 +52,7 @@ export class Activity {
 
   pulled(address: string, agent: string, status: number, at: number): void {
     const pulls = (this.#clients.get(address)?.pulls ?? 0) + 1
-    this.#clients.delete(address)
+    this.#clients.delete(address) // the latest stands last
     this.#clients.set(address, { address, agent: agent.slice(0, 60), pulls, last: at, status })
     const oldest = this.#clients.keys().next().value
     if (this.#clients.size > MAX_CLIENTS && oldest !== undefined) this.#clients.delete(oldest)

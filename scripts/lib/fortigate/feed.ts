@@ -14,9 +14,14 @@ const SMALL_LIST = 256 * 1024
 // But not content that is much older, whatever keeps the worker busy.
 const MAX_BEHIND_MS = 5_000
 
+// So long a look at the file is good for: nobody bans, is told so and asks in less.
+const LOOK_MS = 1
+
+/** One route's content; the same object as long as it is the same content. */
 export interface Served {
   bytes: Uint8Array
   etag: string
+  gzipped: boolean
   /** Epoch seconds. */
   modified: number
 }
@@ -34,7 +39,8 @@ export class Feed {
   #asked = 0
   #snapshot: { stamp: string; made: number; value: Snapshot } | undefined
   #making: Promise<Snapshot> | undefined
-  #zipped = new WeakMap<Snapshot, Map<Part, Promise<Buffer>>>()
+  #served = new WeakMap<Snapshot, Map<string, Served | Promise<Served>>>()
+  #look: { at: number; stamp: string; size: number } | undefined
 
   /** Called with every new snapshot. */
   onSnapshot: (snapshot: Snapshot) => void = () => {}
@@ -44,13 +50,31 @@ export class Feed {
     this.#start = start
   }
 
-  /** One route's content as it is now. @throws Failure 75 if the list is missing or unreadable */
-  async serve(part: Part, gzipped: boolean): Promise<Served> {
-    const snapshot = await this.snapshot()
-    const { bytes, hash } = snapshot.parts[part]
-    const { modified } = snapshot
-    if (!gzipped) return { bytes, etag: `"${hash}"`, modified }
-    return { bytes: await this.#zip(snapshot, part), etag: `"${hash}-gzip"`, modified }
+  /**
+   * One route's content as it is now; a promise only where it has to be made first.
+   *
+   * @throws Failure 75 if the list is missing or unreadable
+   */
+  serve(part: Part, gzipped: boolean): Served | Promise<Served> {
+    const snapshot = this.#newest(this.#stamp().stamp)
+    if (snapshot) return this.#servedOf(snapshot, part, gzipped)
+    return this.snapshot().then((made) => this.#servedOf(made, part, gzipped))
+  }
+
+  #servedOf(snapshot: Snapshot, part: Part, gzipped: boolean): Served | Promise<Served> {
+    const known = this.#served.get(snapshot) ?? new Map<string, Served | Promise<Served>>()
+    this.#served.set(snapshot, known)
+    const key = gzipped ? `${part} gzip` : part
+    const served = known.get(key) ?? makeServed(snapshot, part, gzipped)
+    known.set(key, served)
+    if (served instanceof Promise) void served.then((made) => known.set(key, made))
+    return served
+  }
+
+  /** The state that we have, if the list has not changed since and no lease in it has ended. */
+  #newest(stamp: string): Snapshot | undefined {
+    const known = this.#snapshot
+    return known && known.stamp === stamp && now() < known.value.until ? known.value : undefined
   }
 
   /**
@@ -61,8 +85,9 @@ export class Feed {
    */
   async snapshot(patience = 3): Promise<Snapshot> {
     const { stamp, size } = this.#stamp()
+    const newest = this.#newest(stamp)
+    if (newest) return newest
     const known = this.#snapshot
-    if (known && known.stamp === stamp && now() < known.value.until) return known.value
     // What somebody else is waiting for may be older than the change that we have just seen.
     const joined = this.#making !== undefined
     this.#making ??= this.#make(stamp).finally(() => {
@@ -93,20 +118,15 @@ export class Feed {
   }
 
   #stamp(): { stamp: string; size: number } {
+    const at = performance.now()
+    if (this.#look && at - this.#look.at < LOOK_MS) return this.#look
     try {
       const { ino, size, mtimeMs } = statSync(this.#rules.path)
-      return { stamp: `${ino} ${size} ${mtimeMs}`, size }
+      this.#look = { at, stamp: `${ino} ${size} ${mtimeMs}`, size }
+      return this.#look
     } catch (error) {
       throw ioFailure(`read "${this.#rules.path}"`, error)
     }
-  }
-
-  #zip(snapshot: Snapshot, part: Part): Promise<Buffer> {
-    const parts = this.#zipped.get(snapshot) ?? new Map<Part, Promise<Buffer>>()
-    this.#zipped.set(snapshot, parts)
-    const made = parts.get(part) ?? compress(snapshot.parts[part].bytes)
-    parts.set(part, made)
-    return made
   }
 
   async #ask(question: Question): Promise<unknown> {
@@ -139,4 +159,15 @@ export class Feed {
     for (const [id, resolve] of this.#waiting) resolve({ id, failure })
     this.#waiting.clear()
   }
+}
+
+function makeServed(
+  { parts, modified }: Snapshot,
+  part: Part,
+  gzipped: boolean,
+): Served | Promise<Served> {
+  const { bytes, hash } = parts[part]
+  if (!gzipped) return { bytes, etag: `"${hash}"`, gzipped, modified }
+  const etag = `"${hash}-gzip"`
+  return compress(bytes).then((zipped) => ({ bytes: zipped, etag, gzipped, modified }))
 }

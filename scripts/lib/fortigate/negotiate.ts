@@ -5,8 +5,8 @@ import { now } from '../lease.ts'
  * The list may change again within the second that is the present one. Until it is over, the time
  * before is given, so that nobody who asks by time alone is told "unchanged" about the second change.
  */
-export function lastModified(modified: number): string {
-  return new Date(Math.min(modified, now() - 1) * 1000).toUTCString()
+export function lastModified(modified: number): number {
+  return Math.min(modified, now() - 1)
 }
 
 /** If-None-Match decides if it is there (RFC 9110, 13.1.3), else If-Modified-Since. */

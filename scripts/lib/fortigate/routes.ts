@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import { now } from '../lease.ts'
 import type { Feed as FeedSettings } from '../settings/fortigate.ts'
 import type { Activity } from './activity.ts'
-import type { Feed } from './feed.ts'
+import type { Feed, Served } from './feed.ts'
 import { isUnchanged, lastModified, wantsGzip } from './negotiate.ts'
 import { FAVICON, page, SECURITY } from './page.ts'
 import type { Receiver } from './receiver.ts'
@@ -22,9 +22,15 @@ export interface Site {
   log(line: string): void
 }
 
-/** What is sent; `content-length` is added. */
-export type Answer = { status: number; headers?: OutgoingHttpHeaders; body?: Uint8Array | string }
+/** What is sent. Headers in a list, name and value in turns, are complete; else some are added. */
+export type Answer = {
+  status: number
+  headers?: OutgoingHttpHeaders | string[]
+  body?: Uint8Array | string
+}
 
+/** Nobody shall guess a type that we did not say. */
+export const NOSNIFF = { 'x-content-type-options': 'nosniff' }
 const TEXT = { 'content-type': 'text/plain; charset=utf-8' }
 
 const PARTS = new Map<string, Part>([
@@ -33,12 +39,16 @@ const PARTS = new Map<string, Part>([
   ['/blocked-ips/ipv6', 'ipv6'],
 ])
 
-/** Answers whatever is asked. @throws Failure 75 if the list is missing or unreadable */
-export async function answer(site: Site, request: IncomingMessage): Promise<Answer> {
+/**
+ * Answers whatever is asked; with a promise only where something has to be waited for.
+ *
+ * @throws Failure 75 if the list is missing or unreadable
+ */
+export function answer(site: Site, request: IncomingMessage): Answer | Promise<Answer> {
   const [path = '', query = ''] = (request.url ?? '').split('?', 2)
   if (path === '/receive-logs') {
     if (request.method !== 'POST') return { status: 405, headers: { allow: 'POST' } }
-    return { status: await site.receiver.receive(request) }
+    return site.receiver.receive(request).then((status) => ({ status }))
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     return { status: 405, headers: { allow: 'GET, HEAD' } }
@@ -53,21 +63,53 @@ export async function answer(site: Site, request: IncomingMessage): Promise<Answ
   return { status: 404, headers: TEXT, body: 'There is no such page\n' }
 }
 
-async function list(site: Site, part: Part, request: IncomingMessage): Promise<Answer> {
-  const gzipped = wantsGzip(request.headers['accept-encoding'])
-  const { bytes, etag, modified } = await site.feed.serve(part, gzipped)
-  const headers = {
+function list(site: Site, part: Part, request: IncomingMessage): Answer | Promise<Answer> {
+  const served = site.feed.serve(part, wantsGzip(request.headers['accept-encoding']))
+  if (!(served instanceof Promise)) return pulled(site, request, served)
+  return served.then((made) => pulled(site, request, made))
+}
+
+/** The whole list, or that it is unchanged; either way somebody has fetched it. */
+function pulled(site: Site, request: IncomingMessage, served: Served): Answer {
+  const { unchanged, whole } = answersOf(served)
+  const known = isUnchanged(request.headers, served.etag, served.modified)
+  const made = known ? unchanged : whole
+  const { remoteAddress = '' } = request.socket
+  site.activity.pulled(remoteAddress, request.headers['user-agent'] ?? '', made.status, now())
+  return made
+}
+
+/** The two answers about one content, made once for all who ask. */
+interface Answers {
+  modified: number
+  unchanged: Answer
+  whole: Answer
+}
+
+const made = new WeakMap<Served, Answers>()
+
+function answersOf(served: Served): Answers {
+  const modified = lastModified(served.modified)
+  const known = made.get(served)
+  if (known?.modified === modified) return known
+  const { bytes, etag, gzipped } = served
+  const headers = Object.entries({
+    ...NOSNIFF,
     ...TEXT,
     etag,
-    'last-modified': lastModified(modified),
+    'last-modified': new Date(modified * 1000).toUTCString(),
     'cache-control': 'no-cache',
     vary: 'accept-encoding',
     ...(gzipped && { 'content-encoding': 'gzip' }),
+  }).flat()
+  const length = ['content-length', String(bytes.length)]
+  const answers = {
+    modified,
+    unchanged: { status: 304, headers },
+    whole: { status: 200, headers: [...headers, ...length], body: bytes },
   }
-  const status = isUnchanged(request.headers, etag, modified) ? 304 : 200
-  const { remoteAddress = '' } = request.socket
-  site.activity.pulled(remoteAddress, request.headers['user-agent'] ?? '', status, now())
-  return status === 304 ? { status, headers } : { status, headers, body: bytes }
+  made.set(served, answers)
+  return answers
 }
 
 async function health({ feed }: Site): Promise<Answer> {

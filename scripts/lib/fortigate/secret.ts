@@ -1,13 +1,15 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 
-let known: { secret: string; hash: Buffer } | undefined
+/** Whatever is shorter is compared as if it were so long, in bytes. */
+const ROOM = 512
 
-/** Compares in constant time, whatever the lengths: what is compared are hashes. */
+/** Compares in constant time, whatever the lengths. */
 export function sameSecret(given: string, wanted: string): boolean {
-  if (known?.secret !== wanted) known = { secret: wanted, hash: hash(wanted) }
-  return timingSafeEqual(hash(given), known.hash)
+  const [a, b] = [Buffer.from(given), Buffer.from(wanted)]
+  const room = Math.max(ROOM, a.length, b.length)
+  return timingSafeEqual(padded(a, room), padded(b, room)) && a.length === b.length
 }
 
-function hash(text: string): Buffer {
-  return createHash('sha256').update(text).digest()
+function padded(bytes: Buffer, room: number): Buffer {
+  return Buffer.concat([bytes], room)
 }

@@ -4,7 +4,7 @@ import * as https from 'node:https'
 import type { Socket } from 'node:net'
 import { handedOver } from '../config.ts'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
-import { type Answer, answer, type Site } from './routes.ts'
+import { type Answer, answer, NOSNIFF, type Site } from './routes.ts'
 
 // Node's own limits are a minute or more, and without the checking interval they bite up to 30 s
 // late (measured, facts/security-broker.md section 6).
@@ -81,7 +81,8 @@ async function handle(
   response: http.ServerResponse,
 ): Promise<void> {
   try {
-    send(request, response, await answer(site, request))
+    const made = answer(site, request)
+    send(request, response, made instanceof Promise ? await made : made)
   } catch (error) {
     if (request.socket.destroyed) return
     const temporary = error instanceof Failure
@@ -92,14 +93,18 @@ async function handle(
 
 function send(request: http.IncomingMessage, response: http.ServerResponse, made: Answer): void {
   const { status, headers, body } = made
-  response.writeHead(status, {
-    'x-content-type-options': 'nosniff',
-    ...(body === undefined && status !== 204 && status !== 304 && { 'content-length': 0 }),
-    ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
-    ...headers,
-  })
+  response.writeHead(status, Array.isArray(headers) ? headers : complete(made, headers))
   response.end(request.method === 'HEAD' ? undefined : body)
   if (request.method === 'POST' && !request.complete) cutOff(request)
+}
+
+function complete(
+  { status, body }: Answer,
+  headers: http.OutgoingHttpHeaders | undefined,
+): http.OutgoingHttpHeaders {
+  const length = body === undefined ? 0 : Buffer.byteLength(body)
+  const bare = status === 204 || status === 304
+  return { ...NOSNIFF, ...(!bare && { 'content-length': length }), ...headers }
 }
 
 /** Ends a body that we will not read; not at once, or our answer might not arrive. */
