@@ -13,7 +13,8 @@ import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
 import { reporterTarget } from './lib/reporter/target.ts'
 import type { Loaded } from './lib/settled.ts'
-import { type Call, loadSection, onEach, runSibling, type Target } from './lib/verbs.ts'
+import type { Call, Target } from './lib/target.ts'
+import { loadSection, onEach, runSibling } from './lib/verbs.ts'
 
 /** What a free account may do in a day beside reporting. */
 const CHECKS = { name: 'check', limits: [{ calls: 1000, seconds: 86400 }] }

@@ -6,7 +6,8 @@
 //
 // Exit codes: f2b-dummy --help
 import { formatLease } from './lib/lease.ts'
-import { loadSection, runSibling, type Target } from './lib/verbs.ts'
+import type { Target } from './lib/target.ts'
+import { loadSection, runSibling } from './lib/verbs.ts'
 
 const dummy = {
   name: 'dummy',

@@ -19,7 +19,8 @@ import { clientConfig, showStatus } from './lib/net2ban/show.ts'
 import { nodesTarget } from './lib/net2ban/target.ts'
 import type { Net2ban } from './lib/settings/net2ban.ts'
 import type { Loaded } from './lib/settled.ts'
-import { type Call, loadSection, runSibling } from './lib/verbs.ts'
+import type { Call } from './lib/target.ts'
+import { loadSection, runSibling } from './lib/verbs.ts'
 
 /** Of 100,000 calls on standard input the last must be out within this, seconds. */
 const LONG = 600

@@ -20,7 +20,8 @@ import { expectSuccess } from './lib/reporter/service.ts'
 import { reporterTarget } from './lib/reporter/target.ts'
 import { makeService, question, type Settings } from './lib/reporter/threatjammer.ts'
 import type { Loaded } from './lib/settled.ts'
-import { type Call, loadSection, onEach, runSibling, type Target } from './lib/verbs.ts'
+import type { Call, Target } from './lib/target.ts'
+import { loadSection, onEach, runSibling } from './lib/verbs.ts'
 
 /** The User API takes 10 calls a minute from a free account. */
 const QUESTIONS = { name: 'user', limits: [{ calls: 10, seconds: 60 }] }

@@ -1,31 +1,18 @@
-import { type Address, checkBannable, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import { type Address, checkBannable, parseAddress } from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
 import { latestEach } from '../../scripts/lib/bulk.ts'
 import { digestOf } from '../../scripts/lib/digest.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
-import { type Service, unionOfServices } from '../../scripts/lib/ports.ts'
 import type { Chain, Contents, Entry } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
-import {
-  chainRemark,
-  createLedger,
-  generationRemark,
-  type Naming,
-  type Register,
-  readRegister,
-  syncedRemark,
-  widthsRemark,
-  writeRegister,
-} from './generation.ts'
+import { createLedger, generationRemark } from './generation.ts'
 import { neverHere } from './never.ts'
 import type { Paths } from './paths.ts'
-import { KEEP, type Request } from './request.ts'
+import { Register } from './register.ts'
+import type { Request } from './request.ts'
 import { Usage } from './usage.ts'
-
-/** How many jails one server may have at a time. */
-const MAX_JAILS = 256
 
 /** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
 const ROOM = 8_000_000
@@ -49,7 +36,7 @@ export class Books {
   readonly #caller: Caller
   readonly #ledger: Ledger
   readonly usage: Usage
-  #register: Register = readRegister([])
+  #register = new Register()
   /** The moment that everything is judged at, epoch seconds. */
   at = 0
   never: Address[] = []
@@ -83,12 +70,12 @@ export class Books {
       createLedger(this.#paths.ledger, true)
       this.#ledger.refresh()
     }
-    this.#register = readRegister(this.#ledger.remarks())
+    this.#readRegister()
     if (this.#register.generation === '') {
       this.#ledger.remark(generationRemark(true))
       this.#ledger.commit()
       this.#ledger.settle()
-      this.#register = readRegister(this.#ledger.remarks())
+      this.#readRegister()
     }
     this.usage.load(this.#ledger, this.at)
     const { owner, peer } = this.#caller
@@ -101,7 +88,7 @@ export class Books {
 
   /** True while this owner has to send everything again, since the ledger was lost. */
   get needsSync(): boolean {
-    return this.#register.lost && !this.#register.synced.has(this.#caller.owner)
+    return this.#register.needsSync(this.#caller.owner)
   }
 
   ban({ address, jail, naming, expires }: Request & { verb: 'ban' }): void {
@@ -111,7 +98,7 @@ export class Books {
     const own = this.#own(address.text, jail)
     if (!own) this.#checkRoom(1)
     const end = own ? later(own.expires, expires) : expires
-    this.#name(jail, naming)
+    this.#register.name(jail, owner, naming)
     if (own?.expires !== end) this.#put({ address: address.text, jail, owner, expires: end })
     this.touch(jail, address)
     this.log.push(`${owner} ban ${address.text} ${jail} until ${endText(end)}`)
@@ -123,7 +110,7 @@ export class Books {
     if (own) this.#put({ address: address.text, jail, owner, expires: RELEASED })
     // Also if it was not banned: an unban that was killed half way is repeated. But what the chain
     // cannot hold needs no telling, and must not make the ledger longer.
-    if (this.#looksFor(jail, address)) this.touch(jail, address)
+    if (this.#register.looksFor(jail, address)) this.touch(jail, address)
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
@@ -135,11 +122,11 @@ export class Books {
       this.#put({ ...line, expires: RELEASED })
       this.#touchText(line.jail, line.address)
     }
-    for (const [name, owners] of [...this.#register.chains]) {
-      if (jail !== undefined && jail !== name) continue
-      if (owners.has(owner) && !but?.has(name)) this.#unname(name)
+    for (const name of this.#register.jailsOf(owner)) {
+      const meant = jail === undefined ? !but?.has(name) : jail === name
+      if (meant) this.#register.unname(name, owner)
     }
-    if (jail === undefined) this.#markSynced()
+    if (jail === undefined) this.#register.markSynced(owner)
     if (but && lines.length === 0) return 0
     const what = jail ?? (but ? 'all other jails' : 'all jails')
     this.log.push(`${owner} flush ${what}: ${lines.length} leases`)
@@ -156,7 +143,7 @@ export class Books {
   /** Tells what the owner has, without listing it. */
   digest(): string {
     const { owner } = this.#caller
-    const namingOf = (jail: string) => this.#register.chains.get(jail)?.get(owner)
+    const namingOf = (jail: string) => this.#register.namingOf(jail, owner)
     return digestOf(this.#mine(undefined), namingOf, this.at)
   }
 
@@ -170,7 +157,7 @@ export class Books {
     const difference = this.#ledger.difference(owner, jail, lines, this.at)
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
-    if (wanted.length > 0) this.#name(jail, naming)
+    if (wanted.length > 0) this.#register.name(jail, owner, naming)
     // So much at once is loaded as a whole, and needs no account of each address.
     const whole = changes.length > 1000 && changes.length > unchanged
     if (whole) {
@@ -185,7 +172,7 @@ export class Books {
         this.#touchText(jail, line.address)
       }
     }
-    this.#markSynced()
+    this.#register.markSynced(owner)
     const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
     if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
     return refused > 0 ? `${text}, refused ${refused}` : text
@@ -203,7 +190,7 @@ export class Books {
   /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
   touchEnded(): void {
     for (const { address, jail } of this.#ledger.ended(this.at)) {
-      if (this.#register.chains.has(jail)) this.#touchText(jail, address)
+      if (this.#register.has(jail)) this.#touchText(jail, address)
     }
   }
 
@@ -215,11 +202,7 @@ export class Books {
   }
 
   chains(): Chain[] {
-    return [...this.#register.chains].map(([jail, owners]) => ({
-      jail,
-      services: servicesOf(owners.values()),
-      widths: this.#register.widths.get(jail) ?? [],
-    }))
+    return this.#register.chains()
   }
 
   /** Everything that the kernel should hold. Walks the whole ledger. */
@@ -260,7 +243,7 @@ export class Books {
   /** Takes everything back, because the kernel does not have it. */
   revert(): void {
     this.#ledger.revert()
-    this.#register = readRegister(this.#ledger.remarks())
+    this.#readRegister()
     this.usage.recount(this.#ledger, this.at)
     // What failed has cost us as much: it counts toward what an owner may do in a minute.
     this.usage.save(this.#ledger)
@@ -279,7 +262,7 @@ export class Books {
     let ended = 0
     for (const _ of this.#ledger.ended(this.at)) ended++
     if (ended <= more) return
-    this.#ledger.compact(this.at, writeRegister(this.#register, this.#ledger.remarks()))
+    this.#ledger.compact(this.at, this.#register.remarks(this.#ledger.remarks()))
     this.usage.compacted = this.#ledger.size
     this.usage.save(this.#ledger)
   }
@@ -342,69 +325,25 @@ export class Books {
     this.#ledger.put(line)
   }
 
-  /** Notes which ports the owner wants for a jail; `-` keeps what there is, else means all. */
-  #name(jail: string, { ports, protocol }: Naming): void {
-    const { owner } = this.#caller
-    const owners = this.#register.chains.get(jail) ?? new Map<string, Naming>()
-    const known = owners.get(owner)
-    if (!known) this.#checkJails()
-    const naming = {
-      ports: ports === KEEP ? (known?.ports ?? 'all') : ports,
-      protocol: protocol === KEEP ? (known?.protocol ?? 'all') : protocol,
-    }
-    if (known?.ports === naming.ports && known.protocol === naming.protocol) return
-    owners.set(owner, naming)
-    this.#register.chains.set(jail, owners)
-    this.#ledger.remark(chainRemark(jail, owner, naming))
+  #noteWidth(jail: string, address: Address): void {
+    if (this.#register.addWidth(jail, address)) this.fresh.add(jail)
   }
 
-  #unname(jail: string): void {
-    const { owner } = this.#caller
-    const owners = this.#register.chains.get(jail)
-    owners?.delete(owner)
-    if (owners?.size === 0) this.#register.chains.delete(jail)
-    this.#ledger.remark(chainRemark(jail, owner))
-  }
-
-  #noteWidth(jail: string, address: Address | undefined): void {
-    if (!address || isSingle(address)) return
-    const width = `${address.family}/${address.prefix}`
-    const known = this.#register.widths.get(jail) ?? []
-    if (known.includes(width)) return
-    const widths = [...known, width]
-    this.#register.widths.set(jail, widths)
-    this.#ledger.remark(widthsRemark(jail, widths))
-    this.fresh.add(jail)
-  }
-
-  /** True if a block of that length can be in the jail's chain. */
-  #looksFor(jail: string, address: Address): boolean {
-    if (!this.#register.chains.has(jail)) return false
-    const width = `${address.family}/${address.prefix}`
-    return isSingle(address) || this.#register.widths.get(jail)?.includes(width) === true
+  #readRegister(): void {
+    const note = (remark: string) => this.#ledger.remark(remark)
+    this.#register = new Register(this.#ledger.remarks(), note)
   }
 
   /** Gives a lease that somebody wrote into the ledger by hand the chain that it needs. */
   #adopt({ jail, owner, expires }: Line, address: Address): void {
     if (!alive(expires, this.at)) return
-    if (!this.#register.chains.has(jail)) {
-      const naming = { ports: 'all', protocol: 'all' }
-      this.#register.chains.set(jail, new Map([[owner, naming]]))
-      this.#ledger.remark(chainRemark(jail, owner, naming))
-    }
+    this.#register.adopt(jail, owner)
     this.#noteWidth(jail, address)
   }
 
   #touchText(jail: string, text: string): void {
     const address = canonical(text)
     if (address) this.touch(jail, address)
-  }
-
-  #markSynced(): void {
-    if (!this.needsSync) return
-    const { owner } = this.#caller
-    this.#register.synced.add(owner)
-    this.#ledger.remark(syncedRemark(owner))
   }
 
   #checkRoom(more: number): void {
@@ -417,32 +356,12 @@ export class Books {
     throw new Failure(EXIT.refused, `max_leases ${max} reached: no room for more of "${owner}"`)
   }
 
-  /** A chain per jail costs every packet, so a server cannot have as many as it likes. */
-  #checkJails(): void {
-    const { owner } = this.#caller
-    const jails = [...this.#register.chains.values()].filter((owners) => owners.has(owner)).length
-    if (jails < MAX_JAILS) return
-    throw new Failure(
-      EXIT.refused,
-      `${MAX_JAILS} jails reached: flush those that "${owner}" no longer uses`,
-    )
-  }
-
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */
   #wanted(leases: Entry[]): { wanted: Entry[]; refused: number } {
     const mayBan = bannable(this.never, this.#config.min_prefix)
     const living = latestEach(leases.filter(({ expires }) => alive(expires, this.at)))
     const wanted = living.filter(({ address }) => mayBan(address))
     return { wanted, refused: living.length - wanted.length }
-  }
-}
-
-/** A name that /etc/services no longer has must not stop every ban: then all ports are blocked. */
-function servicesOf(namings: Iterable<Naming>): Service[] {
-  try {
-    return unionOfServices(namings)
-  } catch {
-    return [{ protocol: 'all', ports: 'all' }]
   }
 }
 

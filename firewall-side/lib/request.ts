@@ -3,8 +3,8 @@ import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { parseExpires, quote } from '../../scripts/lib/lease.ts'
 import { parsePorts, parseProtocols } from '../../scripts/lib/ports.ts'
 import type { Entry } from './backend.ts'
-import type { Naming } from './generation.ts'
 import { jailOf } from './names.ts'
+import type { Naming } from './register.ts'
 
 /** Something that an owner asks of the firewall. */
 export type Request =

@@ -4,7 +4,7 @@ import { type Answer, printable, refusalOf, Session } from './firewall-session.t
 import { knownGeneration, rememberGeneration } from './generations.ts'
 import { run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
-import { type Call, type Change, type Changed, LostGeneration } from './verbs.ts'
+import { type Call, type Change, type Changed, LostGeneration } from './target.ts'
 
 /** Milliseconds for the other side to take a connection. */
 const REACH = 2_000

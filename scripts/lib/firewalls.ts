@@ -17,7 +17,7 @@ import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
 import { closeConnection, openConnection, ssh } from './ssh.ts'
-import type { Call, Synced, Target } from './verbs.ts'
+import type { Call, Synced, Target } from './target.ts'
 
 /** Tells the firewall to keep the ports or protocol that it has. */
 const KEEP = '-'

@@ -135,7 +135,7 @@ export class Ledger {
   /** The jails in lines about an owner, also in those that have ended: a tenth of a parse's time. */
   jailsOf(owner: string): Set<string> {
     const jails = new Set<string>()
-    const line = /^[^ #]\S* (\S+) \d+ (\S+)$/gm
+    const line = /^[^ \n#][^ \n]* ([^ \n]+) [^ \n]+ ([^ \n]+)$/gm
     const text = [this.#whole().toString('latin1'), ...this.#pending].join('\n')
     for (let found = line.exec(text); found; found = line.exec(text)) {
       const [, jail = '', named] = found

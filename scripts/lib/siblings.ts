@@ -2,7 +2,7 @@ import { sectionOf } from './reporter/section.ts'
 import { openReporter } from './reporter/target.ts'
 import type { Config } from './settings/schema.ts'
 import type { Loaded } from './settled.ts'
-import type { Target } from './verbs.ts'
+import type { Target } from './target.ts'
 
 /** A sibling as those who serve all of them see it: `f2b-deliver`, `f2b-sync` and `f2b-status`. */
 export interface Kind {

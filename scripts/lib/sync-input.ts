@@ -4,7 +4,7 @@ import type { Values } from './command.ts'
 import { EXIT, Failure, messageOf } from './failure.ts'
 import { alive, byJail, type Lease, now, parseLease } from './lease.ts'
 import { neverBan } from './never.ts'
-import type { Call } from './verbs.ts'
+import type { Call } from './target.ts'
 
 /**
  * Reads the input of `sync`. One malformed line refuses it all; what is in `never_ban` is skipped

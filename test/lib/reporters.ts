@@ -6,7 +6,7 @@ import { parseAddress } from '../../scripts/lib/address.ts'
 import type { Lease } from '../../scripts/lib/lease.ts'
 import type { Clock } from '../../scripts/lib/reporter/pace.ts'
 import { type Ended, run } from '../../scripts/lib/run.ts'
-import type { Call } from '../../scripts/lib/verbs.ts'
+import type { Call } from '../../scripts/lib/target.ts'
 
 /** A private directory with a configuration in it, and the script that reads it. */
 export interface Bench {

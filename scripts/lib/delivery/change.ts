@@ -1,6 +1,6 @@
 import { codeOf, EXIT, Failure } from '../failure.ts'
 import { type Lease, NO_JAIL } from '../lease.ts'
-import type { Call, Change, Changed, Target } from '../verbs.ts'
+import type { Call, Change, Changed, Target } from '../target.ts'
 
 /** So many changes are made one by one; more are made by reading, changing and sending it all. */
 const FEW = 8

@@ -10,7 +10,7 @@ import {
   LostGeneration,
   type Synced,
   type Target,
-} from '../verbs.ts'
+} from '../target.ts'
 import { Backlog, type Pending } from './backlog.ts'
 import { type Book, type Key, openLedger, tidyLedger, type Wish } from './book.ts'
 import { byHand, makeChanges } from './change.ts'

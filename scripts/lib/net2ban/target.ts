@@ -1,6 +1,6 @@
 import { type Lease, NO_JAIL } from '../lease.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import type { Call, Change, Target } from '../verbs.ts'
+import type { Call, Change, Target } from '../target.ts'
 import { type ActionName, checkCall } from './call.ts'
 import { checkWay, type Sender, withSender } from './sender.ts'
 import { Sent } from './sent.ts'

@@ -1,5 +1,5 @@
 import { EXIT, Failure } from '../failure.ts'
-import type { Call } from '../verbs.ts'
+import type { Call } from '../target.ts'
 import type { Book } from './book.ts'
 import { send } from './http.ts'
 import {

@@ -5,7 +5,7 @@ import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import { lock, tryLock } from '../lock.ts'
-import type { Call, Change, Changed, Synced } from '../verbs.ts'
+import type { Call, Change, Changed, Synced } from '../target.ts'
 import { Book } from './book.ts'
 import { type Answer, type Ask, send } from './http.ts'
 import {

@@ -1,5 +1,5 @@
 import type { Loaded } from '../settled.ts'
-import type { Target } from '../verbs.ts'
+import type { Target } from '../target.ts'
 import { Reporter } from './reporter.ts'
 import type { Service } from './service.ts'
 

@@ -1,7 +1,7 @@
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import type { Call } from '../verbs.ts'
+import type { Call } from '../target.ts'
 import { describeStatus, type Found, judge, type Status, type Verdict } from './answer.ts'
 import { type Client, LostAnswer } from './client.ts'
 import { groupsOf, type Host, readHost } from './objects.ts'

@@ -1,7 +1,7 @@
 import type { Agent } from 'undici'
 import { EXIT, Failure } from '../failure.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import type { Call } from '../verbs.ts'
+import type { Call } from '../target.ts'
 import { type Answer, describeStatus, readAnswer, type Status } from './answer.ts'
 import { distrustOf, noConnection, openAgent } from './connection.ts'
 import {

@@ -1,6 +1,6 @@
 import type { Family } from '../address.ts'
 import type { Lease } from '../lease.ts'
-import type { Synced } from '../verbs.ts'
+import type { Synced } from '../target.ts'
 import type { Found } from './answer.ts'
 import { type Box, otherGroups } from './box.ts'
 import { FAMILIES } from './groups.ts'

@@ -1,7 +1,7 @@
 import { EXIT, Failure } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import type { Call, Synced, Target } from '../verbs.ts'
+import type { Call, Synced, Target } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { withClient } from './client.ts'
 import { converge } from './converge.ts'

@@ -6,7 +6,8 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
-import { type Call, makeCall, type Target } from '../verbs.ts'
+import type { Call, Target } from '../target.ts'
+import { makeCall } from '../verbs.ts'
 import { Books } from './books.ts'
 
 /** A target with what is known about its sibling. */

@@ -5,6 +5,7 @@ import { Books, SLACK } from '../../../firewall-side/lib/books.ts'
 import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
+import { now } from '../../../scripts/lib/lease.ts'
 
 let folder: string
 beforeEach(() => {
@@ -237,11 +238,55 @@ test('a sync that changes more than it keeps is loaded as a whole', () => {
     '10.0.0.0',
     '198.51.100.0/24',
   ])
-  done(books)
-  const other = booksOf('w2', 2000)
-  sync(other, leases)
-  assert.deepEqual([...other.loads], [['sshd', undefined]], 'w1 has leases in it, too')
-  other.revert()
+})
+
+test('what is loaded as a whole holds what other servers hold, until the latest of the ends', () => {
+  const [soon, late] = [now() + 1000, now() + 2000]
+  const one = booksOf('w4', 2000)
+  ban(one, '10.8.0.1', 'shared', late)
+  ban(one, '10.8.0.2', 'shared', soon)
+  ban(one, '203.0.113.0/24', 'shared', soon)
+  ban(one, '10.8.0.1', 'another', 0)
+  done(one)
+  const two = booksOf('w5', 2000)
+  const many = Array.from({ length: 1001 }, (_, i): [string, number] => [
+    `10.8.${i >> 8}.${i & 255}`,
+    i === 2 ? late : soon,
+  ])
+  sync(two, many, 'shared')
+  const loaded = new Map(two.loads.get('shared')?.map((e) => [e.address.text, e.expires]))
+  assert.deepEqual(
+    ['10.8.0.0', '10.8.0.1', '10.8.0.2', '203.0.113.0/24'].map((text) => loaded.get(text)),
+    [soon, late, late, soon],
+  )
+  assert.equal(loaded.size, 1002)
+  two.commit()
+  const all = two.contents().entries.filter(({ jail }) => jail === 'shared')
+  assert.deepEqual(new Map(all.map((e) => [e.address.text, e.expires])), loaded)
+  two.revert()
+})
+
+test('a flush of all other jails leaves those that are named, and the leases of others', () => {
+  const one = booksOf('w6')
+  for (const jail of ['kept', 'gone']) ban(one, '10.7.0.1', jail)
+  done(one)
+  const two = booksOf('w7')
+  ban(two, '10.7.0.1', 'gone')
+  done(two)
+  one.open()
+  assert.equal(one.flush(undefined, new Set(['kept', 'gone'])), 0)
+  assert.equal(one.flush(undefined, new Set(['kept'])), 1)
+  done(one)
+  assert.equal(
+    one.flush(undefined, new Set(['kept'])),
+    0,
+    'what was given back is not flushed again',
+  )
+  const left = [one, two].flatMap((books) => {
+    books.open()
+    return books.list(undefined).map((line) => line.replace(/ \d+ /, ' '))
+  })
+  assert.deepEqual(left, ['10.7.0.1 kept w6', '10.7.0.1 gone w7'])
 })
 
 test('what comes after a whole sync in the same batch is not forgotten', () => {

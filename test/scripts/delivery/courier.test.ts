@@ -13,7 +13,7 @@ import {
   type Changed,
   LostGeneration,
   type Target,
-} from '../../../scripts/lib/verbs.ts'
+} from '../../../scripts/lib/target.ts'
 import { waitUntil } from '../../lib/wait.ts'
 
 const folder = mkdtempSync('/tmp/f2b-courier-')

@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test'
 import { firewallTargets } from '../../../scripts/lib/firewalls.ts'
 import { type Lease, parseLease } from '../../../scripts/lib/lease.ts'
 import type { Config } from '../../../scripts/lib/settings/schema.ts'
-import type { Call, Target } from '../../../scripts/lib/verbs.ts'
+import type { Call, Target } from '../../../scripts/lib/target.ts'
 import { standInSsh } from '../../lib/standin-ssh.ts'
 
 const ssh = standInSsh()

@@ -47,6 +47,28 @@ test('Ledger reads nothing before it is told to, so that a lock can come first',
   assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1'])
 })
 
+test('jailsOf() names the jails in lines about an owner, the noted ones and the ended ones too', () => {
+  const lines = [
+    '# 192.0.2.1 remark 5 w',
+    '192.0.2.1 a 5 w',
+    '192.0.2.1 b 1 w',
+    '192.0.2.1 c 5 w2',
+    '192.0.2.1 d 5 2w',
+    '192.0.2.1 e 5 w ',
+    '2001:db8::/64 f 0 w',
+  ]
+  writeFileSync(path, `${lines.join('\n')}\n`)
+  const ledger = open()
+  assert.deepEqual([...ledger.jailsOf('w')], ['a', 'b', 'f'])
+  ledger.put({ address: '192.0.2.9', jail: 'g', expires: 0, owner: 'w' })
+  ledger.putAll([
+    { address: '192.0.2.9', jail: 'h', expires: 0, owner: 'w' },
+    { address: '192.0.2.9', jail: 'i', expires: 0, owner: 'w' },
+  ])
+  assert.deepEqual([...ledger.jailsOf('w')], ['a', 'b', 'f', 'g', 'h', 'i'])
+  assert.deepEqual([...ledger.jailsOf('x')], [])
+})
+
 test('held() finds the last line about an (address, jail, owner) and no look-alike', () => {
   const lines = [
     '1.2.3.4 a 5 w',

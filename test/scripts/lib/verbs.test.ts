@@ -5,7 +5,8 @@ import { EXIT, Failure } from '../../../scripts/lib/failure.ts'
 import { formatLease } from '../../../scripts/lib/lease.ts'
 import type { Config } from '../../../scripts/lib/settings/schema.ts'
 import { readLeases } from '../../../scripts/lib/sync-input.ts'
-import { describe, onEach, type Target } from '../../../scripts/lib/verbs.ts'
+import type { Target } from '../../../scripts/lib/target.ts'
+import { describe, onEach } from '../../../scripts/lib/verbs.ts'
 
 const config = {
   never_ban: ['198.51.100.7'],

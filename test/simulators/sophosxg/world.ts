@@ -8,7 +8,8 @@ import type { Lease } from '../../../scripts/lib/lease.ts'
 import { parseLease } from '../../../scripts/lib/lease.ts'
 import { type Ended, run } from '../../../scripts/lib/run.ts'
 import { sophosTargets } from '../../../scripts/lib/sophosxg/target.ts'
-import { makeCall, type Target } from '../../../scripts/lib/verbs.ts'
+import type { Target } from '../../../scripts/lib/target.ts'
+import { makeCall } from '../../../scripts/lib/verbs.ts'
 import { type Options, SophosSimulator } from '../sophosxg.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
