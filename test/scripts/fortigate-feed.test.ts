@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, test } from 'node:test'
 import { gunzipSync } from 'node:zlib'
+import { sourceOf } from '../../scripts/lib/fortigate/source.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
   type Bench,
@@ -182,12 +183,19 @@ test('a device keeps its copy over a 503 and empties it with an empty list', asy
 test('everything but healthz and the receiver wants the login', async () => {
   await open(LIST)
   const wrong = `Basic ${Buffer.from('fortigate:wrong').toString('base64')}`
+  const refused = async (path: string, headers: Record<string, string>) => {
+    const began = Date.now()
+    const { status, body } = await ask(path, { headers })
+    assert.deepEqual([status, body.length], [401, 0], path)
+    return Date.now() - began
+  }
   for (const path of ['/', '/blocked-ips', '/blocked-ips/ipv4', '/metrics', '/nothing']) {
-    for (const headers of [{}, { authorization: wrong }, { authorization: 'Basic' }]) {
-      const { status, body } = await ask(path, { headers })
-      assert.equal(status, 401, path)
-      assert.equal(body.length, 0)
-    }
+    await refused(path, {})
+    const guesses = [wrong, 'Basic', 'Bearer x'].map((authorization) =>
+      refused(path, { authorization }),
+    )
+    const times = await Promise.all(guesses)
+    assert.ok(Math.min(...times) >= 900, `guesses are answered late, not after ${times} ms`)
   }
   assert.match(String((await ask('/', { headers: {} })).headers['www-authenticate']), /^Basic /)
 })
@@ -265,6 +273,29 @@ test('a slow header, a slow body and a silent connection are cut off within 13 s
   ])
   t.diagnostic(`closed after ${times.join(', ')} ms`)
   assert.ok(Math.max(...times) < 13_000)
+})
+
+test('one source may have 64 connections open, and keeps nobody else from being served', async () => {
+  await open(LIST)
+  const port = Number(new URL(bench.url).port)
+  const sockets = Array.from({ length: 70 }, () =>
+    connect({ port, host: '127.0.0.1', localAddress: '127.0.0.9' }).on('error', () => {}),
+  )
+  const isOpen = (socket: (typeof sockets)[number]) => !socket.resume().readableEnded
+  try {
+    await until('six are ended', () => sockets.filter(isOpen).length === 64)
+    assert.equal((await get('/blocked-ips')).status, 200)
+  } finally {
+    for (const socket of sockets) socket.destroy()
+  }
+})
+
+test('a source is an IPv4 address or an IPv6 network', () => {
+  assert.equal(sourceOf('192.0.2.1'), '192.0.2.1')
+  assert.equal(sourceOf('::ffff:192.0.2.1'), '192.0.2.1')
+  assert.equal(sourceOf('2001:db8:0:1:ffff::2'), '2001:db8:0:1::/64')
+  assert.equal(sourceOf('fe80::1%eth0'), 'fe80::/64')
+  assert.equal(sourceOf(undefined), '')
 })
 
 test('while a list of 100,000 is rewritten every second, nobody reads a part or waits long', async (t) => {

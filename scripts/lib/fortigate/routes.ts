@@ -1,4 +1,5 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../lease.ts'
 import type { Feed as FeedSettings } from '../settings/fortigate.ts'
 import type { Activity } from './activity.ts'
@@ -33,6 +34,13 @@ export type Answer = {
 export const NOSNIFF = { 'x-content-type-options': 'nosniff' }
 const TEXT = { 'content-type': 'text/plain; charset=utf-8' }
 
+const LOGIN_WANTED: Answer = {
+  status: 401,
+  headers: { 'www-authenticate': 'Basic realm="fail2ban-perimeter", charset="UTF-8"' },
+}
+/** A wrong login is answered so late; not a browser's first question, which has none. */
+const WRONG_MS = 1_000
+
 const PARTS = new Map<string, Part>([
   ['/blocked-ips', 'all'],
   ['/blocked-ips/ipv4', 'ipv4'],
@@ -54,7 +62,12 @@ export function answer(site: Site, request: IncomingMessage): Answer | Promise<A
     return { status: 405, headers: { allow: 'GET, HEAD' } }
   }
   if (path === '/healthz') return health(site)
-  if (!isLoggedIn(site.settings, request.headers.authorization)) return loginWanted()
+  const { authorization } = request.headers
+  if (!isLoggedIn(site.settings, authorization)) {
+    return authorization === undefined
+      ? LOGIN_WANTED
+      : sleep(WRONG_MS, LOGIN_WANTED, { ref: false })
+  }
   const part = PARTS.get(path.replace(/\/$/, ''))
   if (part) return list(site, part, request)
   if (path === '/') return statusPage(site, new URLSearchParams(query))
@@ -128,11 +141,6 @@ async function statusPage(site: Site, query: URLSearchParams): Promise<Answer> {
 async function metricsText(site: Site): Promise<Answer> {
   const text = metrics(await site.status(), site.activity, site.settings.stale_after)
   return { status: 200, headers: { 'content-type': 'text/plain; version=0.0.4' }, body: text }
-}
-
-function loginWanted(): Answer {
-  const challenge = 'Basic realm="fail2ban-perimeter", charset="UTF-8"'
-  return { status: 401, headers: { 'www-authenticate': challenge } }
 }
 
 function isLoggedIn({ user, pass }: FeedSettings, header = ''): boolean {

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'
-import type { Socket } from 'node:net'
 import { handedOver } from '../config.ts'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
 import { type Answer, answer, NOSNIFF, type Site } from './routes.ts'
+import { limitPerSource } from './source.ts'
 
 // Node's own limits are a minute or more, and without the checking interval they bite up to 30 s
 // late (measured, facts/security-broker.md section 6).
@@ -17,7 +17,6 @@ const LIMITS = {
 }
 const IDLE_MS = 30_000
 const MAX_CONNECTIONS = 512
-const MAX_PER_SOURCE = 64
 /** How long a sender may go on after we have answered. */
 const LINGER_MS = 1_000
 
@@ -32,7 +31,7 @@ export async function serve(site: Site): Promise<http.Server> {
   server.maxConnections = MAX_CONNECTIONS
   server.maxRequestsPerSocket = 1_000
   server.setTimeout(IDLE_MS)
-  server.on('connection', perSource())
+  server.on('connection', limitPerSource())
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(ioFailure(`listen on ${listen.host}:${listen.port}`, error)),
@@ -56,22 +55,6 @@ function makeServer(site: Site): http.Server {
     )
   } catch (error) {
     throw new Failure(EXIT.config, `Cannot use certificate "${cert_file}": ${messageOf(error)}`)
-  }
-}
-
-/** Keeps one address from taking every connection. */
-function perSource(): (socket: Socket) => void {
-  const open = new Map<string, number>()
-  return (socket) => {
-    const from = socket.remoteAddress ?? ''
-    const count = (open.get(from) ?? 0) + 1
-    open.set(from, count)
-    if (count > MAX_PER_SOURCE) socket.destroy()
-    socket.once('close', () => {
-      const left = (open.get(from) ?? 1) - 1
-      if (left > 0) open.set(from, left)
-      else open.delete(from)
-    })
   }
 }
 
