@@ -1,12 +1,26 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Channel, ConsumeMessage } from 'amqplib'
 import { replaceDurably } from '../durable.ts'
-import { codeOf, EXIT } from '../failure.ts'
+import { codeOf, EXIT, Failure } from '../failure.ts'
 import { checkCall } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 import { type Claims, callsOf, Dropped } from './message.ts'
 import { leasesOf, Parts } from './snapshot.ts'
+
+/** How many copies may be out, and how long each is left alone, milliseconds. */
+const COPIES = 64
+const LATER = 100
+
+/** What becomes of the copies that come over one channel. */
+export interface Taking {
+  /** Sees one to its end; it is acknowledged then. */
+  look: (message: ConsumeMessage) => Promise<void>
+  /** Told what went wrong; copies come again over another channel. */
+  lost: (error: unknown) => void
+}
 
 /**
  * What keeps the ledger of a server that stands by: it takes a copy of every order and notes what it
@@ -15,11 +29,31 @@ import { leasesOf, Parts } from './snapshot.ts'
 export class Copy {
   readonly #forwarded: Forwarded
   readonly #parts: Parts
+  #last: Promise<unknown> = Promise.resolve()
 
   /** @param keep seconds that parts of a snapshot are kept */
   constructor(forwarded: Forwarded, folder: string, keep: number) {
     this.#forwarded = forwarded
     this.#parts = new Parts(join(folder, 'copied'), keep)
+  }
+
+  /** Takes copies of orders a moment later: what this server forwards is known by then. */
+  async take(channel: Channel, queue: string, { look, lost }: Taking): Promise<void> {
+    let open = true
+    channel.on('close', () => {
+      open = false
+    })
+    // Nothing is run for them, so that they may be many: none of them can hurt.
+    await channel.prefetch(COPIES)
+    await channel.consume(queue, (message) => {
+      if (!message) return lost(new Failure(EXIT.temporary, 'the queue of copies is gone'))
+      const later = sleep(LATER)
+      this.#last = this.#last
+        .then(() => later)
+        .then(() => look(message))
+        .then(() => open && channel.ack(message))
+        .catch(lost)
+    })
   }
 
   /** @throws Failure 75 if it cannot be written */

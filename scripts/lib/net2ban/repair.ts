@@ -1,0 +1,113 @@
+import type { Channel, ConsumeMessage } from 'amqplib'
+import { Failure } from '../failure.ts'
+import type { Due } from './due.ts'
+import type { Forwarded } from './forwarded.ts'
+import type { InTurn } from './in-turn.ts'
+import type { Outbox, Receiver } from './outbox.ts'
+
+/** Milliseconds between two looks at who is due, and the least between two snapshots for one. */
+const TICK = 1000
+const PAUSE = 5000
+
+/** What repair works with. */
+export interface RepairParts {
+  forwarded: Forwarded
+  due: Due
+  outbox: Outbox
+  /** The line in which orders are looked at. */
+  inTurn: InTurn
+  log: (line: string) => void
+}
+
+/**
+ * Clients may publish nothing. One that missed something rejects a message, and a message that
+ * expires in its queue dies, too: dead letters come back here, and whoever they are of is told
+ * everything again as soon as it is online.
+ */
+export class Repair {
+  readonly #forwarded: Forwarded
+  readonly #due: Due
+  readonly #outbox: Outbox
+  readonly #inTurn: InTurn
+  readonly #log: (line: string) => void
+  /** When each was last told, epoch milliseconds. */
+  readonly #told = new Map<string, number>()
+  #checker: Channel | undefined
+  #timer: NodeJS.Timeout | undefined
+
+  constructor({ forwarded, due, outbox, inTurn, log }: RepairParts) {
+    this.#forwarded = forwarded
+    this.#due = due
+    this.#outbox = outbox
+    this.#inTurn = inTurn
+    this.#log = log
+  }
+
+  /** Asks the broker through this one from now on who is online. */
+  use(checker: Channel): void {
+    this.#checker = checker
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => void this.#repair(), TICK)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  /** A dead letter: whose it was is due. */
+  async bury({ properties }: ConsumeMessage): Promise<void> {
+    const headers = properties.headers ?? {}
+    const queue = String(headers['x-first-death-queue'] ?? '')
+    const reason = String(headers['x-first-death-reason'] ?? '')
+    const client = [...this.#outbox.clients.values()].find((one) => one.queue === queue)
+    if (!client) return
+    const old = this.#due.of(client.name)
+    const asked = reason === 'rejected'
+    if (!old.due) {
+      const what = asked ? 'asks for a sync' : `lost message ${properties.messageId}: ${reason}`
+      this.#log(`${client.name} ${what}`)
+    }
+    this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1) })
+  }
+
+  /**
+   * A message to these was forwarded before, perhaps, by a server that was killed; a node that has it
+   * drops it now, and may have been told everything without it in between: so it is told everything
+   * once more.
+   */
+  mayLack(receivers: readonly Receiver[]): void {
+    for (const { name } of receivers) this.#due.set(name, { due: true })
+  }
+
+  /** Tells those who are due and online everything again. */
+  async #repair(): Promise<void> {
+    try {
+      const { clients } = this.#outbox
+      for (const { name, seq } of clients.values()) if (seq) this.#due.set(name, { seq })
+      for (const name of this.#due.clients()) {
+        const client = clients.get(name)
+        if (!client || Date.now() - (this.#told.get(name) ?? 0) < PAUSE) continue
+        const queue = await this.#checker?.checkQueue(client.queue)
+        if (!queue?.consumerCount) continue
+        this.#told.set(name, Date.now())
+        await this.#answer(client)
+      }
+    } catch (error) {
+      if (error instanceof Failure) this.#log(error.message)
+      // Else the connection is gone, and the next tick comes.
+    }
+  }
+
+  async #answer(client: Receiver): Promise<void> {
+    const asked = this.#due.asked(client.name)
+    const jails = this.#forwarded.snapshots(Date.now() / 1000).length
+    const hint = jails === 0 ? ': no jail is known here, run "net2banctl sync"' : ''
+    this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
+    const telling = this.#inTurn(() => ({ done: this.#outbox.tell([client]) }))
+    await (await telling).done
+    // Only now: killed before, we would never tell it.
+    if (this.#due.asked(client.name) === asked) this.#due.set(client.name, { due: false })
+  }
+}
