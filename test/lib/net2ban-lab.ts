@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -33,11 +34,17 @@ export interface Net2banLab {
   /** Writes what `get_client` prints, with this test's folders in it. */
   clientConfig(name: string, global?: Record<string, unknown>): Promise<string>
   ctl(args: string[], input?: string, config?: string): Promise<Ended>
+  /** The same, where nothing may go wrong. @returns what it printed */
+  done(...args: string[]): Promise<string>
   /** A login, and what the party's key is made of. @param name `server` or a client's */
   login(name: string): { user: string; pass: string; shared: Shared }
   daemon(word: 'server' | 'client', config: string): Daemon
   /** The journal of a node: what its actions did, a line each. */
   journal(name: string): string[]
+  /** Whom a node blocks, by what its actions did; sorted. */
+  blocked(name: string): string[]
+  /** Looks for passwords and keys in all that net2banctl printed, and in these logs. */
+  assertNoSecret(...logs: string[]): void
   close(): Promise<void>
 }
 
@@ -100,6 +107,7 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
   Object.assign(given.global, { port, ...(plan.tls && { ca_file: broker.ca }) })
   section.global.port = port
   const daemons: Daemon[] = []
+  let said = ''
   const write = (name: string, content: object) => {
     const path = join(folder, `${name}.yaml`)
     writeFileSync(path, stringify(content), { mode: 0o600 })
@@ -124,9 +132,18 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
       Object.assign(config.net2ban.global, { action_dir: actions, ...global })
       return write(name, { ...config, state_dir: join(folder, 'state', name) })
     },
-    ctl(args, input, config = lab.config('ctl')) {
+    async ctl(args, input, config = lab.config('ctl')) {
       const command = ['dist/net2banctl.cjs', ...args, '--config', config]
-      return run(process.execPath, command, { env: ENV, ...(input !== undefined && { input }) })
+      const options = { env: ENV, ...(input !== undefined && { input }) }
+      const ended = await run(process.execPath, command, options)
+      // What get_client prints is made of secrets.
+      said += args[0] === 'get_client' ? ended.stderr : ended.stdout + ended.stderr
+      return ended
+    },
+    async done(...args) {
+      const { code, stdout, stderr } = await lab.ctl(args)
+      assert.deepEqual({ code, stderr }, { code: 0, stderr: '' })
+      return stdout
     },
     login(name) {
       const party = parties.find((one) => one.name === name)
@@ -145,6 +162,24 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
     journal(name) {
       const path = join(folder, `${name}.journal`)
       return existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean) : []
+    },
+    blocked(name) {
+      const state = new Set<string>()
+      for (const line of lab.journal(name)) {
+        const [verb, , ip = ''] = line.split(' ')
+        if (verb === 'ban') state.add(ip)
+        if (verb === 'unban') state.delete(ip)
+      }
+      return [...state].sort()
+    },
+    assertNoSecret(...logs) {
+      const logins = ['server', ...plan.clients].map((name) => lab.login(name))
+      const secrets = logins.flatMap(({ pass, shared: { key, secret, authkey } }) => {
+        return [pass, key, secret, authkey]
+      })
+      for (const secret of secrets) {
+        for (const text of [said, ...logs]) assert.ok(!text.includes(secret))
+      }
     },
     async close() {
       await Promise.all(daemons.map((daemon) => daemon.kill('SIGKILL')))

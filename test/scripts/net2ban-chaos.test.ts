@@ -57,14 +57,14 @@ test('nothing is lost and nothing has effect twice, whatever is killed or cut me
 
   const wanted = [...banned].sort()
   for (const name of CLIENTS) {
-    const equal = () => JSON.stringify(stateOf(name)) === JSON.stringify(wanted)
+    const equal = () => JSON.stringify(lab.blocked(name)) === JSON.stringify(wanted)
     await waitUntil(`${name} to have all, seed ${seed}`, equal, {
       timeout: 40_000,
       every: 200,
     }).catch((error) => {
       const logs = daemons.map((daemon) => daemon.log().split('\n').slice(-15).join('\n'))
       throw new Error(
-        `${error.message}\n${difference(stateOf(name), wanted)}\n${logs.join('\n--\n')}`,
+        `${error.message}\n${difference(lab.blocked(name), wanted)}\n${logs.join('\n--\n')}`,
       )
     })
     assert.deepEqual(twice(name), [], `seed ${seed}`)
@@ -119,17 +119,6 @@ test('nothing is lost and nothing has effect twice, whatever is killed or cut me
     for (const one of wires) one.mend()
   }
 })
-
-/** Whom a node blocks, by what its actions did. */
-function stateOf(name: string): string[] {
-  const state = new Set<string>()
-  for (const line of lab.journal(name)) {
-    const [verb, , ip = ''] = line.split(' ')
-    if (verb === 'ban') state.add(ip)
-    if (verb === 'unban') state.delete(ip)
-  }
-  return [...state].sort()
-}
 
 /**
  * Bans of what was banned and unbans of what was not, in a row. An action that was running when its

@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { parse } from 'yaml'
+import { run } from '../../scripts/lib/run.ts'
+import { type Daemon, type Net2banLab, openNet2ban } from '../lib/net2ban-lab.ts'
+
+// One real broker with TLS; a server and a node come when the last tests need them.
+
+let lab: Net2banLab
+let server: Daemon
+let client1: Daemon
+
+before(async () => {
+  lab = await openNet2ban({ clients: ['client1', 'client2'], tls: true })
+})
+after(() => lab.close())
+
+test('before a server has ever run, a sender is told to try again', async () => {
+  const { code, stderr } = await lab.ctl(['ban', '--ip', '192.0.2.7'])
+  assert.equal(code, 75)
+  assert.match(stderr, /^net2banctl: Cannot ban "192\.0\.2\.7" on "nodes": .*\n$/)
+})
+
+test('login, vhost, certificate, address: each failure has its code and one line', async () => {
+  const cases: [number, RegExp, Record<string, unknown>][] = [
+    [77, /login refused/, { pass: 'wrong-password' }],
+    [77, /vhost "other" refused/, { vhost: 'other' }],
+    [69, /Cannot trust/, { ca_file: undefined }],
+    [69, /Cannot trust/, { server: 'localhost.localdomain', ca_file: undefined }],
+    [69, /Cannot reach/, { port: 1 }],
+  ]
+  for (const [code, text, global] of cases) {
+    if (global.server) global.server = '127.0.0.1'
+    const config = lab.config('wrong', global)
+    for (const args of [
+      ['ban', '--ip', '192.0.2.7'],
+      ['status'],
+      ['exec', 'journal', 'actionstart'],
+    ]) {
+      const ended = await lab.ctl(args, undefined, config)
+      assert.deepEqual({ args, code: ended.code, stdout: ended.stdout }, { args, code, stdout: '' })
+      assert.match(ended.stderr, text)
+      assert.match(ended.stderr, /^[^\n]+\n$/)
+    }
+  }
+})
+
+test('the mode in the file and the word must agree; unknown clients are refused', async () => {
+  const config = lab.config('server')
+  const wrong = await run(process.execPath, ['dist/net2ban.cjs', 'client', '--config', config])
+  assert.equal(wrong.code, 78)
+  assert.match(wrong.stderr, /"net2ban\.global\.mode" is "server"/)
+  assert.equal((await lab.ctl(['get_client', 'nobody'])).code, 64)
+  assert.equal((await lab.ctl(['update', 'nobody', '/dev/null'])).code, 64)
+  assert.equal((await lab.ctl(['sync', '--client', 'nobody'])).code, 64)
+  const other = await lab.ctl(['list_clients'], '', await lab.clientConfig('client1'))
+  assert.equal(other.code, 78)
+})
+
+test('gen_random needs no configuration; list_clients names them', async () => {
+  const { stdout } = await run(
+    process.execPath,
+    [join(process.cwd(), 'dist/net2banctl.cjs'), 'gen_random'],
+    {
+      env: { PATH: process.env.PATH, FAIL2BAN_PERIMETER_CONFIG: undefined },
+    },
+  )
+  assert.match(stdout, /^[0-9a-f]{40}\n$/)
+  assert.equal(await lab.done('list_clients'), 'client1\nclient2\n')
+})
+
+test('get_client holds what that client needs and nothing of the others', async () => {
+  const text = await lab.done('get_client', 'client1')
+  const { net2ban } = parse(text)
+  assert.deepEqual(Object.keys(net2ban), ['global', 'keygen', 'clients', 'default_action'])
+  assert.deepEqual(net2ban.clients, { client1: { key: lab.section.clients.client1?.key } })
+  assert.equal(net2ban.global.user, 'net2ban_client1')
+  const { pass } = lab.login('server')
+  for (const secret of [lab.section.server?.key, lab.section.clients.client2?.key, pass]) {
+    assert.ok(secret && !text.includes(secret))
+  }
+})
+
+test('hostile parameters are refused before anything is sent', async () => {
+  server = lab.daemon('server', lab.config('server'))
+  await server.logged('connected')
+  client1 = lab.daemon('client', await lab.clientConfig('client1'))
+  await client1.logged('connected')
+  await lab.done('start', '--name', 'sshd', '--port', 'ssh', '--protocol', 'tcp')
+  const pairs = [
+    'ip=$(id)',
+    'ip=`id`',
+    'ip=192.0.2.1;id',
+    'ip=192.0.2.1 -j ACCEPT',
+    'ip=-192.0.2.1',
+    'ip=',
+    'ip=::1%lo',
+    'name=a;b',
+    'name=$(id)',
+    'name=-j',
+    'name=../x',
+    'name=a b',
+    'name=`id`',
+    'port=22;id',
+    'port=-1',
+    'port=$(id)',
+    'protocol=tcp;id',
+    'protocol=-p',
+    'chain=INPUT;id',
+    'chain=-F',
+    'bantime=1h',
+    'time=now',
+    'iptables=/tmp/x',
+    'nftables=/tmp/x',
+    'actionban=id',
+    '_private=1',
+    'ipset=/x',
+    'lockingopt=-x',
+    'x',
+    '=y',
+  ]
+  for (const pair of pairs) {
+    const fine = pair.startsWith('ip=') ? [] : ['ip=192.0.2.40']
+    const { code, stderr } = await lab.ctl(['exec', 'journal', 'actionban', ...fine, pair])
+    // What is public depends on the file that the node has; it refuses the rest itself.
+    if (code === 0) await client1.logged(/dropped message [0-9a-f-]{36} from web1: malformed/)
+    else assert.deepEqual({ pair, code }, { pair, code: 65 }, stderr)
+  }
+  for (const file of [
+    '../journal',
+    '/etc/passwd',
+    'journal.conf',
+    '-x',
+    'a b',
+    '',
+    'a'.repeat(65),
+  ]) {
+    assert.equal((await lab.ctl(['exec', '--', file, 'actionstart'])).code, 65, file)
+  }
+  for (const action of ['actionx', 'ban', '__proto__', 'actionban;id']) {
+    assert.equal((await lab.ctl(['exec', 'journal', action])).code, 65, action)
+  }
+  const { code, stderr } = await lab.ctl(['ban', '--ip', '127.0.0.1'])
+  assert.equal(code, 65, stderr)
+  assert.deepEqual(lab.blocked('client1'), [])
+})
+
+test('no secret was printed or logged, whatever was wrong', () => {
+  lab.assertNoSecret(server.log(), client1.log())
+})
