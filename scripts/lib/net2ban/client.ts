@@ -1,4 +1,3 @@
-import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
@@ -10,6 +9,7 @@ import { dropLine } from './drop.ts'
 import { type Claims, callsOf, Dropped, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
 import { ownParty, type Party } from './party.ts'
+import { Position } from './position.ts'
 import { Replay } from './replay.ts'
 import { leasesOf, Parts } from './snapshot.ts'
 import { PREFETCH } from './topology.ts'
@@ -21,12 +21,6 @@ const LOOK = 10_000
 
 /** As long after something was carried out, milliseconds: one look is for all of a flood. */
 const SOON = 1000
-
-/** Which message came last, and in which run of the server. */
-interface Position {
-  run: string
-  seq: number
-}
 
 /**
  * A node: takes messages in order, acknowledges each after its action, and unbans by itself what is
@@ -40,10 +34,8 @@ export class Client {
   readonly #worker: Worker
   readonly #replay: Replay
   readonly #parts: Parts
+  readonly #position: Position
   readonly #log: (line: string) => void
-  readonly #at: string
-  #position: Position
-  #saved = ''
   /** Something is missing, and the server does not know yet. */
   #missed = false
   #last: Promise<unknown> = Promise.resolve()
@@ -66,8 +58,7 @@ export class Client {
     this.#worker = new Worker(made.node, folder, log)
     this.#replay = new Replay(join(folder, 'replay'), Date.now() / 1000)
     this.#parts = new Parts(join(folder, 'parts'), made.self.validWtime)
-    this.#at = join(folder, 'position')
-    this.#position = readPosition(this.#at)
+    this.#position = new Position(join(folder, 'position'))
   }
 
   /** Starts it. @param folder where its state is @throws Failure 78, 75 */
@@ -95,7 +86,7 @@ export class Client {
     await this.#last
     await this.#standing?.close()
     await this.#worker.close()
-    this.#save()
+    this.#position.save()
     await this.#node.close()
   }
 
@@ -138,7 +129,7 @@ export class Client {
     try {
       const claims = await open(message.content, key, { aud, validWtime, at: Date.now() / 1000 })
       if (this.#replay.has(claims.jti)) throw new Dropped('replayed', claims)
-      this.#advance(claims)
+      if (!this.#position.advance(claims)) this.#missed = true
       await this.#obey(claims)
       this.#plan(SOON)
       this.#settle(claims)
@@ -155,14 +146,6 @@ export class Client {
     if (!this.#replay.has(jti)) {
       this.#replay.add(jti, iat + this.#self.validWtime, Date.now() / 1000)
     }
-  }
-
-  /** Notices whether messages before this one are missing. */
-  #advance({ run = '', seq = 0 }: Claims): void {
-    const last = this.#position
-    const gap = run === last.run ? seq > last.seq + 1 : seq !== 1 || last.run === ''
-    if (run !== last.run || seq > last.seq) this.#position = { run, seq }
-    if (gap) this.#missed = true
   }
 
   async #obey(claims: Claims): Promise<void> {
@@ -225,7 +208,7 @@ export class Client {
     } catch (error) {
       this.#log(messageOf(error))
     }
-    this.#save()
+    this.#position.save()
     if (this.#closed) return
     this.#look = Infinity
     this.#plan(next === undefined ? LOOK : Math.max(next * 1000 - Date.now(), SOON))
@@ -239,29 +222,9 @@ export class Client {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => void this.#expire(), at - Date.now())
   }
-
-  /** Lost, it costs a snapshot that changes nothing. */
-  #save(): void {
-    const text = JSON.stringify(this.#position)
-    if (text === this.#saved) return
-    try {
-      writeFileSync(this.#at, text, { mode: 0o600 })
-      this.#saved = text
-    } catch {
-      // A full disk: the next time.
-    }
-  }
 }
 
 /** True for what would fail the same way again. */
 function isFinal(error: unknown): error is Failure {
   return error instanceof Failure && (error.code === EXIT.input || error.code === EXIT.config)
-}
-
-function readPosition(path: string): Position {
-  try {
-    return JSON.parse(readFileSync(path, 'utf8')) as Position
-  } catch {
-    return { run: '', seq: 0 }
-  }
 }
