@@ -14,7 +14,7 @@ export interface Standing {
 /** How the clients stand, on disk: `net2banctl status` reads it. */
 export class Due {
   readonly #path: string
-  readonly #all: Record<string, Standing>
+  #all: Record<string, Standing>
   /** How often each has become due. */
   readonly #asked = new Map<string, number>()
 
@@ -42,8 +42,10 @@ export class Due {
   set(client: string, change: Partial<Standing>): void {
     const old = this.of(client)
     if (change.due) this.#asked.set(client, this.asked(client) + 1)
-    this.#all[client] = { ...old, ...change }
-    if (JSON.stringify(old) === JSON.stringify(this.#all[client])) return
-    replaceDurably(this.#path, `${JSON.stringify(this.#all)}\n`)
+    const standing = { ...old, ...change }
+    if (JSON.stringify(old) === JSON.stringify(standing)) return
+    const all = { ...this.#all, [client]: standing }
+    replaceDurably(this.#path, `${JSON.stringify(all)}\n`)
+    this.#all = all
   }
 }

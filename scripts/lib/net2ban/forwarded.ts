@@ -41,7 +41,11 @@ export class Forwarded {
     this.#jails = readJails(this.#path)
   }
 
-  /** Notes what a call does; `commit` writes it. Time counts in epoch seconds. */
+  /**
+   * Notes what a call does; `commit` writes it. Time counts in epoch seconds.
+   *
+   * @throws Failure 75 if a new jail cannot be written; the call may then be noted again
+   */
   note(exec: Exec, at: number): Verdict {
     const jail = jailOf(exec.file, nameOf(exec.params))
     switch (exec.action) {
@@ -67,7 +71,7 @@ export class Forwarded {
     }
   }
 
-  /** Notes that a sender's leases in a jail are exactly these. */
+  /** Notes that a sender's leases in a jail are exactly these. @throws Failure 75 as `note` does */
   replace({ file, name, params, leases }: Snapshot, owner: string, at: number): void {
     const jail = jailOf(file, name)
     const known = this.#jails.get(jail)
@@ -109,8 +113,9 @@ export class Forwarded {
   #know(known: Known): void {
     const jail = jailOf(known.file, known.name)
     if (JSON.stringify(this.#jails.get(jail)) === JSON.stringify(known)) return
+    const jails = new Map(this.#jails).set(jail, known)
+    replaceDurably(this.#path, `${JSON.stringify([...jails.values()], null, 1)}\n`)
     this.#jails.set(jail, known)
-    replaceDurably(this.#path, `${JSON.stringify([...this.#jails.values()], null, 1)}\n`)
   }
 
   #hold({ params, iss, iat }: Exec, jail: string): void {

@@ -68,7 +68,11 @@ export class Orders {
   }
 
   /** Forwards calls together, but for those that other senders' leases make something else of. */
-  async #exec(claims: Exec, calls: Call[], only: Receiver[]): Promise<void> {
+  #exec(claims: Exec, calls: Call[], only: Receiver[]): Promise<void> {
+    // All are noted before the first is sent: where a full disk is in the way, all of it is repeated.
+    const verdicts = calls.map((call) =>
+      this.#forwarded.note({ ...claims, ...call }, Date.now() / 1000),
+    )
     const work: Promise<void>[] = []
     let group: Call[] = []
     const flush = () => {
@@ -82,8 +86,8 @@ export class Orders {
       const order = { ...own, ...first, jti, ...(more.length > 0 && { more }) } as Claims
       work.push(this.#outbox.send([order], only))
     }
-    for (const call of calls) {
-      const verdict = this.#forwarded.note({ ...claims, ...call }, Date.now() / 1000)
+    for (const [i, call] of calls.entries()) {
+      const verdict = verdicts[i]
       if (verdict === 'forward') group.push(call)
       else if (verdict === 'keep') {
         this.#log(`Keeping: ${textOf(call)} from ${claims.iss}: another sender still wants it`)
@@ -93,7 +97,7 @@ export class Orders {
       }
     }
     flush()
-    await Promise.all(work)
+    return Promise.all(work).then(() => {})
   }
 
   /** A sender's snapshot: nodes are told what all senders together want in that jail. */

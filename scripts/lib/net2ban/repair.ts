@@ -56,8 +56,8 @@ export class Repair {
     clearInterval(this.#timer)
   }
 
-  /** A dead letter: whose it was is due. */
-  async bury({ properties }: ConsumeMessage): Promise<void> {
+  /** A dead letter: whose it was is due. @throws Failure 75 if that cannot be noted */
+  bury({ properties }: ConsumeMessage): void {
     const headers = properties.headers ?? {}
     const queue = String(headers['x-first-death-queue'] ?? '')
     const reason = String(headers['x-first-death-reason'] ?? '')
@@ -65,17 +65,18 @@ export class Repair {
     if (!client) return
     const old = this.#due.of(client.name)
     const asked = reason === 'rejected'
-    if (!old.due) {
-      const what = asked ? 'asks for a sync' : `lost message ${properties.messageId}: ${reason}`
-      this.#log(`${client.name} ${what}`)
-    }
     this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1) })
+    if (old.due) return
+    const what = asked ? 'asks for a sync' : `lost message ${properties.messageId}: ${reason}`
+    this.#log(`${client.name} ${what}`)
   }
 
   /**
    * A message to these was forwarded before, perhaps, by a server that was killed; a node that has it
    * drops it now, and may have been told everything without it in between: so it is told everything
    * once more.
+   *
+   * @throws Failure 75 if that cannot be noted
    */
   mayLack(receivers: readonly Receiver[]): void {
     for (const { name } of receivers) this.#due.set(name, { due: true })

@@ -138,7 +138,7 @@ export class Server {
       const { done, claims } = await looking
       await done
       if (claims && message.fields.redelivered) {
-        this.#repair.mayLack(this.#orders.receivers(claims))
+        await this.#patiently(() => this.#repair.mayLack(this.#orders.receivers(claims)))
       }
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
