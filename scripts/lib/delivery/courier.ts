@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseAddress } from '../address.ts'
 import { Failure } from '../failure.ts'
+import { inTurn } from '../in-turn.ts'
 import { alive, type Lease, later } from '../lease.ts'
 import { type Ledger, RELEASED } from '../ledger.ts'
 import {
@@ -60,8 +61,7 @@ export class Courier {
   readonly #confirmed: Ledger
   readonly #backlog = new Backlog()
   readonly #standing: Standing
-  /** What is under way; the next thing begins behind it. */
-  #turn: Promise<unknown> = Promise.resolve()
+  readonly #inTurn = inTurn()
   #wake: () => void = () => {}
   #stopping = new AbortController()
 
@@ -101,7 +101,7 @@ export class Courier {
       else if (this.#backlog.waiting === 0) await this.#nextWake()
       works = this.#backlog.waiting > 0 ? await this.deliver() : await this.#keep()
     }
-    await this.#turn
+    await this.#inTurn(() => {})
     this.#standing.keep(true)
     await this.target.close?.()
   }
@@ -291,12 +291,6 @@ export class Courier {
     clearTimeout(timer)
     this.#wake = () => {}
     if (this.#backlog.waiting === 0) this.#backlog.retry()
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work)
-    this.#turn = result.catch(() => {})
-    return result
   }
 
   #call(seconds: number): Call {

@@ -1,5 +1,6 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { EXIT, Failure } from '../failure.ts'
+import { inTurn } from '../in-turn.ts'
 import type { Lease } from '../lease.ts'
 import { lock, lockedFile } from '../lock.ts'
 import type { Synced } from '../target.ts'
@@ -98,16 +99,13 @@ async function awaitOrphans(path: string, log: NodeOptions['log']): Promise<numb
 /** One thing after another: as in Fail2Ban, no action runs beside another. */
 function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
   const check = limitsOf(limits)
-  let last: Promise<unknown> = Promise.resolve()
+  const take = inTurn()
   let closed = false
-  const next = <T>(work: () => Promise<T>): Promise<T> => {
-    const result = last.then(() => {
+  const next = <T>(work: () => Promise<T>): Promise<T> =>
+    take(() => {
       if (closed) throw new Failure(EXIT.temporary, 'Cannot run: this node is closed')
       return work()
     })
-    last = result.catch(() => {})
-    return result
-  }
   return {
     run: ({ file, action, params }, sentAt) => {
       return next(() => perform(keeper, checkCall(file, action, params), { sentAt, check }))
@@ -120,7 +118,7 @@ function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
     async close() {
       if (closed) return
       closed = true
-      await last
+      await take(() => {})
       keeper.close()
       release()
     },

@@ -1,8 +1,8 @@
 import type { Channel, ConsumeMessage } from 'amqplib'
 import { Failure } from '../failure.ts'
+import type { InTurn } from '../in-turn.ts'
 import type { Due } from './due.ts'
 import type { Forwarded } from './forwarded.ts'
-import type { InTurn } from './in-turn.ts'
 import type { Outbox, Receiver } from './outbox.ts'
 
 /** Milliseconds between two looks at who is due, and the least between two snapshots for one. */
