@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
-import { after, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import manifest from '../package.json' with { type: 'json' }
 import { EXIT_TABLE } from '../scripts/lib/failure.ts'
 import { type Ended, run } from '../scripts/lib/run.ts'
+import { temporaryFolder } from './lib/folder.ts'
 
 // One test over all scripts and action files: what every one of them promises.
 
 const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync']
-const folder = mkdtempSync('/tmp/f2b-contract-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('contract')
 writeFileSync(
   `${folder}/config.yaml`,
   `owner: web1

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { after } from 'node:test'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { temporaryFolder } from './folder.ts'
 
 export interface StandInJail {
   actionban?: string
@@ -63,8 +63,7 @@ db.commit()
 
 /** For the tests of this file. */
 export function standInFail2Ban(): StandInFail2Ban {
-  const folder = mkdtempSync('/tmp/f2b-client-')
-  after(() => rmSync(folder, { recursive: true }))
+  const folder = temporaryFolder('client')
   const client = `${folder}/fail2ban-client`
   const database = `${folder}/fail2ban.sqlite3`
   writeFileSync(client, CLIENT.replaceAll('FOLDER', folder), { mode: 0o755 })

@@ -1,5 +1,5 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { after } from 'node:test'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { temporaryFolder } from './folder.ts'
 
 /** An `ssh` that plays sshd and gate, and writes down what each firewall is told. */
 export interface StandInSsh {
@@ -50,8 +50,7 @@ script=$at.\${command%% *}
 
 /** For the tests of this file. Give hosts names that no other test has: their sockets are shared. */
 export function standInSsh(): StandInSsh {
-  const folder = mkdtempSync('/tmp/f2b-ssh-')
-  after(() => rmSync(folder, { recursive: true }))
+  const folder = temporaryFolder('ssh')
   writeFileSync(`${folder}/ssh`, STAND_IN.replace('FOLDER', folder), { mode: 0o755 })
   return {
     folder,

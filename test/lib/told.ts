@@ -1,5 +1,6 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before } from 'node:test'
+import { temporaryFolder } from './folder.ts'
 
 const TOOLS = ['nft', 'ipset', 'iptables', 'ip6tables', 'iptables-restore', 'ip6tables-restore']
 
@@ -13,7 +14,7 @@ export interface Tools {
 
 /** Puts stand-ins for all tools first on the PATH, for the tests of this file. */
 export function standInTools(): Tools {
-  const folder = mkdtempSync('/tmp/f2b-tools-')
+  const folder = temporaryFolder('tools')
   const log = `${folder}/log`
   const path = process.env.PATH
   const standIn = `#!/bin/sh
@@ -32,7 +33,6 @@ cat >>${log}
   })
   after(() => {
     process.env.PATH = path
-    rmSync(folder, { recursive: true })
   })
   const show: Tools['show'] = (texts) => {
     const all = { rules: '-P INPUT ACCEPT\n', sets: '', sizes: '', table: '', ...texts }

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { writeFileSync } from 'node:fs'
+import { test } from 'node:test'
 import { type Ended, run } from '../../scripts/lib/run.ts'
+import { temporaryFolder } from '../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-dummy-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('dummy')
 writeFileSync(`${folder}/config.yaml`, 'owner: web1\n')
 
 function dummy(input: string, ...args: string[]): Promise<Ended> {

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { after, before, test } from 'node:test'
+import { before, test } from 'node:test'
 import { type Ended, run } from '../../scripts/lib/run.ts'
+import { temporaryFolder } from '../lib/folder.ts'
 
 // Here everything goes below --prefix; test/scripts/setup-real.test.ts has accounts, sshd and sudo.
-const folder = mkdtempSync('/tmp/f2b-setup-')
+const folder = temporaryFolder('setup')
 const prefix = `${folder}/root`
 const key = `${folder}/web1`
 
@@ -16,7 +17,6 @@ before(() => {
     execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', `${folder}/${name}`])
   }
 })
-after(() => rmSync(folder, { recursive: true }))
 
 function setup(...args: string[]): Promise<Ended> {
   return run(process.execPath, [resolve('dist/setup.mjs'), ...args])

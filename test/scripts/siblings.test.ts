@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { writeFileSync } from 'node:fs'
+import { test } from 'node:test'
 import { run } from '../../scripts/lib/run.ts'
 import { KINDS } from '../../scripts/lib/siblings.ts'
+import { temporaryFolder } from '../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-siblings-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('siblings')
 
 /** Action files and whom f2b-deliver and f2b-sync serve with them. */
 const SERVED: Record<string, string[]> = {

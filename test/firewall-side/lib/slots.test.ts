@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { SESSIONS, takeSession } from '../../../firewall-side/lib/slots.ts'
 import { tryLock } from '../../../scripts/lib/lock.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-slots-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('slots')
 
 test('takeSession() gives an owner so many sessions, and others their own', async () => {
   const last = await tryLock(`${folder}/firewall.session.web1.${SESSIONS - 1}`)

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { rmSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
 import { Usage } from '../../../firewall-side/lib/usage.ts'
 import { Ledger } from '../../../scripts/lib/ledger.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-usage-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('usage')
 
 function ledger(text: string): Ledger {
   writeFileSync(`${folder}/leases`, text)

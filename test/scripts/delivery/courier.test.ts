@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { after, beforeEach, describe, test } from 'node:test'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { beforeEach, describe, test } from 'node:test'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { Book } from '../../../scripts/lib/delivery/book.ts'
 import { Courier, changesFor } from '../../../scripts/lib/delivery/courier.ts'
@@ -14,10 +14,10 @@ import {
   LostGeneration,
   type Target,
 } from '../../../scripts/lib/target.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 import { waitUntil } from '../../lib/wait.ts'
 
-const folder = mkdtempSync('/tmp/f2b-courier-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('courier')
 const END = Math.floor(Date.now() / 1000) + 600
 
 let directory: string

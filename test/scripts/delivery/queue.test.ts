@@ -1,22 +1,14 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import {
-  appendFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import { after, beforeEach, describe, test } from 'node:test'
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { beforeEach, describe, test } from 'node:test'
 import { Queue, wordsOf } from '../../../scripts/lib/delivery/queue.ts'
 import { append, startAppend } from '../../lib/append.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 import { openSandbox } from '../../lib/sandbox.ts'
 import { waitUntil } from '../../lib/wait.ts'
 
-const folder = mkdtempSync('/tmp/f2b-queue-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('queue')
 const path = `${folder}/queue/firewall`
 
 beforeEach(() => {

@@ -2,21 +2,19 @@ import assert from 'node:assert/strict'
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   renameSync,
-  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { appendToQueue } from '../../../scripts/lib/delivery/append.ts'
 import { Queue, wordsOf } from '../../../scripts/lib/delivery/queue.ts'
 import { run } from '../../../scripts/lib/run.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-append-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('append')
 
 test('appendToQueue() writes a line that the queue reads, behind whatever was torn before it', () => {
   const path = `${folder}/firewall`

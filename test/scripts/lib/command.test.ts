@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { after, before, test } from 'node:test'
+import { before, test } from 'node:test'
 import { build } from 'esbuild'
 import { EXIT_TABLE } from '../../../scripts/lib/failure.ts'
 import { run } from '../../../scripts/lib/run.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
 // A command of its own, built as all are, since main() reads and ends a whole process.
 const COMMAND = `
@@ -26,8 +26,7 @@ void main({
   },
 })`
 
-const folder = mkdtempSync('/tmp/f2b-command-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('command')
 before(async () => {
   await build({
     stdin: { contents: COMMAND, resolveDir: process.cwd(), loader: 'js' },

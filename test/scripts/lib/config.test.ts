@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { chmodSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
 import * as v from 'valibot'
 import { loadConfig, readYaml } from '../../../scripts/lib/config.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-config-')
+const folder = temporaryFolder('config')
 const path = `${folder}/config.yaml`
-after(() => rmSync(folder, { recursive: true }))
 
 /** The lines of the failure that a text of YAML ends in, without the file's name. */
 function problems(yaml: string): string[] {

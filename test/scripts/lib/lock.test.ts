@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { lock } from '../../../scripts/lib/lock.ts'
 import { run } from '../../../scripts/lib/run.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-lock-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('lock')
 
 test('lock() lets one in at a time and the next after it', async () => {
   const release = await lock(`${folder}/a`)

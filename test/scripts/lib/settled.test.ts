@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { rmSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
 import { configPath, settled } from '../../../scripts/lib/settled.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-settled-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('settled')
 
 test('configPath() takes the given file, else that of the environment', () => {
   const before = process.env.FAIL2BAN_PERIMETER_CONFIG

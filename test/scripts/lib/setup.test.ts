@@ -1,15 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import {
-  chmodSync,
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import { after, test } from 'node:test'
+import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
 import { knowsHost, readHostKeys, withHostKeys } from '../../../scripts/lib/setup/hostkeys.ts'
 import {
   keyLines,
@@ -22,9 +14,9 @@ import { readFirewalls } from '../../../scripts/lib/setup/server.ts'
 import { withSetting } from '../../../scripts/lib/setup/settings.ts'
 import { troubles } from '../../../scripts/lib/setup/sshd.ts'
 import { checkOnlyRootWrites, shebang } from '../../../scripts/lib/setup/trust.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-setup-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('setup')
 const template = readFileSync('firewall-side/authorized_keys', 'utf8')
 
 function keyPair(name: string, type = 'ed25519'): { path: string; key: string } {
