@@ -6,6 +6,7 @@ import { ipset } from '../firewall-side/lib/ipset.ts'
 import { iptables } from '../firewall-side/lib/iptables.ts'
 import { nftables } from '../firewall-side/lib/nftables.ts'
 import { parseAddress } from '../scripts/lib/address.ts'
+import { NO_CHANGE } from './lib/backend.ts'
 import { standInTools } from './lib/told.ts'
 
 // What exactly each backend hands to which program for each kind of change, and what it must not
@@ -21,8 +22,7 @@ async function told(
   rules = '',
 ): Promise<string[]> {
   tools.show({ rules: `-P INPUT ACCEPT\n${rules}` })
-  const none = { fresh: [], drop: [], enter: [], extend: [], leave: [], load: [] }
-  return await tools.told(() => backends[name](config).apply({ ...none, ...change }))
+  return await tools.told(() => backends[name](config).apply({ ...NO_CHANGE, ...change }))
 }
 
 const entry = (text: string, expires = 0) => ({

@@ -1,36 +1,11 @@
 import assert from 'node:assert/strict'
-import { beforeEach, test } from 'node:test'
-import type { Change } from '../../../firewall-side/lib/backend.ts'
-import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
+import { test } from 'node:test'
 import { ipset } from '../../../firewall-side/lib/ipset.ts'
 import { parseAddress } from '../../../scripts/lib/address.ts'
-import { standInTools } from '../../lib/told.ts'
+import { ENTRIES, overStandIns, RULES, SSHD } from '../../lib/backend.ts'
 
-const tools = standInTools()
-beforeEach(() => tools.show({}))
+const { backend, tools, apply } = overStandIns(ipset)
 
-const config = { hooks: ['INPUT'], blocktype: 'REJECT' } as unknown as FirewallConfig
-const backend = ipset(config)
-const sshd = {
-  jail: 'sshd',
-  services: [{ protocol: 'tcp' as const, ports: 'all' as const }],
-  widths: ['inet4/24'],
-}
-const entries = ['203.0.113.5', '203.0.113.0/24', '2001:db8::5'].map((text) => ({
-  address: parseAddress(text),
-  jail: 'sshd',
-  expires: 0,
-}))
-
-function apply(change: Partial<Change>): Promise<string[]> {
-  const none = { fresh: [], drop: [], enter: [], extend: [], leave: [], load: [] }
-  return tools.told(() => backend.apply({ ...none, ...change }))
-}
-
-const LAST = '-A fail2ban-sshd -m comment --comment "fail2ban-perimeter: sshd" -j RETURN'
-const JUMP = 'INPUT -p tcp -m comment --comment fail2ban-perimeter -j fail2ban-sshd'
-const OURS = `-P INPUT ACCEPT\n-N fail2ban-sshd\n${LAST}\n-A ${JUMP}\n`
-const GONE = [`-D ${JUMP}`, '-F fail2ban-sshd', '-X fail2ban-sshd']
 const OPTIONS = 'timeout 0 maxelem 4194304'
 
 /** Fills a set beside the one in use and swaps the two. */
@@ -47,15 +22,15 @@ function swapped(set: string, ...elements: string[]): string[] {
 
 test('a new chain comes after its sets, and never-ban goes first in it', async () => {
   const never = [parseAddress('192.0.2.1')]
-  const said = await apply({ chains: [sshd], fresh: ['sshd'], never })
+  const said = await apply({ chains: [SSHD], fresh: ['sshd'], never })
   const rules = (tool: string, digit: number): string[] => [
     `${tool}-restore -w 5 --noflush`,
     '*filter',
     ':fail2ban-sshd - [0:0]',
     `-A fail2ban-sshd -m set --match-set f2b-never-${digit} src -j RETURN`,
     `-A fail2ban-sshd -m set --match-set fail2ban-sshd-${digit} src -j REJECT`,
-    LAST,
-    `-I ${JUMP.replace('INPUT', 'INPUT 1')}`,
+    RULES.last,
+    `-I ${RULES.jump.replace('INPUT', 'INPUT 1')}`,
     'COMMIT',
   ]
   assert.deepEqual(said, [
@@ -73,7 +48,7 @@ test('a new chain comes after its sets, and never-ban goes first in it', async (
 })
 
 test('a load fills sets beside those in use and swaps them', async () => {
-  assert.deepEqual(await apply({ load: [{ chain: sshd, entries }] }), [
+  assert.deepEqual(await apply({ load: [{ chain: SSHD, entries: ENTRIES }] }), [
     'ipset -exist restore',
     ...swapped('fail2ban-sshd-4', '203.0.113.5 timeout 0', '203.0.113.0/24 timeout 0'),
     ...swapped('fail2ban-sshd-6', '2001:db8::5 timeout 0'),
@@ -81,13 +56,13 @@ test('a load fills sets beside those in use and swaps them', async () => {
 })
 
 test('a chain goes after the jumps into it, and its sets after the chain', async () => {
-  tools.show({ rules: OURS, sets: 'fail2ban-sshd-4\nfail2ban-sshd-6\nf2b-never-4\ntheirs\n' })
-  const said = (await apply({ chains: [], drop: [sshd] })).slice(3)
+  tools.show({ rules: RULES.all, sets: 'fail2ban-sshd-4\nfail2ban-sshd-6\nf2b-never-4\ntheirs\n' })
+  const said = (await apply({ chains: [], drop: [SSHD] })).slice(3)
   assert.deepEqual(said, [
     ...['iptables', 'ip6tables'].flatMap((tool) => [
       `${tool}-restore -w 5 --noflush`,
       '*filter',
-      ...GONE,
+      ...RULES.gone,
       'COMMIT',
     ]),
     'ipset -exist restore',
@@ -105,8 +80,8 @@ test('a chain goes after the jumps into it, and its sets after the chain', async
 test('count() adds both sets of a chain, and trusts none if one is missing', async () => {
   const size = (digit: number): string =>
     `Name: fail2ban-sshd-${digit}\nType: hash:net\nNumber of entries: ${digit}\n`
-  tools.show({ rules: OURS, sizes: `${size(4)}\n${size(6)}` })
-  assert.deepEqual(await backend.count([sshd]), new Map([['sshd', 10]]))
-  tools.show({ rules: OURS, sizes: size(4) })
-  assert.equal(await backend.count([sshd]), undefined)
+  tools.show({ rules: RULES.all, sizes: `${size(4)}\n${size(6)}` })
+  assert.deepEqual(await backend.count([SSHD]), new Map([['sshd', 10]]))
+  tools.show({ rules: RULES.all, sizes: size(4) })
+  assert.equal(await backend.count([SSHD]), undefined)
 })

@@ -1,36 +1,10 @@
 import assert from 'node:assert/strict'
-import { beforeEach, test } from 'node:test'
-import type { Change } from '../../../firewall-side/lib/backend.ts'
-import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
+import { test } from 'node:test'
 import { iptables } from '../../../firewall-side/lib/iptables.ts'
 import { parseAddress } from '../../../scripts/lib/address.ts'
-import { standInTools } from '../../lib/told.ts'
+import { ENTRIES, overStandIns, RULES, SSHD } from '../../lib/backend.ts'
 
-const tools = standInTools()
-beforeEach(() => tools.show({}))
-
-const config = { hooks: ['INPUT'], blocktype: 'REJECT' } as unknown as FirewallConfig
-const backend = iptables(config)
-const sshd = {
-  jail: 'sshd',
-  services: [{ protocol: 'tcp' as const, ports: 'all' as const }],
-  widths: ['inet4/24'],
-}
-const entries = ['203.0.113.5', '203.0.113.0/24', '2001:db8::5'].map((text) => ({
-  address: parseAddress(text),
-  jail: 'sshd',
-  expires: 0,
-}))
-
-function apply(change: Partial<Change>): Promise<string[]> {
-  const none = { fresh: [], drop: [], enter: [], extend: [], leave: [], load: [] }
-  return tools.told(() => backend.apply({ ...none, ...change }))
-}
-
-const LAST = '-A fail2ban-sshd -m comment --comment "fail2ban-perimeter: sshd" -j RETURN'
-const JUMP = 'INPUT -p tcp -m comment --comment fail2ban-perimeter -j fail2ban-sshd'
-const OURS = `-P INPUT ACCEPT\n-N fail2ban-sshd\n${LAST}\n-A ${JUMP}\n`
-const GONE = [`-D ${JUMP}`, '-F fail2ban-sshd', '-X fail2ban-sshd']
+const { backend, tools, apply } = overStandIns(iptables)
 
 /** What both families are told in their transactions. */
 function both(four: string[], six: string[]): string[] {
@@ -48,10 +22,10 @@ test('a new chain lets pass who is never blocked, and each family hears of its o
   const lines = (free: string): string[] => [
     ':fail2ban-sshd - [0:0]',
     `-A fail2ban-sshd -s ${free} -j RETURN`,
-    LAST,
-    `-I ${JUMP.replace('INPUT', 'INPUT 1')}`,
+    RULES.last,
+    `-I ${RULES.jump.replace('INPUT', 'INPUT 1')}`,
   ]
-  const said = await apply({ chains: [sshd], fresh: ['sshd'], never })
+  const said = await apply({ chains: [SSHD], fresh: ['sshd'], never })
   assert.deepEqual(said, both(lines('192.0.2.1'), lines('2001:db8::1')))
 })
 
@@ -60,7 +34,7 @@ test('a load tells only what is different, behind who is never blocked', async (
   const old =
     '-A fail2ban-sshd -s 203.0.113.0/24 -j REJECT\n-A fail2ban-sshd -s 1.2.3.4/32 -j REJECT\n'
   tools.show({ rules: `-P INPUT ACCEPT\n${free}${old}` })
-  const said = await apply({ load: [{ chain: sshd, entries: entries.slice(0, 2) }] })
+  const said = await apply({ load: [{ chain: SSHD, entries: ENTRIES.slice(0, 2) }] })
   assert.deepEqual(said.slice(2, 4), [
     '-D fail2ban-sshd -s 1.2.3.4 -j REJECT',
     '-I fail2ban-sshd 2 -s 203.0.113.5 -j REJECT',
@@ -68,25 +42,25 @@ test('a load tells only what is different, behind who is never blocked', async (
 })
 
 test('a chain goes after the jumps into it; so does everything', async () => {
-  tools.show({ rules: OURS })
-  assert.deepEqual(await apply({ chains: [], drop: [sshd] }), both(GONE, GONE))
-  assert.deepEqual(await tools.told(() => backend.remove()), both(GONE, GONE))
+  tools.show({ rules: RULES.all })
+  assert.deepEqual(await apply({ chains: [], drop: [SSHD] }), both(RULES.gone, RULES.gone))
+  assert.deepEqual(await tools.told(() => backend.remove()), both(RULES.gone, RULES.gone))
 })
 
 test('a chain of that name that somebody else made is left alone, with 76', async () => {
   tools.show({ rules: '-P INPUT ACCEPT\n-N fail2ban-sshd\n-A fail2ban-sshd -j RETURN\n' })
-  await assert.rejects(apply({ chains: [sshd], fresh: ['sshd'] }), {
+  await assert.rejects(apply({ chains: [SSHD], fresh: ['sshd'] }), {
     code: 76,
     message: /^Cannot use chain "fail2ban-sshd": it was not made by fail2ban-perimeter/,
   })
 })
 
 test('count() trusts only chains that end as ours, with as many jumps as there should be', async () => {
-  const rules = `${OURS}-A fail2ban-sshd -s 203.0.113.5/32 -j REJECT\n`
+  const rules = `${RULES.all}-A fail2ban-sshd -s 203.0.113.5/32 -j REJECT\n`
   tools.show({ rules })
-  assert.deepEqual(await backend.count([sshd]), new Map([['sshd', 2]]), 'one in each family')
-  for (const missing of [`-A ${JUMP}\n`, `${LAST}\n`]) {
+  assert.deepEqual(await backend.count([SSHD]), new Map([['sshd', 2]]), 'one in each family')
+  for (const missing of [`-A ${RULES.jump}\n`, `${RULES.last}\n`]) {
     tools.show({ rules: rules.replace(missing, '') })
-    assert.equal(await backend.count([sshd]), undefined)
+    assert.equal(await backend.count([SSHD]), undefined)
   }
 })

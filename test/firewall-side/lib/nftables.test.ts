@@ -1,36 +1,14 @@
 import assert from 'node:assert/strict'
-import { beforeEach, test } from 'node:test'
-import type { Change } from '../../../firewall-side/lib/backend.ts'
-import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
+import { test } from 'node:test'
 import { nftables } from '../../../firewall-side/lib/nftables.ts'
-import { parseAddress } from '../../../scripts/lib/address.ts'
-import { standInTools } from '../../lib/told.ts'
+import { ENTRIES, overStandIns, SSHD } from '../../lib/backend.ts'
 
-const tools = standInTools()
-beforeEach(() => tools.show({}))
-
-const config = { hooks: ['INPUT'], blocktype: 'REJECT' } as unknown as FirewallConfig
-const backend = nftables(config)
+const { backend, tools, apply } = overStandIns(nftables)
 const table = 'inet fail2ban-perimeter'
 const chain = `${table} fail2ban-sshd`
-const sshd = {
-  jail: 'sshd',
-  services: [{ protocol: 'tcp' as const, ports: 'all' as const }],
-  widths: ['inet4/24'],
-}
-const entries = ['203.0.113.5', '203.0.113.0/24', '2001:db8::5'].map((text) => ({
-  address: parseAddress(text),
-  jail: 'sshd',
-  expires: 0,
-}))
-
-function apply(change: Partial<Change>): Promise<string[]> {
-  const none = { fresh: [], drop: [], enter: [], extend: [], leave: [], load: [] }
-  return tools.told(() => backend.apply({ ...none, ...change }))
-}
 
 test('a load empties all sets of a chain and fills them in one transaction', async () => {
-  assert.deepEqual(await apply({ load: [{ chain: sshd, entries }] }), [
+  assert.deepEqual(await apply({ load: [{ chain: SSHD, entries: ENTRIES }] }), [
     'nft -f -',
     `flush set ${chain}/inet4`,
     `flush set ${chain}/inet6`,
@@ -42,7 +20,7 @@ test('a load empties all sets of a chain and fills them in one transaction', asy
 })
 
 test('a chain goes after the jumps into it, and its sets after the chain', async () => {
-  const said = await apply({ chains: [], drop: [sshd] })
+  const said = await apply({ chains: [], drop: [SSHD] })
   assert.deepEqual(said.slice(5), [
     `flush chain ${table} input`,
     `add rule ${table} input ip saddr @never-ban/4 accept`,
@@ -56,7 +34,9 @@ test('a chain goes after the jumps into it, and its sets after the chain', async
 })
 
 test('rebuild() begins with no table, in the same transaction, and rejects if it should', async () => {
-  const said = await tools.told(() => backend.rebuild({ chains: [sshd], entries, never: [] }))
+  const said = await tools.told(() =>
+    backend.rebuild({ chains: [SSHD], entries: ENTRIES, never: [] }),
+  )
   assert.deepEqual(said.slice(0, 4), [
     'nft -f -',
     `add table ${table}`,
@@ -77,7 +57,7 @@ test('count() trusts only a table with every chain, rule and jump', async () => 
   const drops = Array.from({ length: 3 }, () => rule('fail2ban-sshd'))
   const count = (nftables: unknown[]) => {
     tools.show({ table: JSON.stringify({ nftables }) })
-    return backend.count([sshd])
+    return backend.count([SSHD])
   }
   assert.deepEqual(await count([...sets, ...jumps, ...drops]), new Map([['sshd', 2]]))
   assert.equal(await count([...sets, ...jumps.slice(1), ...drops]), undefined)
