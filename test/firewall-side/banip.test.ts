@@ -1,15 +1,8 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { openFirewall, type TestFirewall } from '../lib/firewall.ts'
+import { test } from 'node:test'
+import { DONE, useFirewall } from '../lib/firewall.ts'
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables')
-})
-after(() => fw.box.close())
-
-const DONE = { code: 0, stdout: '', stderr: '' }
+const fw = useFirewall()
 
 test('banip by hand is silent, for the owner "firewall", and may be repeated', async () => {
   for (const _ of [1, 2]) {

@@ -1,15 +1,8 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { openFirewall, type TestFirewall } from '../lib/firewall.ts'
+import { test } from 'node:test'
+import { LEDGER, useFirewall } from '../lib/firewall.ts'
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables')
-})
-after(() => fw.box.close())
-
-const LEDGER = '/var/lib/fail2ban-perimeter/firewall.leases'
+const fw = useFirewall()
 
 test('checkfw says generation, leases of the owner, and what it restored', async () => {
   await fw.root('banip', 'fail2ban-sshd', '203.0.113.5', '22', 'tcp', '--owner', 'web1')

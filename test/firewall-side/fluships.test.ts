@@ -1,15 +1,8 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { openFirewall, type TestFirewall } from '../lib/firewall.ts'
+import { test } from 'node:test'
+import { DONE, useFirewall } from '../lib/firewall.ts'
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables')
-})
-after(() => fw.box.close())
-
-const DONE = { code: 0, stdout: '', stderr: '' }
+const fw = useFirewall()
 
 test('fluships releases one chain or all of an owner, and says nothing', async () => {
   const bans = ['sshd', 'web'].map((jail) => `ban fail2ban-${jail} 203.0.113.5 22 tcp`)

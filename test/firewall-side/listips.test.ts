@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { openFirewall, type TestFirewall } from '../lib/firewall.ts'
+import { test } from 'node:test'
+import { useFirewall } from '../lib/firewall.ts'
 
 const LEDGER = `# generation abcd0123 1
 203.0.113.5 sshd 4000000000 web1
@@ -10,12 +10,7 @@ const LEDGER = `# generation abcd0123 1
 203.0.113.7 sshd 0 firewall
 `
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables', LEDGER)
-})
-after(() => fw.box.close())
+const fw = useFirewall(LEDGER)
 
 async function list(...words: string[]): Promise<string> {
   const { code, stdout, stderr } = await fw.root('listips', ...words)

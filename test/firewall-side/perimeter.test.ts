@@ -1,14 +1,9 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { run } from '../../scripts/lib/run.ts'
-import { openFirewall, PERIMETER, type TestFirewall } from '../lib/firewall.ts'
+import { PERIMETER, useFirewall } from '../lib/firewall.ts'
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables')
-})
-after(() => fw.box.close())
+const fw = useFirewall()
 
 /** What comes of exactly this on standard input: code and the one line on standard error. */
 async function told(input: string): Promise<string> {

@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { openFirewall, type TestFirewall } from '../lib/firewall.ts'
+import { test } from 'node:test'
+import { DONE, useFirewall } from '../lib/firewall.ts'
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables')
-})
-after(() => fw.box.close())
+const fw = useFirewall()
 
 test('restorefw --remove takes everything of ours out of the kernel, restorefw brings it back', async () => {
   await fw.session([
@@ -16,8 +11,7 @@ test('restorefw --remove takes everything of ours out of the kernel, restorefw b
     'ban fail2ban-web 203.0.113.5 80 tcp 4000000000',
   ])
   const [ledger, blocks, jumps] = [await fw.ledger(), await fw.blocks(), await fw.jumps()]
-  const removed = await fw.root('restorefw', '--remove')
-  assert.deepEqual(removed, { code: 0, stdout: '', stderr: '' })
+  assert.deepEqual(await fw.root('restorefw', '--remove'), DONE)
   assert.doesNotMatch(await fw.box.sh('nft list ruleset'), /fail2ban/)
   assert.equal(await fw.ledger(), ledger)
   for (const _ of [1, 2]) {

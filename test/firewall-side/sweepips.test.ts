@@ -1,15 +1,8 @@
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { openFirewall, type TestFirewall } from '../lib/firewall.ts'
+import { test } from 'node:test'
+import { DONE, useFirewall } from '../lib/firewall.ts'
 
-let fw: TestFirewall
-before(async () => {
-  fw = await openFirewall()
-  await fw.reset('nftables')
-})
-after(() => fw.box.close())
-
-const DONE = { code: 0, stdout: '', stderr: '' }
+const fw = useFirewall()
 const SET = 'inet fail2ban-perimeter fail2ban-sshd/inet4'
 
 test('sweepips has nothing to say and nothing to do on an empty firewall', async () => {

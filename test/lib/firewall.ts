@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
+import { after, before } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Ended } from '../../scripts/lib/run.ts'
 import { openSandbox, type Sandbox } from './sandbox.ts'
@@ -14,6 +15,9 @@ export const PERIMETER = bundleOf('perimeter')
 
 /** As setup leaves a firewall: an empty ledger of a generation. */
 const EMPTY = '# generation abcd0123 1700000000\n'
+
+/** How a program for root ends that has done what it was told. */
+export const DONE = { code: 0, stdout: '', stderr: '' }
 
 /** A firewall side in a sandbox, over a real kernel; what it blocks is read by code of our own. */
 export interface TestFirewall {
@@ -129,6 +133,17 @@ export async function openFirewall(): Promise<TestFirewall> {
       await write(LEDGER, ledger)
     },
   }
+}
+
+/** One firewall over nftables, just set up, for all tests of this file; it is there when they run. */
+export function useFirewall(ledger?: string): TestFirewall {
+  const fw = {} as TestFirewall
+  before(async () => {
+    Object.assign(fw, await openFirewall())
+    await fw.reset('nftables', ledger)
+  })
+  after(() => fw.box.close())
+  return fw
 }
 
 /** A session that goes on: one request after the other. */
