@@ -1,4 +1,5 @@
 import { EXIT, Failure } from '../failure.ts'
+import { HARDENING } from './hardening.ts'
 import { CONFIG_DIR } from './place.ts'
 import { shebang } from './trust.ts'
 
@@ -121,31 +122,11 @@ ReadWritePaths=${stateDir}`
   return `CapabilityBoundingSet=${all.join(' ')}
 UMask=0077
 # Home read-only, not hidden: Node may live there (nvm).
-ProtectSystem=strict
 ProtectHome=read-only
 ${places}
-PrivateTmp=yes
-PrivateDevices=yes
 PrivateIPC=yes
-NoNewPrivileges=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectProc=invisible
-LockPersonality=yes
-# No MemoryDenyWriteExecute: V8 writes the code that it runs.
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RemoveIPC=yes
 KeyringMode=private
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
+# No MemoryDenyWriteExecute: V8 writes the code that it runs.
+${HARDENING}
 ${caps.length > 0 ? 'SystemCallFilter=@setuid\n' : ''}`.trimEnd()
 }
