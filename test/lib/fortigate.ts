@@ -73,6 +73,17 @@ export function openBench(options: Options = {}): Bench {
   return bench
 }
 
+/** A key and a certificate for 127.0.0.1, which openssl makes in a folder: where they are. */
+export async function makeCertificate(folder: string): Promise<{ key: string; cert: string }> {
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+  const made = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
+  const subject = ['-subj', '/CN=fw1', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2']
+  const files = ['-nodes', '-keyout', key, '-out', cert]
+  const { code, stderr } = await run('openssl', [...made, ...subject, ...files])
+  if (code !== 0) throw new Error(`openssl: ${stderr}`)
+  return { key, cert }
+}
+
 async function served(child: ChildProcess): Promise<{ started: Feed; url: string }> {
   const lines: string[] = []
   child.stderr?.on('data', (text) => lines.push(String(text)))

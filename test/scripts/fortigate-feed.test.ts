@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict'
-import { chmodSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:http'
 import { request as requestTls } from 'node:https'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterEach, test } from 'node:test'
 import { gunzipSync } from 'node:zlib'
 import { sourceOf } from '../../scripts/lib/fortigate/source.ts'
 import { run } from '../../scripts/lib/run.ts'
+import { temporaryFolder } from '../lib/folder.ts'
 import {
   type Bench,
   LOGIN,
+  makeCertificate,
   type Options,
   openBench,
   PASS,
@@ -20,6 +20,7 @@ import {
 } from '../lib/fortigate.ts'
 import { FortiGate } from '../simulators/fortigate.ts'
 
+const folder = temporaryFolder('cert')
 let bench: Bench
 afterEach(() => bench.close())
 
@@ -223,24 +224,11 @@ test('what nobody may ban is not served, whoever wrote it into the list', async 
 })
 
 test('HTTPS with the configured certificate', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'f2b-cert-'))
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  const made = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:prime256v1',
-    '-nodes',
-  ]
-  const subject = ['-subj', '/CN=x', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2']
-  await run('openssl', [...made, ...subject, '-keyout', key, '-out', cert])
+  const { key, cert } = await makeCertificate(folder)
   await open('203.0.113.7\n', { feed: { key_file: key, cert_file: cert } })
   assert.match(bench.url, /^https:/)
   const { body } = await ask('/blocked-ips', { headers: LOGIN, ca: readFileSync(cert, 'utf8') })
   assert.equal(body.toString(), '203.0.113.7\n')
-  rmSync(folder, { recursive: true })
 })
 
 test('listening beyond loopback without a login is refused (78)', async () => {

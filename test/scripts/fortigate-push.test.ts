@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { run } from '../../scripts/lib/run.ts'
-import { type Bench, openBench } from '../lib/fortigate.ts'
+import { type Bench, makeCertificate, openBench } from '../lib/fortigate.ts'
 import { type Fault, FortiGate } from '../simulators/fortigate.ts'
 
 const NAME = 'Internal fail2ban List'
@@ -124,19 +123,7 @@ test('a wrong token is 77, an unknown connector 76', async () => {
 })
 
 test('TLS: refused (69) without the CA, fine with it', async () => {
-  const key = join(bench.folder, 'key.pem')
-  const cert = join(bench.folder, 'cert.pem')
-  const args = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:prime256v1',
-    '-nodes',
-  ]
-  const subject = ['-subj', '/CN=fw1', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2']
-  await run('openssl', [...args, ...subject, '-keyout', key, '-out', cert])
+  const { key, cert } = await makeCertificate(bench.folder)
   const secure = new FortiGate({ server: '' })
   const pushed = secure.addConnector(NAME)
   const tls = { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') }
