@@ -6,7 +6,6 @@ import { parseAddress } from '../../scripts/lib/address.ts'
 import type { Lease } from '../../scripts/lib/lease.ts'
 import type { Clock } from '../../scripts/lib/reporter/pace.ts'
 import { type Ended, run } from '../../scripts/lib/run.ts'
-import type { Call } from '../../scripts/lib/target.ts'
 
 /** A private directory with a configuration in it, and the script that reads it. */
 export interface Bench {
@@ -69,27 +68,6 @@ export function makeClock(start = 1_800_000_000_000): Clock & { turn(ms: number)
     now += ms
   }
   return { now: () => now, wait: async (ms) => turn(ms), turn }
-}
-
-/** What a verb is told, for tests that call a reporter without a process around it. */
-export function makeCall(overrides: Partial<Call> = {}): Call & { shown: string[] } {
-  const shown: string[] = []
-  return {
-    config: undefined as never,
-    owner: 'web1',
-    jail: undefined,
-    ports: undefined,
-    protocol: undefined,
-    dryRun: false,
-    verbose: false,
-    signal: new AbortController().signal,
-    show: (line) => void shown.push(line),
-    say: () => {},
-    progress: () => {},
-    values: {},
-    shown,
-    ...overrides,
-  }
 }
 
 export function makeLease(address: string, jail: string, expires: number): Lease {

@@ -6,6 +6,7 @@ import { firewallTargets } from '../../../scripts/lib/firewalls.ts'
 import { type Lease, parseLease } from '../../../scripts/lib/lease.ts'
 import type { Config } from '../../../scripts/lib/settings/schema.ts'
 import type { Call, Target } from '../../../scripts/lib/target.ts'
+import { makeCall } from '../../lib/call.ts'
 import { standInSsh } from '../../lib/standin-ssh.ts'
 
 const ssh = standInSsh()
@@ -33,24 +34,8 @@ function target(): Target {
   return only
 }
 
-function callOf(more: Partial<Call> = {}): Call & { shown: string[] } {
-  const shown: string[] = []
-  return {
-    config,
-    owner: 'web1',
-    jail: undefined,
-    ports: undefined,
-    protocol: undefined,
-    dryRun: false,
-    verbose: false,
-    values: {},
-    signal: AbortSignal.timeout(100_000),
-    show: (line) => void shown.push(line),
-    say: () => {},
-    progress: () => {},
-    shown,
-    ...more,
-  }
+function callOf(more: Partial<Call> = {}): ReturnType<typeof makeCall> {
+  return makeCall({ config, signal: AbortSignal.timeout(100_000), ...more })
 }
 
 function leases(...lines: string[]): Lease[] {

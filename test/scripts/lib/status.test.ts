@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { FRESH } from '../../../scripts/lib/delivery/state.ts'
 import { jsonOf } from '../../../scripts/lib/status/json.ts'
 import { within } from '../../../scripts/lib/status/look.ts'
 import { metricsOf } from '../../../scripts/lib/status/metrics.ts'
@@ -14,14 +15,6 @@ const PAPER = paperOf({ isTTY: false } as NodeJS.WriteStream)
 const NARROW = { ...PAPER, width: 80 }
 
 function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
-  const state = {
-    lastSuccess: 0,
-    failingSince: 0,
-    lastError: null,
-    queued: 0,
-    oldest: 0,
-    aside: [],
-  }
   return {
     sibling: 'firewall',
     target: 'edge1',
@@ -30,7 +23,7 @@ function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
     leases: 3,
     drift: { missing: 0, extra: 0, wrong_expiry: 0, lines: [] },
     queue: { queued: 0, oldest: 0 },
-    state,
+    state: FRESH,
     ...changes,
   }
 }
