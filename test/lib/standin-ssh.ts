@@ -8,6 +8,8 @@ export interface StandInSsh {
   path: string
   /** Lines of shell that a host runs for a word of the wire; without any it is done, silently. */
   answer(host: string, word: string, script: string): void
+  /** Lines that a host has, for its scripts to read in `$at.has`. */
+  has(host: string, lines: string[]): void
   /** What ssh says when it cannot connect. */
   refuse(host: string, sentence: string): void
   /** What the host was told since the last time: connects, commands, input. */
@@ -56,6 +58,9 @@ export function standInSsh(): StandInSsh {
     folder,
     path: `${folder}:${process.env.PATH}`,
     answer: (host, word, script) => writeFileSync(`${folder}/${host}.${word}`, `${script}\n`),
+    has(host, lines) {
+      writeFileSync(`${folder}/${host}.has`, lines.map((line) => `${line}\n`).join(''))
+    },
     refuse: (host, sentence) => writeFileSync(`${folder}/${host}.refused`, `${sentence}\n`),
     told(host) {
       const file = `${folder}/${host}`

@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { after, before, beforeEach, test } from 'node:test'
+import { beforeEach, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
-import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
-import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { useServer } from '../lib/server.ts'
 import { standInSsh } from '../lib/standin-ssh.ts'
 import { waitUntil } from '../lib/wait.ts'
 
@@ -12,22 +10,10 @@ import { waitUntil } from '../lib/wait.ts'
 // list of a FortiGate, which is real.
 
 const ssh = standInSsh()
-const fail2ban = standInFail2Ban()
-const state = `${ssh.folder}/state`
-const file = `${ssh.folder}/config.yaml`
 const list = `${ssh.folder}/blocked.txt`
-writeFileSync(
-  file,
-  `owner: web1
-state_dir: ${state}
-fail2ban:
-  client: ${fail2ban.client}
-firewalls:
-  - host: addr1
-fortigate:
-  list_file: ${list}
-`,
-)
+const targets = `firewalls:\n  - host: addr1\nfortigate:\n  list_file: ${list}\n`
+const server = useServer(ssh, targets)
+const { fail2ban, state } = server
 const IP = '203.0.113.7'
 const BEGAN = Date.parse('2033-05-18T03:33:20Z') / 1000
 const END = BEGAN + 600
@@ -35,33 +21,22 @@ const banned = (address: string): string =>
   `${address} \t2033-05-18 03:33:20 + 600 = 2033-05-18 03:43:20`
 const HOSTILE = 'user \u001b[31mroot\u202e from\u0007 203.0.113.7'
 
-let box: Sandbox
-before(async () => {
-  box = await openSandbox()
-})
-after(() => box.close())
 beforeEach(() => {
   rmSync(state, { recursive: true, force: true })
   ssh.told('addr1')
   // A firewall that remembers: what it has, and what it is told to give back.
   ssh.answer('addr1', 'listips', 'cat "$at.has"')
   ssh.answer('addr1', 'unbanip', `set -- $command; sed -i "\\|^$3 \${2#fail2ban-} |d" "$at.has"`)
-  has([`${IP} sshd ${END} web1`, `${IP} - 0 web1`, '203.0.113.8 sshd 0 web1'])
+  ssh.has('addr1', [`${IP} sshd ${END} web1`, `${IP} - 0 web1`, '203.0.113.8 sshd 0 web1'])
   writeFileSync(list, `# mine\n${IP} # sshd ${END} web1\n${IP} # web 0 mail1\n203.0.113.0/24\n`)
   fail2ban.jails({ sshd: { bans: [banned(IP), banned('203.0.113.8')] }, recidive: { bans: [] } })
 })
-
-function has(lines: string[]): void {
-  writeFileSync(`${ssh.folder}/addr1.has`, lines.map((line) => `${line}\n`).join(''))
-}
 
 const left = (): string[] =>
   readFileSync(`${ssh.folder}/addr1.has`, 'utf8').split('\n').slice(0, -1)
 
 async function status(...args: string[]): Promise<Ended & { lines: string[] }> {
-  const env = { ...process.env, PATH: ssh.path, TZ: 'UTC' }
-  const words = [resolve('dist/status.cjs'), '--config', file, ...args]
-  const ended = await box.run(process.execPath, words, { env })
+  const ended = await server.run('status', ...args)
   return { ...ended, lines: ended.stdout.split('\n').map((line) => line.replace(/ +/g, ' ')) }
 }
 
@@ -208,9 +183,7 @@ test('f2b-status --unban goes through a running f2b-deliver, whose books are rig
   const later = Math.floor(Date.now() / 1000)
   const queue = `${state}/queue/fortigate`
   writeFileSync(queue, `\nban|${IP}|sshd|${later}|600|.\n\nban|${IP}|-|${later}|-1|.\n`)
-  const start = 'PATH="$1" exec "$2" "$3" --follow --config "$4" 2>/dev/null'
-  const words = ['sh', ssh.path, process.execPath, resolve('dist/deliver.cjs'), file]
-  const deliver = box.start('sh', ['-c', start, ...words])
+  const deliver = server.deliver()
   try {
     const delivered = async () => readFileSync(list, 'utf8').split('\n').length > 2
     await waitUntil('the bans', delivered, { timeout: 20_000, every: 50 })

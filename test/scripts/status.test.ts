@@ -1,31 +1,17 @@
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { after, before, beforeEach, test } from 'node:test'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { beforeEach, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
 import { parseMetrics } from '../lib/prometheus.ts'
-import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
-import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { useServer } from '../lib/server.ts'
 import { standInSsh } from '../lib/standin-ssh.ts'
 
 // How the targets stand, with firewalls that an ssh of our own plays; see also status-address.test.
 
 const ssh = standInSsh()
-const fail2ban = standInFail2Ban()
-const state = `${ssh.folder}/state`
-const file = `${ssh.folder}/config.yaml`
+const server = useServer(ssh, 'firewalls:\n  - host: stat1\n  - host: stat2\n')
+const { fail2ban, state } = server
 const queue = `${state}/queue/firewall`
-writeFileSync(
-  file,
-  `owner: web1
-state_dir: ${state}
-fail2ban:
-  client: ${fail2ban.client}
-firewalls:
-  - host: stat1
-  - host: stat2
-`,
-)
 const banned = (address: string): string =>
   `${address} \t2033-05-18 03:33:20 + 600 = 2033-05-18 03:43:20`
 /** When the bans that Fail2Ban lists end. */
@@ -33,30 +19,19 @@ const END = Date.parse('2033-05-18T03:33:20Z') / 1000 + 600
 /** What no terminal, file or label may be given: colours, a bell, a line, a turn of direction. */
 const HOSTILE = 'red\u001b[31m bell\u0007 csi\u009b1m turn\u202e "quote" back\\slash'
 
-let box: Sandbox
-before(async () => {
-  box = await openSandbox()
-})
-after(() => box.close())
 beforeEach(() => {
   rmSync(state, { recursive: true, force: true })
   for (const host of ['stat1', 'stat2']) {
     ssh.told(host)
     rmSync(`${ssh.folder}/${host}.refused`, { force: true })
     ssh.answer(host, 'listips', 'case $command in *--) ;; *) cat "$at.has";; esac')
-    has(host, [`203.0.113.1 sshd ${END} web1`])
+    ssh.has(host, [`203.0.113.1 sshd ${END} web1`])
   }
   fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
 })
 
-function has(host: string, lines: string[]): void {
-  writeFileSync(`${ssh.folder}/${host}.has`, lines.map((line) => `${line}\n`).join(''))
-}
-
 async function status(...args: string[]): Promise<Ended & { lines: string[] }> {
-  const env = { ...process.env, PATH: ssh.path, TZ: 'UTC' }
-  const words = [resolve('dist/status.cjs'), '--config', file, ...args]
-  const ended = await box.run(process.execPath, words, { env })
+  const ended = await server.run('status', ...args)
   return { ...ended, lines: ended.stdout.split('\n') }
 }
 
@@ -77,7 +52,7 @@ test('f2b-status shows a row for each target, all lined up, and 0 if all is well
 test('f2b-status counts what is missing, extra, and ends at another time; it changes nothing', async () => {
   fail2ban.jails({ sshd: { bans: [1, 2, 3, 4].map((i) => banned(`203.0.113.${i}`)) } })
   const extra = `203.0.113.9 sshd ${END} web1`
-  has('stat1', [`203.0.113.1 sshd ${END} web1`, `203.0.113.2 sshd ${END - 99} web1`, extra])
+  ssh.has('stat1', [`203.0.113.1 sshd ${END} web1`, `203.0.113.2 sshd ${END - 99} web1`, extra])
   const { code, lines } = await status()
   assert.equal(code, 75)
   assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}3 {6}4 /)
@@ -96,7 +71,7 @@ test('f2b-status takes no ban for missing that is only on its way', async () => 
   fail2ban.jails({ sshd: { bans: [banned('203.0.113.1'), banned('203.0.113.2')] } })
   const late = `[ -e "$at.again" ] && echo 203.0.113.2 sshd ${END} web1; : >"$at.again"`
   ssh.answer('stat1', 'listips', `case $command in *--) ;; *) cat "$at.has"; ${late};; esac`)
-  has(
+  ssh.has(
     'stat2',
     [1, 2].map((i) => `203.0.113.${i} sshd ${END} web1`),
   )
@@ -106,7 +81,7 @@ test('f2b-status takes no ban for missing that is only on its way', async () => 
 
 test('f2b-status says whole why a target cannot be reached, and shows the others', async () => {
   const other = `${ssh.folder}/other.yaml`
-  writeFileSync(other, readFileSync(file, 'utf8').replace('stat2', 'stat3'))
+  writeFileSync(other, readFileSync(server.config, 'utf8').replace('stat2', 'stat3'))
   ssh.refuse('stat3', `ssh: connect to host stat3 port 22: No route to ${HOSTILE}`)
   const { code, stdout } = await status('--config', other)
   assert.equal(code, 69)
@@ -137,7 +112,7 @@ test('f2b-status does not know the drift while Fail2Ban is down, and says so', a
 })
 
 test('f2b-status counts the lines of a queue that nobody reads, and leaves them alone', async () => {
-  await box.run('mkdir', ['-p', `${state}/queue`])
+  mkdirSync(`${state}/queue`, { recursive: true })
   const now = Math.floor(Date.now() / 1000)
   const ban = (ip: string, time: number): string => `\nban|${ip}|sshd|${time}|600|22|tcp|.\n`
   const text = `${ban('203.0.113.5', now - 300)}${ban('203.0.113.6', now)}\nban|203.0.1`
@@ -151,18 +126,10 @@ test('f2b-status counts the lines of a queue that nobody reads, and leaves them 
 })
 
 test('f2b-status asks a running f2b-deliver: what waits, why, and what was set aside', async () => {
-  await box.run('mkdir', ['-p', `${state}/queue`])
+  mkdirSync(`${state}/queue`, { recursive: true })
   const lines = ['ban|203.0.113.1|sshd|2000000000|600|22|tcp', 'ban|127.0.0.1|sshd|2000000000|-1']
   writeFileSync(queue, lines.map((line) => `\n${line}|.\n`).join(''))
-  const deliver = box.start('sh', [
-    '-c',
-    'PATH="$1" exec "$2" "$3" --follow --config "$4" 2>/dev/null',
-    'sh',
-    ssh.path,
-    process.execPath,
-    resolve('dist/deliver.cjs'),
-    file,
-  ])
+  const deliver = server.deliver()
   try {
     let said = await status()
     for (let i = 0; i < 50 && !/deliver runs[\s\S]*Last errors/.test(said.stdout); i++)
@@ -181,7 +148,7 @@ test('f2b-status asks a running f2b-deliver: what waits, why, and what was set a
 })
 
 test('f2b-status shows what was set aside, whatever is written in there', async () => {
-  await box.run('mkdir', ['-p', `${state}/delivery`])
+  mkdirSync(`${state}/delivery`, { recursive: true })
   const at = Math.floor(Date.now() / 1000) - 60
   const aside = [{ at, code: 65, reason: HOSTILE, line: `${HOSTILE}\n|.` }]
   const lastError = { at: 1_700_000_000, code: 76, message: `no ${HOSTILE}\nSecond line` }
@@ -195,7 +162,7 @@ test('f2b-status shows what was set aside, whatever is written in there', async 
 })
 
 test('f2b-status --json is for programs, and gives hostile values back as they were', async () => {
-  await box.run('mkdir', ['-p', `${state}/delivery`, `${state}/queue`])
+  for (const name of ['delivery', 'queue']) mkdirSync(`${state}/${name}`, { recursive: true })
   const lastError = { at: 1_700_000_000, code: 76, message: HOSTILE }
   writeFileSync(
     `${state}/delivery/firewall@stat1.state`,
@@ -233,7 +200,7 @@ test('f2b-status --json is for programs, and gives hostile values back as they w
 test('f2b-status --metrics writes what Prometheus reads, for everybody to read', async () => {
   const to = `${ssh.folder}/f2b.prom`
   writeFileSync(to, 'old', { mode: 0o600 })
-  has('stat2', [])
+  ssh.has('stat2', [])
   const { code, stdout, stderr } = await status('--metrics', to)
   assert.deepEqual([code, stdout, stderr], [0, '', ''])
   assert.equal(statSync(to).mode & 0o777, 0o644)

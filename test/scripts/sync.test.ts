@@ -1,39 +1,21 @@
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { after, before, beforeEach, test } from 'node:test'
+import { readFileSync } from 'node:fs'
+import { beforeEach, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Ended } from '../../scripts/lib/run.ts'
-import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
-import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { useServer } from '../lib/server.ts'
 import { standInSsh } from '../lib/standin-ssh.ts'
 import { waitUntil } from '../lib/wait.ts'
 
 const ssh = standInSsh()
-const fail2ban = standInFail2Ban()
-const state = `${ssh.folder}/state`
-const file = `${ssh.folder}/config.yaml`
-writeFileSync(
-  file,
-  `owner: web1
-state_dir: ${state}
-never_ban: [198.51.100.7]
-fail2ban:
-  client: ${fail2ban.client}
-firewalls:
-  - host: edge1
-  - host: edge2
-`,
-)
+const firewalls = 'firewalls:\n  - host: edge1\n  - host: edge2\n'
+const server = useServer(ssh, `never_ban: [198.51.100.7]\n${firewalls}`)
+const { fail2ban, state } = server
 /** What the only firewall of most tests has: one to stay, one too many, one by hand. */
 const HAS = ['203.0.113.1 sshd 0 web1', '203.0.113.2 web 0 web1', '203.0.113.3 - 0 web1']
 const banned = (address: string): string =>
   `${address} \t2033-05-18 03:33:20 + -1 = 9999-12-31 23:59:59`
 
-let box: Sandbox
-before(async () => {
-  box = await openSandbox()
-})
-after(() => box.close())
 beforeEach(() => {
   for (const host of ['edge1', 'edge2']) {
     ssh.told(host)
@@ -43,10 +25,7 @@ beforeEach(() => {
   fail2ban.store([['sshd', '203.0.113.4', 4_000_000_000, 60]])
 })
 
-function sync(...args: string[]): Promise<Ended> {
-  const env = { ...process.env, PATH: ssh.path, TZ: 'UTC' }
-  return box.run(process.execPath, [resolve('dist/sync.cjs'), ...args, '--config', file], { env })
-}
+const sync = (...args: string[]): Promise<Ended> => server.run('sync', ...args)
 
 test('f2b-sync --dry-run shows the drift: stored bans count, those without a jail stay', async () => {
   const { code, stdout, stderr } = await sync('edge1', '--dry-run')
@@ -117,7 +96,7 @@ test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for
   for (const _ of [1, 2, 3]) {
     assert.deepEqual(await sync('--later'), { code: 0, stdout: '', stderr: '' })
   }
-  await box.sh('sleep 3')
+  await sleep(3000)
   fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
   const told: string[] = []
   const look = (): boolean => {
@@ -125,7 +104,7 @@ test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for
     return told.includes('generation')
   }
   await waitUntil('the sync', look, { timeout: 90_000, every: 100 })
-  await box.sh('sleep 3')
+  await sleep(3000)
   look()
   assert.deepEqual(
     told.filter((line) => ['digest', 'generation'].includes(line)),
