@@ -8,8 +8,11 @@ import {
   openFirewall,
   PERIMETER,
   type TestFirewall,
-  until,
 } from './lib/firewall.ts'
+import { waitUntil } from './lib/wait.ts'
+
+/** On a busy machine. */
+const SLOW = { timeout: 90_000 }
 
 // The firewall side as it is installed, over the kernel of this machine. Each backend has a machine
 // and a network of its own, so the three run side by side.
@@ -264,7 +267,11 @@ function testBackend(backend: BackendName): void {
       await fw.box.sh(
         `(cat /run/half; exec sleep 600) 2>/dev/null | ${process.execPath} ${PERIMETER} >/run/answer 2>&1 &`,
       )
-      await until(async () => (await fw.box.sh('cat /run/answer')).endsWith('ok\n'))
+      await waitUntil(
+        'the answer',
+        async () => (await fw.box.sh('cat /run/answer')).endsWith('ok\n'),
+        SLOW,
+      )
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp')
       assert.deepEqual(await fw.blocks(), [
         'fail2ban-sshd 203.0.113.1',
@@ -347,7 +354,11 @@ function testBackend(backend: BackendName): void {
         await Promise.all([0, 1, 2, 3, 4].map((more) => killed(n + more)))
       }
       // What a killed one had started may go on for a moment.
-      await until(async () => (await fw.box.sh('pgrep -r D,R,S "^(nft|ip)" 2>/dev/null')) === '')
+      await waitUntil(
+        'no tool runs',
+        async () => (await fw.box.sh('pgrep -r D,R,S "^(nft|ip)" 2>/dev/null')) === '',
+        SLOW,
+      )
       await ok('checkfw')
       assert.deepEqual(await fw.blocks(), leasesOf(await fw.ledger()))
       await ok('banip fail2ban-j0 203.0.113.200 22 tcp')

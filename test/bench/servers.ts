@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join, resolve } from 'node:path'
-import { until } from '../lib/fortigate.ts'
+import { waitUntil } from '../lib/wait.ts'
 
 /** A server that serves the list. */
 export interface Server {
@@ -51,7 +51,7 @@ async function start(path: string, launch: (port: string) => ChildProcess): Prom
   const port = await freePort()
   const child = launch(String(port))
   const url = new URL(`http://127.0.0.1:${port}/${path}`)
-  await until(child.spawnfile, async () => {
+  await waitUntil(child.spawnfile, async () => {
     if (child.exitCode !== null) throw new Error(`${child.spawnargs.join(' ')} ended`)
     return (await fetch(url).catch(() => undefined))?.status === 200
   })

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
-import { openBench, PASS, SECRET, until } from '../lib/fortigate.ts'
+import { openBench, PASS, SECRET } from '../lib/fortigate.ts'
 import { openFail2Ban, withCommands } from '../lib/fortigate-jail.ts'
+import { waitUntil } from '../lib/wait.ts'
 import { FortiGate, SSLVPN_FAILED, tunnelUp } from '../simulators/fortigate.ts'
 
 const ATTACKER = '203.0.113.7'
@@ -24,7 +25,7 @@ bantime = 6
   const fail2ban = openFail2Ban(jail, env)
   try {
     await fail2ban.client('start')
-    await until('the list', async () => (await bench.cli('check')).code === 0)
+    await waitUntil('the list', async () => (await bench.cli('check')).code === 0)
     await bench.startFeed()
     const login = { user: 'fortigate', pass: PASS, secret: SECRET }
     await story(new FortiGate({ server: bench.url, ...login }), bench.list, bench.log)
@@ -41,12 +42,12 @@ async function story(device: FortiGate, list: string, log: string): Promise<void
   for (let i = 0; i < 3; i++) await device.post(tunnelUp({ remip: EMPLOYEE }))
   tell(`the device posted 3 failed logins from ${ATTACKER} and 3 tunnels of ${EMPLOYEE}`)
   tell(`the receiver wrote: ${readFileSync(log, 'utf8').split('\n')[0]}`)
-  await until('the ban', () => readFileSync(list, 'utf8').includes(ATTACKER))
+  await waitUntil('the ban', () => readFileSync(list, 'utf8').includes(ATTACKER))
   tell(`Fail2Ban banned:    ${readFileSync(list, 'utf8').trim()}`)
   tell(`the device fetches: ${await device.pull()}, blocks ${ATTACKER}: ${device.blocks(ATTACKER)}`)
   tell(
     `                    blocks ${EMPLOYEE}: ${device.blocks(EMPLOYEE)}; again: ${await device.pull()}`,
   )
-  await until('its end', async () => (await device.pull()) === 200)
+  await waitUntil('its end', async () => (await device.pull()) === 200)
   tell(`6 s later the ban is over: blocks ${ATTACKER}: ${device.blocks(ATTACKER)}`)
 }

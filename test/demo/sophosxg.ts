@@ -1,6 +1,7 @@
 /** The Sophos story for `npm run demo -- sophosxg`: the document's commands, seen from the firewall. */
 import { styleText } from 'node:util'
-import { type Fail2ban, inFail2ban, until } from '../simulators/sophosxg/fail2ban.ts'
+import { waitUntil } from '../lib/wait.ts'
+import { type Fail2ban, inFail2ban } from '../simulators/sophosxg/fail2ban.ts'
 import type { World } from '../simulators/sophosxg/world.ts'
 
 /** The simulated box answers this many times faster than a real one (Get 1 s, write 6 s). */
@@ -88,6 +89,6 @@ async function refusal(stage: Stage): Promise<void> {
   stage.print(styleText('yellow', '! an admin takes this server off the list of the API'))
   await client(stage, 'set sshd banip 198.51.100.98')
   const said = () => /sophosxg: Cannot ban .*/.exec(stage.fail2ban.log())?.[0]
-  await until(() => said() !== undefined)
+  await waitUntil('its answer', () => said() !== undefined)
   stage.print(`  ${styleText('dim', 'fail2ban.log:')} ${said()?.replace(/'$/, '')}`)
 }

@@ -3,7 +3,6 @@ import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Ended } from '../../scripts/lib/run.ts'
 import { openSandbox, type Sandbox } from './sandbox.ts'
 
@@ -185,15 +184,6 @@ export function leasesOf(ledger: string): string[] {
   }
   const living = [...last.values()].filter(([, , end]) => end === '0' || Number(end) > 1e9)
   return [...new Set(living.map(([address, jail]) => `fail2ban-${jail} ${address}`))].sort()
-}
-
-/** Waits until something is so, a short time after each look. */
-export async function until(isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 90_000
-  while (!(await isSo())) {
-    assert.ok(Date.now() < deadline, 'it has not become so in 90 seconds')
-    await sleep(20)
-  }
 }
 
 interface NftItem {

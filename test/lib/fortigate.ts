@@ -113,16 +113,3 @@ async function served(child: ChildProcess): Promise<{ started: Feed; url: string
 export const LOGIN = {
   authorization: `Basic ${Buffer.from(`fortigate:${PASS}`).toString('base64')}`,
 }
-
-/** Waits until something is so. @throws Error after so many seconds */
-export async function until(
-  what: string,
-  is: () => boolean | Promise<boolean>,
-  seconds = 15,
-): Promise<void> {
-  const end = Date.now() + seconds * 1000
-  while (!(await is())) {
-    if (Date.now() > end) throw new Error(`not within ${seconds} s: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 25))
-  }
-}

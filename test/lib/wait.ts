@@ -6,11 +6,11 @@ export interface WaitOptions {
   every?: number
 }
 
-/** Waits until something is true. @throws Error `Waited 5000 ms in vain for ...` */
+/** Waits until something is true. @throws Error `Waited 15000 ms in vain for ...` */
 export async function waitUntil(
   what: string,
   check: () => boolean | Promise<boolean>,
-  { timeout = 5000, every = 20 }: WaitOptions = {},
+  { timeout = 15_000, every = 20 }: WaitOptions = {},
 ): Promise<void> {
   const end = performance.now() + timeout
   while (!(await check())) {

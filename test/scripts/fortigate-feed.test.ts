@@ -16,8 +16,8 @@ import {
   openBench,
   PASS,
   SECRET,
-  until,
 } from '../lib/fortigate.ts'
+import { waitUntil } from '../lib/wait.ts'
 import { FortiGate } from '../simulators/fortigate.ts'
 
 const folder = temporaryFolder('cert')
@@ -130,7 +130,7 @@ test('an entry that ends drops out, and with it ETag and Last-Modified change', 
   assert.match(before.body.toString(), /203\.0\.113\.2/)
   const tag = { 'if-none-match': String(before.headers.etag) }
   assert.equal((await get('/blocked-ips', tag)).status, 304)
-  await until('it ends', async () => (await get('/blocked-ips', tag)).status === 200)
+  await waitUntil('it ends', async () => (await get('/blocked-ips', tag)).status === 200)
   const after = await get('/blocked-ips')
   assert.equal(after.body.toString(), '203.0.113.1\n')
   const modified = (answer: Answer) => Date.parse(String(answer.headers['last-modified']))
@@ -212,7 +212,7 @@ test('more than max_entries: the newest are served, with a log line, a metric an
   assert.equal((await get('/blocked-ips/ipv6')).body.toString(), '2001:db8::1\n')
   assert.match((await get('/metrics')).body.toString(), /f2b_fortigate_dropped\{part="all"\} 13\n/)
   assert.match((await get('/')).body.toString(), /banner bad[^<]*>\/blocked-ips holds 8 addresses/)
-  await until('the log says so', () => logged.some((line) => /^alarm: .*13 oldest/.test(line)))
+  await waitUntil('the log says so', () => logged.some((line) => /^alarm: .*13 oldest/.test(line)))
 })
 
 test('what nobody may ban is not served, whoever wrote it into the list', async () => {
@@ -271,7 +271,7 @@ test('one source may have 64 connections open, and keeps nobody else from being 
   )
   const isOpen = (socket: (typeof sockets)[number]) => !socket.resume().readableEnded
   try {
-    await until('six are ended', () => sockets.filter(isOpen).length === 64)
+    await waitUntil('six are ended', () => sockets.filter(isOpen).length === 64)
     assert.equal((await get('/blocked-ips')).status, 200)
   } finally {
     for (const socket of sockets) socket.destroy()
@@ -340,7 +340,7 @@ test('a device that stops fetching raises an alarm', async () => {
   await open('203.0.113.7\n', { feed: { stale_after: '2s' } })
   for (let i = 0; i < 3; i++) await get('/blocked-ips')
   assert.match((await get('/')).body.toString(), /All is well/)
-  await until('the alarm', async () => /has not fetched/.test((await get('/')).body.toString()))
+  await waitUntil('the alarm', async () => /has not fetched/.test((await get('/')).body.toString()))
   assert.match((await get('/metrics')).body.toString(), /stale\{client="127\.0\.0\.1"\} 1\n/)
   await get('/blocked-ips')
   assert.match((await get('/')).body.toString(), /All is well/)

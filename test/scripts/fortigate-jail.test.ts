@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, test } from 'node:test'
-import { type Bench, openBench, PASS, SECRET, until } from '../lib/fortigate.ts'
+import { type Bench, openBench, PASS, SECRET } from '../lib/fortigate.ts'
 import { type Fail2Ban, openFail2Ban, withCommands } from '../lib/fortigate-jail.ts'
+import { waitUntil } from '../lib/wait.ts'
 import { FortiGate, SSLVPN_FAILED, tunnelUp } from '../simulators/fortigate.ts'
 
 let bench: Bench
@@ -41,7 +42,7 @@ bantime = 4
   server = openFail2Ban(jailsOfHeader(bench.log) + extra, env)
   const { code, stderr, stdout } = await server.client('start')
   assert.equal(code, 0, stderr + stdout)
-  await until('the list', async () => (await bench.cli('check')).code === 0)
+  await waitUntil('the list', async () => (await bench.cli('check')).code === 0)
   await bench.startFeed()
   device = new FortiGate({ server: bench.url, user: 'fortigate', pass: PASS, secret: SECRET })
 })
@@ -72,7 +73,7 @@ test('the story: logins fail, Fail2Ban bans after maxretry, the device fetches a
   await device.pull()
   assert.ok(!device.blocks('203.0.113.7'), 'two failures are not enough')
   await device.post(SSLVPN_FAILED.v7({ remip: '203.0.113.7' }), 'unescaped')
-  await until('the ban', () => listed().includes('203.0.113.7 # fortigate '))
+  await waitUntil('the ban', () => listed().includes('203.0.113.7 # fortigate '))
   assert.equal(await device.pull(), 200)
   assert.ok(device.blocks('203.0.113.7'))
   assert.ok(!device.blocks('203.0.113.50'), 'who logged in fine is never banned')
@@ -81,7 +82,7 @@ test('the story: logins fail, Fail2Ban bans after maxretry, the device fetches a
 
 test('a decoy name bans at the first try, in IPv6 too', async () => {
   await device.post(SSLVPN_FAILED.v7({ remip: '2001:db8::66', user: 'backup' }))
-  await until('the ban', () => /2001:db8::66 # fortigate-decoy \d/.test(listed()))
+  await waitUntil('the ban', () => /2001:db8::66 # fortigate-decoy \d/.test(listed()))
   await device.pull()
   assert.ok(device.blocks('2001:db8::66'))
 })
@@ -90,11 +91,11 @@ test('the ban ends and the feed drops it, while the longer one of another jail s
   await server.client('set', 'short', 'banip', '203.0.113.8')
   await device.pull()
   assert.ok(device.blocks('203.0.113.8'))
-  await until('its end', async () => {
+  await waitUntil('its end', async () => {
     await device.pull()
     return !device.blocks('203.0.113.8')
   })
-  await until('its unban', () => !listed().includes(' # short '))
+  await waitUntil('its unban', () => !listed().includes(' # short '))
   assert.ok(device.blocks('2001:db8::66'))
 })
 
@@ -113,7 +114,7 @@ test('a restart of Fail2Ban opens no gap and doubles nothing', async () => {
   const { code } = await server.client('start')
   assert.equal(code, 0)
   const restored = () => /Restore Ban 2001:db8::66/.test(readFileSync(server.log, 'utf8'))
-  await until('the restored bans', restored)
+  await waitUntil('the restored bans', restored)
   await new Promise((done) => setTimeout(done, 1000))
   assert.deepEqual(listed().split('\n').sort(), before.split('\n').sort())
   assert.equal(await device.pull('/blocked-ips'), 304)

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { demoSophosxg } from '../demo/sophosxg.ts'
-import { inFail2ban, stored, until } from '../simulators/sophosxg/fail2ban.ts'
+import { waitUntil } from '../lib/wait.ts'
+import { inFail2ban, stored } from '../simulators/sophosxg/fail2ban.ts'
 import type { World } from '../simulators/sophosxg/world.ts'
 
 test('the commands of the document work through a real Fail2Ban', async () => {
@@ -40,7 +41,10 @@ test('a restart of a real Fail2Ban frees nobody, not for a moment', async () => 
     await fail2ban.client('restart')
     // Two starts and the restored ban; an unban of what Fail2Ban is still banning is lost in it.
     const ended = () => lastRun(fail2ban.log()).match(/returned successfully/g) ?? []
-    await until(() => /Restore Ban 192/.test(lastRun(fail2ban.log())) && ended().length >= 3)
+    await waitUntil(
+      'the restored bans',
+      () => /Restore Ban 192/.test(lastRun(fail2ban.log())) && ended().length >= 3,
+    )
     assert.deepEqual(world.sim.writes(mark), [], 'what is in force is not written again')
     assert.deepEqual(members(world), ['f2b_sshd_192.168.13.37@web1'])
     await fail2ban.client('set sshd unbanip 192.168.13.37')

@@ -1,3 +1,4 @@
+import { HARDENING } from './hardening.ts'
 import { CONFIG_DIR } from './place.ts'
 
 /** The account of the server: it owns its state and nothing else. */
@@ -30,18 +31,7 @@ RestartSec=2
 RestartPreventExitStatus=78
 TimeoutStopSec=90
 UMask=0077
-NoNewPrivileges=yes
 ProtectHome=yes
-PrivateTmp=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-SystemCallArchitectures=native
 
 [Install]
 WantedBy=multi-user.target
@@ -57,17 +47,8 @@ Group=${ACCOUNT}
 ${credentials.join('\n')}
 StateDirectory=fail2ban-perimeter/net2ban-server
 StateDirectoryMode=0700
-ProtectSystem=strict
-PrivateDevices=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectProc=invisible
-RemoveIPC=yes
 CapabilityBoundingSet=
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-SystemCallErrorNumber=EPERM`
+${HARDENING}`
 }
 
 // An action may load a kernel module (ip_set) and set a route; it writes nothing but locks in /run.
@@ -77,4 +58,15 @@ RuntimeDirectoryPreserve=yes
 ProtectSystem=full
 ReadWritePaths=-/etc/fail2ban/action.d ${STATE}
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_MODULE CAP_DAC_READ_SEARCH
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK`

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict'
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { after, beforeEach, test } from 'node:test'
+import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { beforeEach, test } from 'node:test'
 import { replaceDurably } from '../../../scripts/lib/durable.ts'
 import { alive } from '../../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../../scripts/lib/ledger.ts'
 import { lock } from '../../../scripts/lib/lock.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-ledger-')
+const folder = temporaryFolder('ledger')
 const path = `${folder}/leases`
 const NOW = 1_700_000_000
-after(() => rmSync(folder, { recursive: true }))
 beforeEach(() => rmSync(path, { force: true }))
 
 function open(): Ledger {

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { after, test } from 'node:test'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
 import { execute } from '../../../scripts/lib/net2ban/exec.ts'
 import { executeMany } from '../../../scripts/lib/net2ban/exec-many.ts'
+import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = mkdtempSync('/tmp/f2b-exec-')
-after(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder('exec')
 
 async function told(how: (text: string) => Promise<unknown>): Promise<string> {
   process.env.F2B_SECRET = 'not for actions'

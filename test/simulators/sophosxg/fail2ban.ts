@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../../../scripts/lib/run.ts'
+import { waitUntil } from '../../lib/wait.ts'
 import type { Options } from '../sophosxg.ts'
 import { inWorld, type World } from './world.ts'
 
@@ -34,8 +35,11 @@ export async function inFail2ban(
       const log = () => readFileSync(join(dir, 'log'), 'utf8')
       await client('start')
       try {
-        await until(() => (log().match(/Jail '\w+' started/g) ?? []).length === 2)
-        await until(() => world.sim.box.groups.size > 1 || world.sim.faults.ipRefused)
+        await waitUntil('both jails', () => (log().match(/Jail '\w+' started/g) ?? []).length === 2)
+        await waitUntil(
+          'the groups',
+          () => world.sim.box.groups.size > 1 || world.sim.faults.ipRefused,
+        )
         await work(world, { client, log })
       } finally {
         await client('stop')
@@ -96,13 +100,8 @@ export async function stored(fail2ban: Fail2ban): Promise<void> {
   const file = (await fail2ban.client('get dbfile')).match(/\/\S+/)?.[0] ?? ''
   const query =
     'import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute("select count(*) from bips").fetchone()[0])'
-  await until(async () => (await run('python3', ['-c', query, file])).stdout.trim() === '1')
-}
-
-/** Waits until something is true. @throws after 20 s */
-export async function until(check: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 20_000; !(await check()); ) {
-    if (Date.now() > end) throw new Error(`did not come true: ${check}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
+  await waitUntil(
+    'its row in the database',
+    async () => (await run('python3', ['-c', query, file])).stdout.trim() === '1',
+  )
 }
