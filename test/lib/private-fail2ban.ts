@@ -24,11 +24,16 @@ const ACTIONS = fileURLToPath(new URL('../../action.d', import.meta.url))
  * Starts it with one jail that only `banip` feeds.
  *
  * @param actions lines of its `action`, each the name of one of our files with its parameters
+ * @param own action files that are not ours, by name
  */
-export async function startPrivateFail2ban(jail: string, actions: string[]) {
+export async function startPrivateFail2ban(
+  jail: string,
+  actions: string[],
+  own: Record<string, string> = {},
+) {
   const directory = mkdtempSync(join(tmpdir(), 'f2b-server-'))
   const at = (name: string) => join(directory, name)
-  configure(directory, jail, actions)
+  configure(directory, jail, actions, own)
   const call = async (args: string[]): Promise<string> => {
     const base = ['-c', directory, '-s', at('sock'), '-p', at('pid')]
     const { code, stdout, stderr } = await run('fail2ban-client', [...base, ...args])
@@ -64,12 +69,19 @@ export async function startPrivateFail2ban(jail: string, actions: string[]) {
   return fail2ban
 }
 
-function configure(directory: string, jail: string, actions: string[]): void {
+function configure(
+  directory: string,
+  jail: string,
+  actions: string[],
+  own: Record<string, string>,
+): void {
   const write = (name: string, text: string) => writeFileSync(join(directory, name), text)
   for (const folder of ['action.d', 'filter.d']) mkdirSync(join(directory, folder))
-  const files = actions.map((action) => `${action.split('[')[0]}.conf`)
-  for (const file of [...files, 'perimeter-queue.conf']) {
-    copyFileSync(join(ACTIONS, file), join(directory, 'action.d', file))
+  for (const name of [...actions.map((action) => action.split('[')[0] ?? ''), 'perimeter-queue']) {
+    const file = `action.d/${name}.conf`
+    const text = own[name]
+    if (text === undefined) copyFileSync(join(ACTIONS, `${name}.conf`), join(directory, file))
+    else write(file, text)
   }
   const at = (name: string) => join(directory, name)
   write('watched', '')
