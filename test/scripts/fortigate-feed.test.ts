@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmodSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:http'
 import { request as requestTls } from 'node:https'
 import { connect } from 'node:net'
@@ -85,6 +85,7 @@ test('each address once, IPv4 first, in numeric order, no remarks, nothing that 
 
 test('HEAD has the same headers and no body; other methods and paths are refused', async () => {
   await open(LIST)
+  utimesSync(bench.list, 1_700_000_000, 1_700_000_000) // Within its own second it is told a second less.
   const { headers } = await get('/blocked-ips')
   const head = await ask('/blocked-ips', { method: 'HEAD' })
   assert.equal(head.body.length, 0)

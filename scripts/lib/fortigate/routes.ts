@@ -99,11 +99,11 @@ interface Answers {
   whole: Answer
 }
 
-const made = new WeakMap<Served, Answers>()
+const prepared = new WeakMap<Served, Answers>()
 
 function answersOf(served: Served): Answers {
   const modified = lastModified(served.modified)
-  const known = made.get(served)
+  const known = prepared.get(served)
   if (known?.modified === modified) return known
   const { bytes, etag, gzipped } = served
   const headers = Object.entries({
@@ -121,7 +121,7 @@ function answersOf(served: Served): Answers {
     unchanged: { status: 304, headers },
     whole: { status: 200, headers: [...headers, ...length], body: bytes },
   }
-  made.set(served, answers)
+  prepared.set(served, answers)
   return answers
 }
 
