@@ -85,7 +85,11 @@ export function millisecondsLeft(expires: number, longest: number, at = Date.now
 }
 
 /** Runs a packet-filter tool. @throws Failure 75 with the tool's first line */
-export async function tool(file: string, args: string[], input?: string): Promise<Ended> {
+export async function tool(
+  file: string,
+  args: string[],
+  input?: string | Iterable<string>,
+): Promise<Ended> {
   const ended = await run(file, args, input === undefined ? {} : { input })
   if (ended.code === 0) return ended
   const line = ended.stderr.trim().split('\n')[0] || `exit status ${ended.code}`

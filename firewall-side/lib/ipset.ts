@@ -1,5 +1,5 @@
-import type { Family } from '../../scripts/lib/address.ts'
-import { joined } from '../../scripts/lib/bulk.ts'
+import type { Address, Family } from '../../scripts/lib/address.ts'
+import { pieces } from '../../scripts/lib/bulk.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
@@ -67,12 +67,12 @@ export function ipset(config: FirewallConfig): Backend {
 
     async apply(change) {
       if (change.chains) await makeChains(change.chains, change.drop)
-      await sendToIpset([...neverLines(change), ...loadLines(change.load), ...entryLines(change)])
+      await sendToIpset(linesOf(change))
     },
 
     async rebuild({ chains, entries, never }) {
       await makeChains(chains, [])
-      await sendToIpset([...neverLines({ never }), ...loadLines(loadsOf(chains, entries))])
+      await sendToIpset(linesOf({ ...NOTHING, never, load: loadsOf(chains, entries) }))
     },
 
     async count(chains) {
@@ -111,8 +111,20 @@ export function foreignFailure(chain: string): Failure {
   )
 }
 
-async function sendToIpset(lines: string[]): Promise<void> {
-  if (lines.length > 0) await tool('ipset', ['-exist', 'restore'], `${lines.join('\n')}\n`)
+/** Has ipset work on the first lines while the last ones are still made. */
+async function sendToIpset(lines: Iterable<string>): Promise<void> {
+  const rest = ended(lines)
+  const first = rest.next()
+  if (first.done) return
+  const all = function* () {
+    yield first.value
+    yield* rest
+  }
+  await tool('ipset', ['-exist', 'restore'], all())
+}
+
+function* ended(lines: Iterable<string>): Generator<string, void> {
+  for (const line of lines) yield `${line}\n`
 }
 
 /** Destroys those of the sets that there are. */
@@ -133,43 +145,46 @@ function create(set: string): string {
   return `create ${set} ${TYPES[set.endsWith('-4') ? 'inet4' : 'inet6']} ${OPTIONS}`
 }
 
-function neverLines({ never }: Pick<Change, 'never'>): string[] {
-  if (!never) return []
-  return netfilter.FAMILIES.flatMap((family) => {
-    const elements = never.filter((a) => a.family === family)
-    return replaced(setName('f2b-never', family), elements, (a) => a.text)
-  })
+/** What of a change goes into sets. */
+type Contained = Pick<Change, 'never' | 'load' | 'enter' | 'extend' | 'leave'>
+const NOTHING = { load: [], enter: [], extend: [], leave: [] }
+
+function* linesOf(change: Contained) {
+  yield* neverLines(change)
+  yield* loadLines(change.load)
+  yield* entryLines(change)
 }
 
-function loadLines(loads: Load[]): string[] {
-  return loads.flatMap(({ chain: { jail }, entries }) =>
-    netfilter.FAMILIES.flatMap((family) => {
+function* neverLines({ never }: Contained): Generator<string> {
+  if (!never) return
+  for (const family of netfilter.FAMILIES) {
+    const elements = never.filter((a) => a.family === family)
+    yield* replaced(setName('f2b-never', family), elements, (a) => a.text)
+  }
+}
+
+function* loadLines(loads: Load[]): Generator<string> {
+  for (const { chain, entries } of loads) {
+    for (const family of netfilter.FAMILIES) {
       const elements = entries.filter((e) => e.address.family === family)
-      return replaced(setName(chainName(jail), family), elements, element)
-    }),
-  )
+      yield* replaced(setName(chainName(chain.jail), family), elements, element)
+    }
+  }
 }
 
 /** Fills a set beside the one in use and swaps the two, so that nobody is free in between. */
-function replaced<T>(set: string, elements: T[], text: (element: T) => string): string[] {
+function* replaced<T>(set: string, elements: T[], text: (element: T) => string): Generator<string> {
   const beside = `f2b-swap-${set.endsWith('-4') ? 4 : 6}`
-  return [
-    create(beside),
-    `flush ${beside}`,
-    ...(elements.length > 0 ? [joined(elements, (one) => `add ${beside} ${text(one)}`, '\n')] : []),
-    `swap ${beside} ${set}`,
-    `destroy ${beside}`,
-  ]
+  yield `${create(beside)}\nflush ${beside}`
+  yield* pieces(elements, (one) => `add ${beside} ${text(one)}`, '\n')
+  yield `swap ${beside} ${set}\ndestroy ${beside}`
 }
 
-function entryLines({ enter, extend, leave }: Change): string[] {
-  const add = [...enter, ...extend].map(
-    (e) => `add ${setName(chainName(e.jail), e.address.family)} ${element(e)}`,
-  )
-  const del = leave.map(
-    (e) => `del ${setName(chainName(e.jail), e.address.family)} ${e.address.text}`,
-  )
-  return [...del, ...add]
+function* entryLines({ enter, extend, leave }: Contained): Generator<string> {
+  const setOf = ({ jail, address }: { jail: string; address: Address }) =>
+    setName(chainName(jail), address.family)
+  yield* pieces(leave, (e) => `del ${setOf(e)} ${e.address.text}`, '\n')
+  yield* pieces([...enter, ...extend], (e) => `add ${setOf(e)} ${element(e)}`, '\n')
 }
 
 function element({ address, expires }: Entry): string {

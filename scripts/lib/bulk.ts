@@ -6,16 +6,21 @@ import { later } from './lease.ts'
 
 /** The texts of many things in one. */
 export function joined<T>(list: readonly T[], text: (one: T) => string, separator: string): string {
-  const parts: string[] = []
+  return [...pieces(list, text, separator)].join(separator)
+}
+
+/** The same in pieces, each made when it is asked for. */
+export function* pieces<T>(
+  list: readonly T[],
+  text: (one: T) => string,
+  separator: string,
+): Generator<string> {
   for (let at = 0; at < list.length; at += 500) {
-    parts.push(
-      list
-        .slice(at, at + 500)
-        .map(text)
-        .join(separator),
-    )
+    yield list
+      .slice(at, at + 500)
+      .map(text)
+      .join(separator)
   }
-  return parts.join(separator)
 }
 
 /** One for each address, with the latest end that it has in the list; in the order of the list. */

@@ -225,7 +225,7 @@ async function send(
   firewall: Firewall,
   call: Call,
   command: string,
-  options: Parameters<typeof run>[2] = {},
+  options: { input?: string | Promise<string>; progress?: Call['progress'] } = {},
 ): Promise<Ended> {
   if (firewall.host !== 'local')
     return await ssh(firewall, command, { ...options, signal: call.signal })

@@ -9,8 +9,11 @@ export interface Ended {
 }
 
 export interface RunOptions {
-  /** Written to standard input, now or when it is known; without it the program reads nothing. */
-  input?: string | Promise<string>
+  /**
+   * Written to standard input: at once, when it is known, or piece by piece as it is made, while the
+   * program works already. Without it the program reads nothing.
+   */
+  input?: string | Iterable<string> | Promise<string>
   /** Told how many characters of the input have been taken, and of how many. */
   progress?: Progress
   /** Kills the program when it fires. */
@@ -55,8 +58,10 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
     child.on('close', (code) => resolve({ code: code ?? 137, ...output }))
     // A program that ends without reading all of its input breaks the pipe; its exit status says why.
     child.stdin?.on('error', () => {})
-    if (typeof input === 'string') feed(child, input, options.progress)
-    else void input?.then((text) => feed(child, text, options.progress))
+    if (input instanceof Promise) {
+      void input.then((text) => feed(child, slicesOf(text, options.progress)))
+    } else if (typeof input === 'string') feed(child, slicesOf(input, options.progress))
+    else if (input) feed(child, input)
   })
 }
 
@@ -71,17 +76,21 @@ function collect(child: ChildProcess, limit = Infinity): { stdout: string; stder
   return output
 }
 
-function feed(child: ChildProcess, input: string, progress?: Progress): void {
-  const { stdin } = child
-  let at = 0
+function* slicesOf(text: string, progress?: Progress): Generator<string> {
+  for (let at = 0; at < text.length; at += SLICE) {
+    const slice = text.slice(at, at + SLICE)
+    progress?.(at + slice.length, text.length)
+    yield slice
+  }
+}
+
+function feed({ stdin }: ChildProcess, pieces: Iterable<string>): void {
+  const rest = pieces[Symbol.iterator]()
   const next = (): void => {
-    if (!stdin) return
-    const slice = input.slice(at, at + SLICE)
-    at += slice.length
-    progress?.(at, input.length)
-    if (at >= input.length) stdin.end(slice)
-    else if (stdin.write(slice)) setImmediate(next)
-    else stdin.once('drain', next)
+    const { value, done } = rest.next()
+    if (done) stdin?.end()
+    else if (stdin?.write(value)) setImmediate(next)
+    else stdin?.once('drain', next)
   }
   next()
 }
