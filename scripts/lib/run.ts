@@ -23,6 +23,8 @@ export interface RunOptions {
   limit?: number
   /** File descriptors that the program gets as 3, 4, ... */
   fds?: number[]
+  /** Nobody reads what it says: two pipes less, which cost a ban 2 ms. */
+  mute?: boolean
 }
 
 type Progress = (taken: number, total: number) => void
@@ -36,10 +38,11 @@ const SLICE = 262_144
  * cannot afford.
  */
 export function run(file: string, args: string[], options: RunOptions = {}): Promise<Ended> {
-  const { input, signal, fds = [] } = options
+  const { input, signal, fds = [], mute } = options
+  const said = mute ? 'ignore' : 'pipe'
   return new Promise((resolve) => {
     const child = spawn(file, args, {
-      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...fds],
+      stdio: [input === undefined ? 'ignore' : 'pipe', said, said, ...fds],
       env: options.env ?? process.env,
       ...(signal && { signal, killSignal: 'SIGKILL' as const }),
     })
