@@ -161,7 +161,8 @@ export class Books {
     // So much at once is loaded as a whole, and needs no account of each address.
     const whole = changes.length > 1000 && changes.length > unchanged
     if (whole) {
-      const entries = latestEach([...wanted, ...this.#othersIn(jail)])
+      const others = this.#othersIn(jail)
+      const entries = others.length > 0 ? latestEach([...wanted, ...others]) : wanted
       this.loads.set(jail, entries)
       this.#ledger.putAll(changes)
       this.usage.add(owner, added - removed)

@@ -65,9 +65,16 @@ export class Feed {
     const known = this.#served.get(snapshot) ?? new Map<string, Served | Promise<Served>>()
     this.#served.set(snapshot, known)
     const key = gzipped ? `${part} gzip` : part
-    const served = known.get(key) ?? makeServed(snapshot, part, gzipped)
+    const ready = known.get(key)
+    if (ready) return ready
+    const served = makeServed(snapshot, part, gzipped)
     known.set(key, served)
-    if (served instanceof Promise) void served.then((made) => known.set(key, made))
+    if (served instanceof Promise) {
+      served.then(
+        (made) => known.set(key, made),
+        () => known.delete(key), // whoever waits for it is told; the next one tries again
+      )
+    }
     return served
   }
 
