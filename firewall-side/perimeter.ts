@@ -5,10 +5,12 @@
 //   printf '%s\n' 'owner web1 192.0.2.10' 'banip fail2ban-sshd 192.0.2.1 22 tcp' | sudo perimeter
 //
 // Exit codes: perimeter --help
+import { readSync } from 'node:fs'
 import { parseAddress } from '../scripts/lib/address.ts'
 import { main, noWords } from '../scripts/lib/command.ts'
 import { EXIT, Failure } from '../scripts/lib/failure.ts'
 import { checkOwner, quote } from '../scripts/lib/lease.ts'
+import { print } from '../scripts/lib/print.ts'
 import type { Caller } from './lib/books.ts'
 import { openPerimeter } from './lib/open.ts'
 import type { Perimeter } from './lib/perimeter.ts'
@@ -29,13 +31,12 @@ listips, fluships and checkfw beside this program.`,
   async run(words) {
     noWords(words)
     cleanEnvironment()
-    const input = readChunks()
-    const { caller, request, rest } = await readHead(input)
+    const { caller, request, rest } = readHead()
     const single = request === SESSION ? undefined : parseCommand(request)
     const { perimeter, config, paths } = await openPerimeter(caller)
     if (single) return runSingle(perimeter, single)
     await takeSession(paths.run, caller.owner)
-    await runSession(perimeter, new Reader(config.max_leases), rest, input)
+    await runSession(perimeter, new Reader(config.max_leases), rest)
     process.stdin.destroy()
   },
 })
@@ -52,16 +53,13 @@ async function runSingle(perimeter: Perimeter, request: Request): Promise<void> 
   const [answer] = await perimeter.perform([request])
   if (!answer) return
   if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
-  if (answer.lines.length > 0) process.stdout.write(`${answer.lines.join('\n')}\n`)
+  if (answer.lines.length > 0) print(`${answer.lines.join('\n')}\n`)
 }
 
 /** Answers whatever arrives, in as few transactions as may be, until the input ends. */
-async function runSession(
-  perimeter: Perimeter,
-  reader: Reader,
-  first: string,
-  input: AsyncIterator<string>,
-): Promise<void> {
+async function runSession(perimeter: Perimeter, reader: Reader, first: string): Promise<void> {
+  // One byte, one character: nothing that arrives can be malformed before it is looked at.
+  const input = process.stdin.setEncoding('latin1')[Symbol.asyncIterator]()
   for (let chunk: string | undefined = first; chunk !== undefined; ) {
     for (const requests of turnsOf(reader.feed(chunk))) {
       const answers = await perimeter.perform(requests)
@@ -80,30 +78,28 @@ async function runSession(
  * @returns false if it is gone
  */
 function write(text: string): Promise<boolean> {
-  return new Promise((resolve) => process.stdout.write(text, (error) => resolve(!error)))
+  return new Promise((resolve) => print(text, (error) => resolve(!error)))
 }
 
-/** Reads the gate's line and the request. Both are checked here again: the gate may be wrong. */
-async function readHead(
-  input: AsyncIterator<string>,
-): Promise<{ caller: Caller; request: string; rest: string }> {
+/**
+ * Reads the gate's line and the request. Both are checked here again: the gate may be wrong.
+ *
+ * The gate has written them before we start, so there is nothing to wait for; a stream would cost a
+ * ban 3 ms. What a session has sent already is the `rest`.
+ */
+function readHead(): { caller: Caller; request: string; rest: string } {
+  const buffer = Buffer.alloc(LONGEST_LINE)
   let text = ''
   while (text.split('\n').length < 3) {
-    const next = await input.next()
-    if (next.done || text.length > 2 * LONGEST_LINE) {
+    const length = readSync(0, buffer)
+    if (length === 0 || text.length > 2 * LONGEST_LINE) {
       throw new Failure(EXIT.usage, 'No request on standard input')
     }
-    text += next.value
+    text += buffer.toString('latin1', 0, length)
   }
   const [head = '', request = '', ...rest] = text.split('\n')
   const [word, owner = '', peer = ''] = head.split(' ')
   if (word !== 'owner') throw new Failure(EXIT.usage, `Cannot read the gate's line ${quote(head)}`)
   const known = peer === '' ? undefined : parseAddress(peer).text
   return { caller: { owner: checkOwner(owner), peer: known }, request, rest: rest.join('\n') }
-}
-
-async function* readChunks(): AsyncGenerator<string> {
-  // One byte, one character: nothing that arrives can be malformed before it is looked at.
-  process.stdin.setEncoding('latin1')
-  yield* process.stdin as AsyncIterable<string>
 }

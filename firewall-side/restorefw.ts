@@ -3,6 +3,7 @@
 //
 //   restorefw
 import { main, noWords } from '../scripts/lib/command.ts'
+import { print } from '../scripts/lib/print.ts'
 import { openPerimeter } from './lib/open.ts'
 import { LOCAL_OWNER } from './lib/word.ts'
 
@@ -23,6 +24,6 @@ Options
       peer: undefined,
     })
     if (values.remove) await perimeter.remove()
-    else process.stdout.write(`${await perimeter.restore()}\n`)
+    else print(`${await perimeter.restore()}\n`)
   },
 })

@@ -16,6 +16,7 @@ import { tryLock } from './lib/lock.ts'
 import { Client } from './lib/net2ban/client.ts'
 import { net2banOf } from './lib/net2ban/party.ts'
 import { Server } from './lib/net2ban/server.ts'
+import { print } from './lib/print.ts'
 
 void main({
   name: 'net2ban',
@@ -63,5 +64,5 @@ function told(): Promise<unknown> {
 }
 
 function log(line: string): void {
-  process.stdout.write(`${line}\n`)
+  print(`${line}\n`)
 }

@@ -9,6 +9,7 @@ import { parseAddress } from './lib/address.ts'
 import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
 import { loadAll } from './lib/delivery/open.ts'
 import { EXIT, Failure } from './lib/failure.ts'
+import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
 import { aboutAddress } from './lib/status/about.ts'
 import { aboutReport } from './lib/status/about-report.ts'
@@ -64,7 +65,7 @@ cannot be asked.`,
     configfile: { type: 'string' },
   },
   run,
-}).finally(() => process.stdout.write('', () => process.exit())) // whatever still hangs somewhere
+}).finally(() => print('', () => process.exit())) // whatever still hangs somewhere
 
 async function run([word, ...words]: string[], values: Values): Promise<void> {
   noWords(words)
@@ -86,12 +87,12 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
   if (unban === undefined) {
     const about = await aboutAddress(loaded, desk, address, seconds)
     process.exitCode = worst([...about.troubles, ...about.places.map(({ trouble }) => trouble)])
-    return show(json ? jsonOf(aboutJson(about)) : aboutReport(about, paperOf(process.stdout)))
+    return print(json ? jsonOf(aboutJson(about)) : aboutReport(about, paperOf(process.stdout)))
   }
   const freedom = await freeEverywhere(loaded, desk, address, seconds)
   const { fail2ban, places } = freedom
   process.exitCode = worst([fail2ban.trouble, ...places.map(({ trouble }) => trouble)])
-  show(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paperOf(process.stdout)))
+  print(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paperOf(process.stdout)))
 }
 
 async function survey(
@@ -105,7 +106,7 @@ async function survey(
   if (metrics !== undefined) return await desk.metrics(metricsOf(found))
   const code = codeOfSurvey(found)
   process.exitCode = code
-  show(json ? jsonOf(surveyJson(found, code)) : reportOf(found, paperOf(process.stdout)))
+  print(json ? jsonOf(surveyJson(found, code)) : reportOf(found, paperOf(process.stdout)))
 }
 
 function readTimeout(text = '5'): number {
@@ -116,8 +117,4 @@ function readTimeout(text = '5'): number {
 
 function worst(troubles: ({ code: number } | undefined)[]): number {
   return Math.max(EXIT.done, ...troubles.map((trouble) => trouble?.code ?? EXIT.done))
-}
-
-function show(text: string): void {
-  process.stdout.write(text)
 }

@@ -17,6 +17,7 @@ import { askTruth } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { tryLock } from './lib/lock.ts'
+import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
 import { describe } from './lib/verbs.ts'
 
@@ -102,9 +103,9 @@ async function syncTruth(
 function report(outcomes: Outcome[]): void {
   const several = outcomes.length > 1
   for (const { target, lines, counts } of outcomes) {
-    for (const line of lines) process.stdout.write(`${line}\n`)
+    for (const line of lines) print(`${line}\n`)
     const name = several ? `${target}: ` : ''
-    if (counts) process.stdout.write(`${name}${describe(counts)}\n`)
+    if (counts) print(`${name}${describe(counts)}\n`)
   }
   const failed = outcomes.flatMap(({ target, failure }) => (failure ? [{ target, failure }] : []))
   if (failed.length === 0) return

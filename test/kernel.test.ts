@@ -494,11 +494,11 @@ async function standIns(
   return { ...process.env, PATH: `${folder}:${process.env.PATH}` }
 }
 
-/** Tools that kill whoever asks them to change something. */
+/** Tools that kill whoever tells them to change something; they may be started before. */
 function killers(fw: TestFirewall, tools: string[]): Promise<NodeJS.ProcessEnv> {
   return standIns(
     fw,
-    'case "$*" in -[cj]* | list*) exec "/usr/sbin/$(basename "$0")" "$@" ;; esac\nkill -9 $PPID',
+    'case "$*" in -[cj]* | list*) exec "/usr/sbin/$(basename "$0")" "$@" ;; esac\nread -r _ && kill -9 $PPID',
     tools,
   )
 }

@@ -8,7 +8,7 @@ import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
 import type { Chain, Contents, Entry } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { createLedger, generationRemark } from './generation.ts'
-import { neverHere } from './never.ts'
+import { withPeers } from './never.ts'
 import type { Paths } from './paths.ts'
 import { Register } from './register.ts'
 import type { Request } from './request.ts'
@@ -62,8 +62,12 @@ export class Books {
     this.#ledger = new Ledger(paths.ledger)
   }
 
-  /** Reads what others wrote since. A missing ledger was lost, since setup makes one. */
-  open(): void {
+  /**
+   * Reads what others wrote since. A missing ledger was lost, since setup makes one.
+   *
+   * @param never what `neverHere` found, which needs no lock
+   */
+  open(never: readonly Address[]): void {
     this.at = now()
     this.#ledger.refresh()
     if (!this.#ledger.exists) {
@@ -79,7 +83,7 @@ export class Books {
     }
     this.usage.load(this.#ledger, this.at)
     const { owner, peer } = this.#caller
-    this.never = neverHere(this.#config, this.#paths, this.usage.peers(owner, peer))
+    this.never = withPeers(never, this.usage.peers(owner, peer))
   }
 
   get generation(): string {

@@ -10,7 +10,7 @@ import {
   type Load,
   loadsOf,
   secondsLeft,
-  tool,
+  Tool,
 } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
@@ -30,11 +30,12 @@ const TYPES = { inet4: 'hash:net family inet', inet6: 'hash:net family inet6' } 
  */
 export function ipset(config: FirewallConfig): Backend {
   const { hooks, blocktype } = config
+  const tool = new Tool('ipset', ['-exist', 'restore'])
 
   const makeChains = async (chains: Chain[], drop: Chain[]): Promise<void> => {
     const gone = drop.map(({ jail }) => chainName(jail))
     const wanted = chains.map(({ jail }) => chainName(jail))
-    await sendToIpset(['f2b-never', ...wanted].flatMap(bothSets).map(create))
+    await feed(tool, ['f2b-never', ...wanted].flatMap(bothSets).map(create))
     for (const family of netfilter.FAMILIES) {
       const now = await netfilter.dump(family)
       if (!now) continue
@@ -42,7 +43,7 @@ export function ipset(config: FirewallConfig): Backend {
       gone.push(...netfilter.ourChains(now).filter((chain) => !wanted.includes(chain)))
       await writeChains(family, now, chains)
     }
-    if (gone.length > 0) await destroy([...new Set(gone)].flatMap(bothSets))
+    if (gone.length > 0) await destroy(tool, [...new Set(gone)].flatMap(bothSets))
   }
 
   const writeChains = async (family: Family, now: netfilter.Dump, chains: Chain[]) => {
@@ -59,6 +60,7 @@ export function ipset(config: FirewallConfig): Backend {
     name: 'ipset',
     expires: true,
     longest: LONGEST,
+    tool,
 
     async works() {
       const lists = await run('ipset', ['list', '-n'])
@@ -67,12 +69,12 @@ export function ipset(config: FirewallConfig): Backend {
 
     async apply(change) {
       if (change.chains) await makeChains(change.chains, change.drop)
-      await sendToIpset(linesOf(change))
+      await feed(tool, linesOf(change))
     },
 
     async rebuild({ chains, entries, never }) {
       await makeChains(chains, [])
-      await sendToIpset(linesOf({ ...NOTHING, never, load: loadsOf(chains, entries) }))
+      await feed(tool, linesOf({ ...NOTHING, never, load: loadsOf(chains, entries) }))
     },
 
     async count(chains) {
@@ -97,7 +99,7 @@ export function ipset(config: FirewallConfig): Backend {
           family,
           netfilter.chainLines(family, now, [], hooks, () => []),
         )
-        await destroy([...sets, setName('f2b-never', family), setName('f2b-swap', family)])
+        await destroy(tool, [...sets, setName('f2b-never', family), setName('f2b-swap', family)])
       }
     },
   }
@@ -112,7 +114,7 @@ export function foreignFailure(chain: string): Failure {
 }
 
 /** Has ipset work on the first lines while the last ones are still made. */
-async function sendToIpset(lines: Iterable<string>): Promise<void> {
+async function feed(tool: Tool, lines: Iterable<string>): Promise<void> {
   const rest = ended(lines)
   const first = rest.next()
   if (first.done) return
@@ -120,7 +122,7 @@ async function sendToIpset(lines: Iterable<string>): Promise<void> {
     yield first.value
     yield* rest
   }
-  await tool('ipset', ['-exist', 'restore'], all())
+  await tool.feed(all())
 }
 
 function* ended(lines: Iterable<string>): Generator<string, void> {
@@ -128,9 +130,12 @@ function* ended(lines: Iterable<string>): Generator<string, void> {
 }
 
 /** Destroys those of the sets that there are. */
-async function destroy(sets: string[]): Promise<void> {
+async function destroy(tool: Tool, sets: string[]): Promise<void> {
   const names = (await run('ipset', ['list', '-n'])).stdout.split('\n')
-  await sendToIpset(sets.filter((set) => names.includes(set)).map((set) => `destroy ${set}`))
+  await feed(
+    tool,
+    sets.filter((set) => names.includes(set)).map((set) => `destroy ${set}`),
+  )
 }
 
 function setName(chain: string, family: Family): string {

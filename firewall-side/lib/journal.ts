@@ -1,17 +1,29 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 
-/**
- * Writes lines to the system's journal. Nobody waits for it: the pipe takes the lines at once and
- * `logger` outlives us if it must.
- */
-export function journal(lines: string[]): void {
-  if (lines.length === 0) return
-  const logger = spawn('logger', ['-t', 'fail2ban-perimeter', '-p', 'auth.notice'], {
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true,
-  })
-  logger.on('error', () => {}) // no logger, no journal: a ban does not depend on it
-  logger.stdin.on('error', () => {})
-  logger.stdin.end(`${lines.join('\n')}\n`)
-  logger.unref()
+/** The system's journal, as far as it is ours. */
+export class Journal {
+  #logger: ChildProcess | undefined
+
+  /**
+   * Starts what writes the next lines. To be called while somebody else is worked for anyway, a
+   * packet filter, say: a program takes 3 ms to start.
+   */
+  open(): void {
+    if (this.#logger) return
+    const logger = spawn('logger', ['-t', 'fail2ban-perimeter', '-p', 'auth.notice'], {
+      stdio: ['pipe', 'ignore', 'ignore'],
+      detached: true,
+    })
+    logger.on('error', () => {}) // no logger, no journal: a ban does not depend on it
+    logger.stdin.on('error', () => {})
+    logger.unref()
+    this.#logger = logger
+  }
+
+  /** Writes lines. Nobody waits for it: the pipe takes them at once, and `logger` may outlive us. */
+  write(lines: string[]): void {
+    if (lines.length > 0) this.open()
+    this.#logger?.stdin?.end(lines.map((line) => `${line}\n`).join(''))
+    this.#logger = undefined
+  }
 }

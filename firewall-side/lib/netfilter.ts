@@ -1,7 +1,7 @@
 import type { Family } from '../../scripts/lib/address.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
-import { type Chain, tool } from './backend.ts'
+import { type Chain, Tool } from './backend.ts'
 import { chainName } from './names.ts'
 
 // The iptables half that the backends `ipset` and `iptables` share: the document's chains and jumps.
@@ -44,7 +44,7 @@ export async function dump(family: Family): Promise<Dump | undefined> {
 export async function restore(family: Family, lines: string[]): Promise<void> {
   if (lines.length === 0) return
   const script = ['*filter', ...lines, 'COMMIT', ''].join('\n')
-  await tool(`${TOOLS[family]}-restore`, ['-w', '5', '--noflush'], script)
+  await new Tool(`${TOOLS[family]}-restore`, ['-w', '5', '--noflush']).feed(script)
 }
 
 /** Our chains, told by the last rule that only we write. */

@@ -4,12 +4,16 @@ import { neverBan } from '../../scripts/lib/never.ts'
 import type { FirewallConfig } from './config.ts'
 import type { Paths } from './paths.ts'
 
-/**
- * What nobody may ban here: `never_ban`, every `from=` in the keys file and where the owners were
- * last seen (so that no server can cut off another or itself), and what `neverBan` finds.
- */
-export function neverHere(config: FirewallConfig, paths: Paths, peers: string[]): Address[] {
-  return neverBan([...config.never_ban, ...fromAddresses(paths.keys), ...peers])
+/** What nobody may ban here: `never_ban`, every `from=` in the keys file, and what `neverBan` finds. */
+export function neverHere(config: FirewallConfig, paths: Paths): Address[] {
+  return neverBan([...config.never_ban, ...fromAddresses(paths.keys)])
+}
+
+/** The same with where the owners were last seen, so that no server can cut off another or itself. */
+export function withPeers(never: readonly Address[], peers: readonly string[]): Address[] {
+  const list = new Map(never.map((address) => [address.text, address]))
+  for (const peer of peers) if (!list.has(peer)) list.set(peer, parseAddress(peer))
+  return [...list.values()]
 }
 
 /** The plain addresses and ranges among the `from="..."` of a keys file. */

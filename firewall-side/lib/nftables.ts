@@ -8,7 +8,7 @@ import {
   type Change,
   type Entry,
   millisecondsLeft,
-  tool,
+  Tool,
 } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
@@ -38,12 +38,14 @@ const LONGEST = 31_536_000
 export function nftables(config: FirewallConfig): Backend {
   const hooks = [...new Set(config.hooks.flatMap((hook) => HOOKS[hook] ?? []))]
   const verdict = config.blocktype === 'REJECT' ? 'reject' : 'drop'
-  const commit = (lines: string[]) => tool('nft', ['-f', '-'], `${lines.join('\n')}\n`)
+  const tool = new Tool('nft', ['-f', '-'])
+  const commit = (lines: string[]) => tool.feed(`${lines.join('\n')}\n`)
 
   return {
     name: 'nftables',
     expires: true,
     longest: LONGEST,
+    tool,
 
     async works() {
       // Changes nothing, but needs the program, the kernel's support and the right to use it.

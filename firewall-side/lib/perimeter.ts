@@ -4,7 +4,8 @@ import { lock } from '../../scripts/lib/lock.ts'
 import { type Backend, type Chain, type Change, loadsOf } from './backend.ts'
 import { Books, type Caller, SLACK } from './books.ts'
 import type { FirewallConfig } from './config.ts'
-import { journal } from './journal.ts'
+import { Journal } from './journal.ts'
+import { neverHere } from './never.ts'
 import type { Paths } from './paths.ts'
 import type { Request } from './request.ts'
 
@@ -17,6 +18,9 @@ export interface Answer {
 
 /** A ledger with this many ended lines is rewritten without them. */
 const COMPACT_AT = 1000
+
+/** What the kernel is most likely to be told of. */
+const CHANGING: ReadonlySet<string> = new Set(['ban', 'unban', 'sync', 'flush'])
 
 /** So many refusals of one batch stand in the journal; the others are counted. */
 const REFUSED = 10
@@ -31,27 +35,31 @@ const REFUSED = 10
  * taken back and the caller is told.
  */
 export class Perimeter {
+  readonly #config: FirewallConfig
+  readonly #paths: Paths
   readonly #backend: Backend
   readonly #caller: Caller
-  readonly #lockFile: string
   readonly #books: Books
+  readonly #journal = new Journal()
   /** The chains that the kernel has, as far as the books know. */
   #before = new Map<string, Chain>()
 
   constructor(config: FirewallConfig, paths: Paths, backend: Backend, caller: Caller) {
+    this.#config = config
+    this.#paths = paths
     this.#backend = backend
     this.#caller = caller
     this.#books = new Books(config, paths, caller)
-    this.#lockFile = `${paths.run}/firewall.lock`
   }
 
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
-    return await this.#locked(async () => {
+    const work = async () => {
       const answers: Answer[] = []
       for (const request of requests) answers.push(await this.#answer(request))
       return await this.#conclude(answers)
-    })
+    }
+    return await this.#locked(work, requests.some(changesKernel))
   }
 
   /** Makes what was answered take effect; if that fails, that is the answer. */
@@ -100,17 +108,30 @@ export class Perimeter {
     })
   }
 
-  /** Runs something under the firewall's lock, with the books as they are on the disk. */
-  async #locked<T>(work: () => Promise<T>): Promise<T> {
-    const release = await lock(this.#lockFile)
+  /**
+   * Runs something under the firewall's lock, with the books as they are on the disk. What needs no
+   * lock is done while it is waited for.
+   *
+   * @param changes whether the kernel is likely to be told something, and the journal
+   */
+  async #locked<T>(work: () => Promise<T>, changes = false): Promise<T> {
     try {
-      this.#books.open()
-      this.#before = byJail(this.#books.chains())
-      return await work()
+      const locked = lock(`${this.#paths.run}/firewall.lock`)
+      if (changes) this.#backend.tool?.start()
+      if (changes) this.#journal.open()
+      const never = neverHere(this.#config, this.#paths)
+      const release = await locked
+      try {
+        this.#books.open(never)
+        this.#before = byJail(this.#books.chains())
+        return await work()
+      } finally {
+        this.#books.clear()
+        release()
+      }
     } finally {
-      this.#books.clear()
-      release()
-      journal(this.#books.log.splice(0))
+      this.#backend.tool?.dismiss()
+      this.#journal.write(this.#books.log.splice(0))
     }
   }
 
@@ -261,6 +282,10 @@ export class Perimeter {
     this.#books.touchLong(at + this.#backend.longest - 2 * 86_400)
     usage.renewed = at
   }
+}
+
+function changesKernel(request: Request | Failure): boolean {
+  return !(request instanceof Failure) && CHANGING.has(request.verb)
 }
 
 function byJail(chains: Chain[]): Map<string, Chain> {

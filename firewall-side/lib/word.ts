@@ -2,6 +2,7 @@ import { main, type Options, textOption } from '../../scripts/lib/command.ts'
 import { EXPIRY_OPTIONS, readExpiry } from '../../scripts/lib/expires.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { checkOwner } from '../../scripts/lib/lease.ts'
+import { print } from '../../scripts/lib/print.ts'
 import { openPerimeter } from './open.ts'
 import { parseCommand } from './request.ts'
 
@@ -34,7 +35,7 @@ Options
       const [answer] = await perimeter.perform([request])
       if (!answer) return
       if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
-      for (const line of answer.lines) process.stdout.write(`${line}\n`)
+      for (const line of answer.lines) print(`${line}\n`)
     },
   })
 }

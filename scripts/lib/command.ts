@@ -2,6 +2,7 @@ import { type ParseArgsConfig, parseArgs } from 'node:util'
 import manifest from '../../package.json' with { type: 'json' }
 import { codeOf, EXIT, EXIT_TABLE, Failure, messageOf } from './failure.ts'
 import { quote } from './lease.ts'
+import { print } from './print.ts'
 
 export type Options = NonNullable<ParseArgsConfig['options']>
 export type Values = Record<string, string | boolean | (string | boolean)[] | undefined>
@@ -30,17 +31,13 @@ const COMMON_HELP = `  -v, --verbose     say what is done, and the stack of a bu
  * is silent; a failure is one line on standard error (a configuration has one per problem).
  */
 export async function main(command: Command): Promise<void> {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
-  })
   const options = { ...command.options, ...COMMON }
   let verbose = false
   try {
     const { positionals, values } = read(process.argv.slice(2), options)
     verbose = values.verbose === true
-    if (values.help)
-      process.stdout.write(`${command.help.trim()}\n${COMMON_HELP}\n\n${EXIT_TABLE}\n`)
-    else if (values.version) process.stdout.write(`${manifest.version}\n`)
+    if (values.help) print(`${command.help.trim()}\n${COMMON_HELP}\n\n${EXIT_TABLE}\n`)
+    else if (values.version) print(`${manifest.version}\n`)
     else await command.run(positionals, values)
   } catch (error) {
     process.exitCode = codeOf(error)
@@ -65,6 +62,8 @@ export function textOption(values: Values, name: string): string | undefined {
 }
 
 function read(argv: string[], options: Options) {
+  // Nothing to read for the firewall's program: looking for it costs a millisecond.
+  if (argv.length === 0) return { positionals: [], values: {} as Values }
   try {
     return parseArgs({ args: joinValues(argv, options), options, allowPositionals: true })
   } catch (error) {

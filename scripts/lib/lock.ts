@@ -43,7 +43,7 @@ export async function lockedFile(
   }
   const { code } = await run('flock', ['-w', String(seconds), '3'], {
     fds: [fd],
-    mute: true,
+    says: 'nothing',
     ...(signal && { signal }),
   })
   if (code === 0) return fd

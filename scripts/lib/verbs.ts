@@ -6,6 +6,7 @@ import { codeOf, Failure, messageOf } from './failure.ts'
 import { becomeOwner } from './identity.ts'
 import { alive, checkJail, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
+import { print } from './print.ts'
 import type { Config } from './settings/schema.ts'
 import { isConfigured, type Loaded } from './settled.ts'
 import { longest, readLeases } from './sync-input.ts'
@@ -98,7 +99,7 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
     dryRun: values['dry-run'] === true,
     verbose,
     signal: AbortSignal.timeout(seconds * 1000),
-    show: (line) => void process.stdout.write(`${line}\n`),
+    show: (line) => print(`${line}\n`),
     say: (line) => void (verbose && process.stderr.write(`${line}\n`)),
     progress: showProgress,
     values,
@@ -108,7 +109,7 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
 /** The sentence for a failed ban, and the check that comes before it. @throws Failure 65 */
 export function checkBan(address: Address, config: Config): void {
   try {
-    checkBannable(address, neverBan(config.never_ban), config.min_prefix)
+    checkBannable(address, neverBan(config.never_ban, [address.family]), config.min_prefix)
   } catch (error) {
     throw new Failure(codeOf(error), `Cannot ban "${address.text}": ${messageOf(error)}`)
   }

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
 import { now } from '../lease.ts'
 import { neverBan } from '../never.ts'
+import { print } from '../print.ts'
 import type { Fortigate } from '../settings/fortigate.ts'
 import type { Config } from '../settings/schema.ts'
 import { Activity } from './activity.ts'
@@ -84,5 +85,5 @@ function watcher(alarms: () => Promise<string[]>): () => Promise<void> {
 
 /** A line for the journal, which adds the time. */
 function log(line: string): void {
-  process.stdout.write(`${line}\n`)
+  print(`${line}\n`)
 }

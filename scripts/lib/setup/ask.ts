@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { EXIT, Failure } from '../failure.ts'
+import { print } from '../print.ts'
 
 /**
  * Asks the person at the terminal.
@@ -13,7 +14,7 @@ export async function ask(question: string, option: string, hidden = false): Pro
   if (!process.stdin.isTTY) {
     throw new Failure(EXIT.usage, `Cannot ask, this is no terminal: give ${option}`)
   }
-  process.stdout.write(question)
+  print(question)
   const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
   const lines = createInterface({
     input: process.stdin,
@@ -21,6 +22,6 @@ export async function ask(question: string, option: string, hidden = false): Pro
     terminal: true,
   })
   const answer = await lines.question('').finally(() => lines.close())
-  if (hidden) process.stdout.write('\n')
+  if (hidden) print('\n')
   return answer
 }

@@ -1,4 +1,5 @@
 import { codeOf, EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
+import { print } from '../print.ts'
 
 /** How a thing stands: missing, not as wanted, as wanted, or not ours to touch. */
 export type State = 'absent' | 'different' | 'same' | 'foreign'
@@ -59,7 +60,7 @@ export async function apply(items: Item[], manner: Manner): Promise<void> {
 
 /** Prints a line about what was done. */
 export function say(line: string): void {
-  process.stdout.write(`${line}\n`)
+  print(`${line}\n`)
 }
 
 async function plan(items: Item[], manner: Manner): Promise<Step[]> {

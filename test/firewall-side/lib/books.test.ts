@@ -6,6 +6,7 @@ import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
 import { now } from '../../../scripts/lib/lease.ts'
+import { neverBan } from '../../../scripts/lib/never.ts'
 
 let folder: string
 beforeEach(() => {
@@ -14,11 +15,14 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true }))
 
+/** What nobody may ban on this machine. */
+const NEVER = neverBan([])
+
 function booksOf(owner: string, max_leases = 10): Books {
   const config = { never_ban: [], min_prefix: { ipv4: 24, ipv6: 48 }, max_leases }
   const paths = { config: '', keys: '', state: folder, ledger: `${folder}/leases`, run: folder }
   const books = new Books(config as unknown as FirewallConfig, paths, { owner, peer: undefined })
-  books.open()
+  books.open(NEVER)
   return books
 }
 
@@ -96,7 +100,7 @@ test('300 random changes by three owners come out as in a simple map', () => {
 
   for (let step = 0; step < 300; step++) {
     const { owner, books } = owners[below(3)] ?? { owner: '', books: booksOf('') }
-    books.open()
+    books.open(NEVER)
     model.at = start + step
     books.at = model.at
     const before = new Map(model.ends)
@@ -143,7 +147,7 @@ test('300 random changes by three owners come out as in a simple map', () => {
       done(books)
     }
     for (const each of owners) {
-      each.books.open()
+      each.books.open(NEVER)
       each.books.at = model.at
       const own = model.owned(each.owner).map(([key, until]) => {
         const [text, of, by] = key.split(' ')
@@ -162,7 +166,7 @@ test('the kernel is told an end only as the latest of all owners, before and aft
   ban(one, '203.0.113.1', 'sshd', 4_000_000_000)
   assert.deepEqual(one.ends('203.0.113.1', 'sshd'), { before: undefined, now: 4_000_000_000 })
   done(one)
-  two.open()
+  two.open(NEVER)
   ban(two, '203.0.113.1')
   assert.deepEqual(two.ends('203.0.113.1', 'sshd'), { before: 4_000_000_000, now: 0 })
   unban(two, '203.0.113.1')
@@ -178,7 +182,7 @@ test('a chain has the union of its owners’ ports and goes with the last of the
   const [one, two] = [booksOf('w1'), booksOf('w2')]
   ban(one, '203.0.113.1')
   done(one)
-  two.open()
+  two.open(NEVER)
   two.ban({
     verb: 'ban',
     address: parseAddress('203.0.113.1'),
@@ -203,7 +207,7 @@ test('a chain has the union of its owners’ ports and goes with the last of the
   two.flush('sshd')
   assert.equal(two.chains().length, 1)
   done(two)
-  one.open()
+  one.open(NEVER)
   one.flush(undefined)
   assert.deepEqual(one.chains(), [])
 })
@@ -273,7 +277,7 @@ test('a flush of all other jails leaves those that are named, and the leases of 
   const two = booksOf('w7')
   ban(two, '10.7.0.1', 'gone')
   done(two)
-  one.open()
+  one.open(NEVER)
   assert.equal(one.flush(undefined, new Set(['kept', 'gone'])), 0)
   assert.equal(one.flush(undefined, new Set(['kept'])), 1)
   done(one)
@@ -283,7 +287,7 @@ test('a flush of all other jails leaves those that are named, and the leases of 
     'what was given back is not flushed again',
   )
   const left = [one, two].flatMap((books) => {
-    books.open()
+    books.open(NEVER)
     return books.list(undefined).map((line) => line.replace(/ \d+ /, ' '))
   })
   assert.deepEqual(left, ['10.7.0.1 kept w6', '10.7.0.1 gone w7'])
@@ -350,7 +354,7 @@ test('what the kernel refused counts toward the rate', () => {
     ban(books, '203.0.113.1')
     books.commit()
     books[end]()
-    books.open()
+    books.open(NEVER)
   }
   assert.equal(operations(), 2)
 })
