@@ -4,6 +4,7 @@ import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:htt
 import { request as requestTls } from 'node:https'
 import { connect } from 'node:net'
 import { afterEach, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
 import { sourceOf } from '../../scripts/lib/fortigate/source.ts'
 import { run } from '../../scripts/lib/run.ts'
@@ -28,6 +29,12 @@ async function open(list: string | undefined, options: Options = {}): Promise<vo
   bench = openBench(options)
   if (list !== undefined) writeFileSync(bench.list, list)
   await bench.startFeed()
+}
+
+/** Nobody reads half of it. */
+function replaceList(text: string): void {
+  writeFileSync(`${bench.list}.tmp`, text)
+  renameSync(`${bench.list}.tmp`, bench.list)
 }
 
 interface Answer {
@@ -297,8 +304,7 @@ test('while a list of 100,000 is rewritten every second, nobody reads a part or 
   let running = true
   const writer = (async () => {
     for (let i = 1; running; i++) {
-      writeFileSync(`${bench.list}.tmp`, `${lines.slice(i).join('\n')}\n`)
-      renameSync(`${bench.list}.tmp`, bench.list)
+      replaceList(`${lines.slice(i).join('\n')}\n`)
       await new Promise((done) => setTimeout(done, 1000))
     }
   })()
@@ -321,6 +327,19 @@ test('while a list of 100,000 is rewritten every second, nobody reads a part or 
     `${times.length} fetches, median ${times[times.length >> 1]?.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms`,
   )
   assert.ok(p99 < 1000)
+})
+
+test('a long list that changed is made ready before a device asks for it', async () => {
+  const lines = (last: string): string =>
+    `${'198.51.100.7 # sshd 0 web1\n'.repeat(15_000)}${last}\n`
+  await open(lines('203.0.113.1'))
+  assert.match((await ask('/blocked-ips')).body.toString(), /203\.0\.113\.1\n/)
+  replaceList(lines('203.0.113.2'))
+  await sleep(4_000)
+  // Who asks in the moment of a change gets what is ready, instead of waiting for what is not.
+  replaceList(lines('203.0.113.3'))
+  assert.match((await ask('/blocked-ips')).body.toString(), /203\.0\.113\.2\n/)
+  await waitUntil('the newest', async () => /113\.3\n/.test(`${(await ask('/blocked-ips')).body}`))
 })
 
 test('a restart forgets neither the devices nor the last day', async () => {

@@ -11,8 +11,11 @@ import { Receiver } from './receiver.ts'
 import { serve } from './server.ts'
 import { statusOf } from './status.ts'
 
-/** How often the list is looked at when nobody fetches it, and what happened is written down. */
+/** How often the alarms are looked at when nobody else does, and what happened is written down. */
 const LOOK_MS = 30_000
+
+/** How often a changed list is rendered, so that a device that comes once a minute need not wait. */
+const RENDER_MS = 2_000
 
 /**
  * Runs the web server until it is told to end. What happened is kept in systemd's
@@ -44,7 +47,8 @@ export async function runFeed(
   log(
     `serving ${settings.list_file} on ${settings.feed.cert_file ? 'https' : 'http'}://${address}:${port}`,
   )
-  const timer = setInterval(() => void look(), LOOK_MS)
+  const rendering = setInterval(() => feed.snapshot().catch(() => {}), RENDER_MS) // an alarm tells
+  const looking = setInterval(() => void look(), LOOK_MS)
   const look = async () => {
     await watch()
     const trouble = activity.save()
@@ -55,7 +59,8 @@ export async function runFeed(
     process.once('SIGTERM', resolve)
     process.once('SIGINT', resolve)
   })
-  clearInterval(timer)
+  clearInterval(rendering)
+  clearInterval(looking)
   activity.save()
   server.close()
   server.closeAllConnections()
