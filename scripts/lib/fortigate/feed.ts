@@ -11,7 +11,7 @@ const compress = promisify(gzip)
 // Up to this size a request waits for the new content (some 10 ms); above it, it gets the content of
 // a moment ago while the new one is made, so that latency does not depend on how often bans come.
 const SMALL_LIST = 256 * 1024
-// But not content that is much older, whatever keeps the worker busy.
+// But not content that has been out of date for longer, whatever keeps the worker busy.
 const MAX_BEHIND_MS = 5_000
 
 // So long a look at the file is good for: nobody bans, is told so and asks in less.
@@ -28,6 +28,22 @@ export interface Served {
 
 export type Question = { search: string; limit: number } | { render: true }
 
+/** The list as it was when it was last looked at. */
+interface Look {
+  /** When, as performance.now(). */
+  at: number
+  stamp: string
+  size: number
+}
+
+/** The state of the list that we have. */
+interface Known {
+  stamp: string
+  value: Snapshot
+  /** When this was last what the list says; as performance.now(). */
+  current: number
+}
+
 type Answer = { id: number; value?: unknown; failure?: string }
 
 /** What devices fetch, always as the list is now; made by a worker, so that nobody waits for it. */
@@ -37,10 +53,10 @@ export class Feed {
   #worker: Worker | undefined
   #waiting = new Map<number, (answer: Answer) => void>()
   #asked = 0
-  #snapshot: { stamp: string; made: number; value: Snapshot } | undefined
+  #snapshot: Known | undefined
   #making: Promise<Snapshot> | undefined
   #served = new WeakMap<Snapshot, Map<string, Served | Promise<Served>>>()
-  #look: { at: number; stamp: string; size: number } | undefined
+  #look: Look | undefined
 
   /** Called with every new snapshot. */
   onSnapshot: (snapshot: Snapshot) => void = () => {}
@@ -56,7 +72,7 @@ export class Feed {
    * @throws Failure 75 if the list is missing or unreadable
    */
   serve(part: Part, gzipped: boolean): Served | Promise<Served> {
-    const snapshot = this.#newest(this.#stamp().stamp)
+    const snapshot = this.#newest(this.#stamp())
     if (snapshot) return this.#servedOf(snapshot, part, gzipped)
     return this.snapshot().then((made) => this.#servedOf(made, part, gzipped))
   }
@@ -79,9 +95,11 @@ export class Feed {
   }
 
   /** The state that we have, if the list has not changed since and no lease in it has ended. */
-  #newest(stamp: string): Snapshot | undefined {
+  #newest({ at, stamp }: Look): Snapshot | undefined {
     const known = this.#snapshot
-    return known && known.stamp === stamp && now() < known.value.until ? known.value : undefined
+    if (known?.stamp !== stamp || now() >= known.value.until) return undefined
+    known.current = at
+    return known.value
   }
 
   /**
@@ -91,16 +109,16 @@ export class Feed {
    * @throws Failure 75
    */
   async snapshot(patience = 3): Promise<Snapshot> {
-    const { stamp, size } = this.#stamp()
-    const newest = this.#newest(stamp)
+    const look = this.#stamp()
+    const newest = this.#newest(look)
     if (newest) return newest
     const known = this.#snapshot
     // What somebody else is waiting for may be older than the change that we have just seen.
     const joined = this.#making !== undefined
-    this.#making ??= this.#make(stamp).finally(() => {
+    this.#making ??= this.#make(look).finally(() => {
       this.#making = undefined
     })
-    if (known && size > SMALL_LIST && Date.now() - known.made < MAX_BEHIND_MS) {
+    if (known && look.size > SMALL_LIST && look.at - known.current < MAX_BEHIND_MS) {
       this.#making.catch(() => {}) // the next request meets the same trouble, and waits for it
       return known.value
     }
@@ -117,14 +135,14 @@ export class Feed {
     await this.#worker?.terminate()
   }
 
-  async #make(stamp: string): Promise<Snapshot> {
+  async #make({ at, stamp }: Look): Promise<Snapshot> {
     const value = (await this.#ask({ render: true })) as Snapshot
-    this.#snapshot = { stamp, made: Date.now(), value }
+    this.#snapshot = { stamp, value, current: at }
     this.onSnapshot(value)
     return value
   }
 
-  #stamp(): { stamp: string; size: number } {
+  #stamp(): Look {
     const at = performance.now()
     if (this.#look && at - this.#look.at < LOOK_MS) return this.#look
     try {

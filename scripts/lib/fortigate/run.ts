@@ -14,7 +14,7 @@ import { statusOf } from './status.ts'
 /** How often the alarms are looked at when nobody else does, and what happened is written down. */
 const LOOK_MS = 30_000
 
-/** How often a changed list is rendered, so that a device that comes once a minute need not wait. */
+/** How often a changed list is rendered anyway: a device that comes once a minute need not wait. */
 const RENDER_MS = 2_000
 
 /**
