@@ -1,7 +1,6 @@
 import type { Address } from '../../scripts/lib/address.ts'
-import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import type { Service } from '../../scripts/lib/ports.ts'
-import { type Ended, run } from '../../scripts/lib/run.ts'
+import type { Tool } from './tool.ts'
 
 /** A jail's chain, what its jumps match and what it must look for. */
 export interface Chain {
@@ -85,52 +84,6 @@ export function secondsLeft(expires: number, longest: number): number {
 export function millisecondsLeft(expires: number, longest: number, at = Date.now()): number {
   return Math.min(Math.max(1000, Math.ceil(expires * 1000 - at)), longest * 1000)
 }
-
-/**
- * A packet-filter tool that reads on standard input what it is to do. It may be started before that
- * is known: 5 ms for a program to start, which pass while the lock is waited for and the books are
- * read. Without any input it does nothing.
- */
-export class Tool {
-  readonly #file: string
-  readonly #args: string[]
-  #waiting: { give: (input: Input) => void; ended: Promise<Ended> } | undefined
-
-  constructor(file: string, args: string[]) {
-    this.#file = file
-    this.#args = args
-  }
-
-  /** Starts it. Whoever does has to call `feed` or `dismiss`, or it waits for ever. */
-  start(): void {
-    if (this.#waiting) return
-    let give: (input: Input) => void = () => {}
-    const input = new Promise<Input>((resolve) => {
-      give = resolve
-    })
-    this.#waiting = { give, ended: run(this.#file, this.#args, { input, says: 'errors' }) }
-  }
-
-  /** @throws Failure 75 with the tool's first line */
-  async feed(input: Input): Promise<void> {
-    this.start()
-    const waiting = this.#waiting
-    this.#waiting = undefined
-    waiting?.give(input)
-    const ended = await waiting?.ended
-    if (!ended || ended.code === 0) return
-    const line = ended.stderr.trim().split('\n')[0] || `exit status ${ended.code}`
-    throw new Failure(EXIT.temporary, `Cannot change the packet filter: ${this.#file}: ${line}`)
-  }
-
-  /** Ends it if it was started and has nothing to do. */
-  dismiss(): void {
-    this.#waiting?.give('')
-    this.#waiting = undefined
-  }
-}
-
-type Input = string | Iterable<string>
 
 /** Sorts entries to their chains. */
 export function loadsOf(chains: Chain[], entries: Entry[]): Load[] {

@@ -10,11 +10,11 @@ import {
   type Load,
   loadsOf,
   secondsLeft,
-  Tool,
 } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
 import * as netfilter from './netfilter.ts'
+import { Tool } from './tool.ts'
 
 /** ipset counts milliseconds in 32 bits. */
 const LONGEST = 2_147_483

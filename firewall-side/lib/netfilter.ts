@@ -1,8 +1,9 @@
 import type { Family } from '../../scripts/lib/address.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
-import { type Chain, Tool } from './backend.ts'
+import type { Chain } from './backend.ts'
 import { chainName } from './names.ts'
+import { Tool } from './tool.ts'
 
 // The iptables half that the backends `ipset` and `iptables` share: the document's chains and jumps.
 

@@ -2,16 +2,10 @@ import { type Address, isSingle } from '../../scripts/lib/address.ts'
 import { joined } from '../../scripts/lib/bulk.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
-import {
-  type Backend,
-  type Chain,
-  type Change,
-  type Entry,
-  millisecondsLeft,
-  Tool,
-} from './backend.ts'
+import { type Backend, type Chain, type Change, type Entry, millisecondsLeft } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
+import { Tool } from './tool.ts'
 
 const TABLE = 'inet fail2ban-perimeter'
 const HOOKS: Record<string, string> = {

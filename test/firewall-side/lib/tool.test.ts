@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { Tool } from '../../../firewall-side/lib/backend.ts'
+import { Tool } from '../../../firewall-side/lib/tool.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 import { waitUntil } from '../../lib/wait.ts'
 
