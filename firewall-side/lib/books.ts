@@ -1,6 +1,7 @@
 import { type Address, checkBannable, parseAddress } from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
 import { latestEach } from '../../scripts/lib/bulk.ts'
+import { differenceOf } from '../../scripts/lib/difference.ts'
 import { digestOf } from '../../scripts/lib/digest.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
@@ -158,7 +159,7 @@ export class Books {
     const lines = wanted.map(
       (e): Line => ({ address: e.address.text, jail, expires: e.expires, owner }),
     )
-    const difference = this.#ledger.difference(owner, jail, lines, this.at)
+    const difference = differenceOf(this.#ledger, owner, jail, lines, this.at)
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
     if (wanted.length > 0) this.#register.name(jail, owner, naming)

@@ -5,8 +5,8 @@ export class Journal {
   #logger: ChildProcess | undefined
 
   /**
-   * Starts what writes the next lines. To be called while somebody else is worked for anyway, a
-   * packet filter, say: a program takes 3 ms to start.
+   * Starts what writes the next lines, if it has not begun. To be called while something else is
+   * waited for anyway, a lock, say: a program takes 3 ms to start.
    */
   open(): void {
     if (this.#logger) return

@@ -1,13 +1,6 @@
 import { joined } from './bulk.ts'
-import {
-  appendDurably,
-  readFinished,
-  readWhole,
-  replaceDurably,
-  stampOf,
-  truncateDurably,
-} from './durable.ts'
 import { alive } from './lease.ts'
+import { LedgerFile } from './ledger-file.ts'
 
 /** What a line says about one address. */
 export interface Row {
@@ -20,15 +13,6 @@ export interface Row {
 /** A row together with its address. */
 export interface Line extends Row {
   address: string
-}
-
-/** What a set of leases must go through to become another. */
-export interface Difference {
-  changes: Line[]
-  added: number
-  extended: number
-  removed: number
-  unchanged: number
 }
 
 /** How a lease is written on a line, and whether a change is appended or the file replaced. */
@@ -61,50 +45,38 @@ const FEW = 25
  * ledger holds the old state: an unfinished last line is cut off by the next reader.
  */
 export class Ledger {
-  readonly path: string
-  #bytes: Buffer = Buffer.alloc(0)
-  /** What was appended to the file since. */
-  #tail: Buffer[] = []
-  #stamp = ''
+  readonly #file: LedgerFile
   /** All rows by address, once somebody asked about everything. */
   #all: Map<string, Row[]> | undefined
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  /** The file as it was before the first commit since the last `settle`: its bytes or their number. */
-  #before: Buffer | number | undefined
   readonly #style: Style
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
   constructor(path: string, style: Style = APPENDED) {
-    this.path = path
+    this.#file = new LedgerFile(path, style.replace)
     this.#style = style
   }
 
   /** False if there is no such file, so that "lost" can be told from "empty". */
   get exists(): boolean {
-    return this.#stamp !== ''
+    return this.#file.stamp !== ''
   }
 
   /** Tells this content of the file from any other. */
   get stamp(): string {
-    return this.#stamp
+    return this.#file.stamp
   }
 
   /** Bytes in the file. */
   get size(): number {
-    return this.#tail.reduce((sum, bytes) => sum + bytes.length, this.#bytes.length)
+    return this.#file.size
   }
 
   /** Reads the file again if somebody else changed it. Call it after taking the lock. */
   refresh(): void {
-    const stamp = stampOf(this.path)
-    if (stamp === this.#stamp) return
-    this.#all = undefined
-    this.#seen.clear()
-    this.#tail = []
-    this.#bytes = stamp === '' ? Buffer.alloc(0) : this.#read()
-    this.#stamp = stampOf(this.path)
+    if (this.#file.refresh()) this.#forget()
   }
 
   /** Every row about an address, also ended ones; change them with `put` only. */
@@ -136,7 +108,7 @@ export class Ledger {
   jailsOf(owner: string): Set<string> {
     const jails = new Set<string>()
     const line = /^[^ \n#][^ \n]* ([^ \n]+) [^ \n]+ ([^ \n]+)$/gm
-    const text = [this.#whole().toString('latin1'), ...this.#pending].join('\n')
+    const text = [this.#file.whole().toString('latin1'), ...this.#pending].join('\n')
     for (let found = line.exec(text); found; found = line.exec(text)) {
       const [, jail = '', named] = found
       if (named === owner) jails.add(jail)
@@ -146,12 +118,7 @@ export class Ledger {
 
   /** The remarks in order, without line ends. */
   remarks(): string[] {
-    const found: string[] = []
-    const bytes = this.#whole()
-    // A single byte is searched ten times as fast as two, the first of which ends every line.
-    for (let at = bytes.indexOf(35); at >= 0; at = bytes.indexOf(35, at + 1)) {
-      if (at === 0 || bytes[at - 1] === 10) found.push(this.#lineAt(at))
-    }
+    const found = Array.from(this.#file.startsWith('#'), (at) => this.#file.lineAt(at))
     return [...found, ...this.#pending.filter((line) => line.startsWith('#'))]
   }
 
@@ -169,14 +136,13 @@ export class Ledger {
   putAll(lines: readonly Line[]): void {
     if (lines.length === 0) return
     this.#pending.push(joined(lines, this.#style.format, '\n'))
-    this.#all = undefined
-    this.#seen.clear()
+    this.#forget()
   }
 
   /** Every line of the file in order, blank ones left out, with what it says. */
   *lines(): Generator<{ number: number; raw: string; line: Line | undefined }> {
     let number = 0
-    for (const raw of this.#rawLines()) {
+    for (const raw of this.#file.lines()) {
       number++
       if (raw.trim() !== '') yield { number, raw, line: this.#style.parse(raw) }
     }
@@ -187,35 +153,6 @@ export class Ledger {
     this.#pending.push(`# ${line}`)
   }
 
-  /** What turns the leases of an owner (in one jail, or in all) into exactly the wanted ones. */
-  difference(owner: string, jail: string | undefined, wanted: Line[], at: number): Difference {
-    const result: Difference = { changes: [], added: 0, extended: 0, removed: 0, unchanged: 0 }
-    const own = [...this.living(at)].filter((line) => {
-      return line.owner === owner && (jail === undefined || line.jail === jail)
-    })
-    if (own.length === 0) {
-      const changes = wanted.map((line) => (line.owner === owner ? line : { ...line, owner }))
-      return { ...result, changes, added: wanted.length }
-    }
-    const keep = new Set(wanted.map((l) => `${l.address} ${l.jail}`))
-    for (const line of own) {
-      if (keep.has(`${line.address} ${line.jail}`)) continue
-      result.changes.push({ ...line, expires: RELEASED })
-      result.removed++
-    }
-    for (const line of wanted) {
-      const known = this.held(line.address).find((r) => r.jail === line.jail && r.owner === owner)
-      if (known?.expires === line.expires) {
-        result.unchanged++
-        continue
-      }
-      result.changes.push(line.owner === owner ? line : { ...line, owner })
-      if (known && alive(known.expires, at)) result.extended++
-      else result.added++
-    }
-    return result
-  }
-
   /**
    * Writes what was noted and forces it to the disk.
    *
@@ -223,40 +160,26 @@ export class Ledger {
    */
   commit(): void {
     if (this.#pending.length === 0) return
-    if (this.#style.replace !== undefined) {
-      const before = this.#bytes
-      this.#replace(this.#withChanges())
-      this.#before ??= before
-      return
+    if (this.#style.replace === undefined) {
+      this.#file.append(`${this.#pending.join('\n')}\n`)
+    } else {
+      this.#file.replace(textOf(this.#withChanges(), 'latin1'))
+      this.#forget()
     }
-    const before = this.size
-    const lines = Buffer.from(`${this.#pending.join('\n')}\n`)
-    appendDurably(this.path, lines)
-    this.#before ??= before
     this.#pending = []
-    this.#tail.push(lines)
-    this.#stamp = stampOf(this.path)
   }
 
   /** Forgets what was noted and not committed. */
   discard(): void {
     this.#pending = []
-    this.#reread()
+    this.#file.reread()
+    this.#forget()
   }
 
-  /**
-   * Takes back everything since the last `settle`, because it could not take effect. A file that
-   * somebody without the lock has changed since is left as it is.
-   *
-   * @throws Failure 75 if it cannot be written
-   */
+  /** Takes back what was committed since the last `settle`. @throws Failure 75 if it cannot be written */
   revert(): void {
-    const before = this.#before
-    this.#before = undefined
     try {
-      if (before === undefined || stampOf(this.path) !== this.#stamp) return
-      if (typeof before === 'number') truncateDurably(this.path, before)
-      else replaceDurably(this.path, before, this.#style.replace)
+      this.#file.revert()
     } finally {
       this.discard()
     }
@@ -264,7 +187,7 @@ export class Ledger {
 
   /** Says that what was committed has taken effect and will not be reverted. */
   settle(): void {
-    this.#before = undefined
+    this.#file.settle()
   }
 
   /**
@@ -273,15 +196,17 @@ export class Ledger {
    * @param remarks which remarks to keep
    */
   compact(at: number, remarks: string[] = this.remarks()): void {
-    const { replace, parse } = this.#style
-    if (replace !== undefined) {
-      this.#replace(this.#rawLines().filter((raw) => alive(parse(raw)?.expires ?? 0, at)))
-      return
+    const { replace, parse, format } = this.#style
+    if (replace === undefined) {
+      const living = Array.from(this.living(at), format)
+      this.#file.compact(textOf([...remarks, ...this.#unreadable(), ...living], 'utf8'))
+    } else {
+      const lines = this.#file.lines()
+      const left = lines.filter((raw) => alive(parse(raw)?.expires ?? 0, at))
+      this.#file.compact(textOf(left, 'latin1'))
+      this.#pending = []
     }
-    const living = Array.from(this.living(at), (line) => this.#style.format(line))
-    const lines = [...remarks, ...this.#unreadable(), ...living]
-    replaceDurably(this.path, Buffer.from(lines.map((line) => `${line}\n`).join('')))
-    this.#reread()
+    this.#forget()
   }
 
   /** The lines of the file as what was noted leaves them; only lines about the same leases move. */
@@ -293,7 +218,7 @@ export class Ledger {
       changed.set(keyOf(line), line)
       addresses.add(line.address)
     }
-    const kept = this.#rawLines().filter((raw) => {
+    const kept = this.#file.lines().filter((raw) => {
       const end = raw.indexOf(' ')
       if (!addresses.has(end < 0 ? raw : raw.slice(0, end))) return true
       const line = this.#style.parse(raw)
@@ -303,53 +228,25 @@ export class Ledger {
     return [...kept, ...held.map((line) => this.#style.format(line))]
   }
 
-  #replace(lines: string[]): void {
-    const text = lines.map((line) => `${line}\n`).join('')
-    replaceDurably(this.path, Buffer.from(text, 'latin1'), this.#style.replace)
-    this.#pending = []
-    this.#reread()
-  }
-
-  #reread(): void {
-    this.#stamp = 'stale'
-    this.refresh()
-  }
-
-  #read(): Buffer {
-    return this.#style.replace === undefined ? readFinished(this.path) : readWhole(this.path)
-  }
-
-  /** The lines without their ends, a character for each byte. */
-  #rawLines(): string[] {
-    const lines = this.#whole().toString('latin1').split('\n')
-    if (lines.at(-1) === '') lines.pop()
-    return lines
+  #forget(): void {
+    this.#all = undefined
+    this.#seen.clear()
   }
 
   #search(address: string): Row[] {
     const rows: Row[] = []
-    const bytes = this.#whole()
-    const needle = Buffer.from(`${address} `)
-    for (let at = bytes.indexOf(needle); at >= 0; at = bytes.indexOf(needle, at + 1)) {
-      const line =
-        at === 0 || bytes[at - 1] === 10 ? this.#style.parse(this.#lineAt(at)) : undefined
+    for (const at of this.#file.startsWith(`${address} `)) {
+      const line = this.#style.parse(this.#file.lineAt(at))
       if (line) setRow(rows, line)
     }
     return rows
-  }
-
-  /** The whole file as it is on the disk. */
-  #whole(): Buffer {
-    if (this.#tail.length > 0) this.#bytes = Buffer.concat([this.#bytes, ...this.#tail])
-    this.#tail = []
-    return this.#bytes
   }
 
   #parse(): Map<string, Row[]> {
     if (this.#all) return this.#all
     const all = new Map<string, Row[]>()
     const pending = this.#pending.join('\n').split('\n')
-    for (const raw of [...this.#whole().toString('latin1').split('\n'), ...pending]) {
+    for (const raw of [...this.#file.whole().toString('latin1').split('\n'), ...pending]) {
       const line = this.#style.parse(raw)
       if (!line) continue
       const rows = all.get(line.address)
@@ -362,13 +259,8 @@ export class Ledger {
 
   /** Lines that are neither remark nor lease: kept for the person who wrote them. */
   #unreadable(): string[] {
-    const lines = this.#whole().toString('utf8').split('\n')
+    const lines = this.#file.whole().toString('utf8').split('\n')
     return lines.filter((line) => line !== '' && !line.startsWith('#') && !this.#style.parse(line))
-  }
-
-  #lineAt(start: number): string {
-    const end = this.#bytes.indexOf(10, start)
-    return this.#bytes.toString('utf8', start, end < 0 ? this.#bytes.length : end)
   }
 }
 
@@ -393,6 +285,11 @@ function parse(raw: string): Line | undefined {
   return Number.isSafeInteger(moment) && moment >= 0
     ? { address, jail, expires: moment, owner }
     : undefined
+}
+
+/** @param encoding `latin1` where lines have a character for each byte */
+function textOf(lines: string[], encoding: 'latin1' | 'utf8'): Buffer {
+  return Buffer.from(lines.map((line) => `${line}\n`).join(''), encoding)
 }
 
 function setRow(rows: Row[], line: Line): void {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseAddress } from '../address.ts'
+import { differenceOf } from '../difference.ts'
 import { Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
 import { alive, type Lease, later } from '../lease.ts'
@@ -214,7 +215,7 @@ export class Courier {
     const counts = await this.#send(call, wishes)
     const lines = wishes.map((wish) => ({ ...wish, owner }))
     const now = Date.now() / 1000
-    for (const line of this.#confirmed.difference(owner, undefined, lines, now).changes) {
+    for (const line of differenceOf(this.#confirmed, owner, undefined, lines, now).changes) {
       this.#confirmed.put(line)
     }
     this.#commit()

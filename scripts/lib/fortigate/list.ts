@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs'
 import type { Address } from '../address.ts'
+import { type Difference, differenceOf } from '../difference.ts'
 import { replaceDurably } from '../durable.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { alive, type Lease, later, now } from '../lease.ts'
-import { type Difference, Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
+import { Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
 import { lock } from '../lock.ts'
 import { listStyle } from './line.ts'
 
@@ -78,7 +79,7 @@ export class BlockList {
   ): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     return this.#locked(signal, (ledger) => {
-      const difference = ledger.difference(owner, jail, wanted, now())
+      const difference = differenceOf(ledger, owner, jail, wanted, now())
       for (const line of difference.changes) ledger.put(line)
       ledger.commit()
       if (!ledger.ended(now()).next().done) ledger.compact(now())
@@ -89,7 +90,7 @@ export class BlockList {
   /** What `become` would do. */
   preview(owner: string, jail: string | undefined, leases: Lease[]): Difference {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    return this.#read().difference(owner, jail, wanted, now())
+    return differenceOf(this.#read(), owner, jail, wanted, now())
   }
 
   /** Leases in force, other owners' and a person's lines included. */

@@ -1,5 +1,6 @@
 import type { Address } from '../address.ts'
 import { parseAddress } from '../address.ts'
+import { differenceOf } from '../difference.ts'
 import { alive, type Lease } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
 import { Intents } from './intents.ts'
@@ -92,7 +93,7 @@ export class Books {
   /** What makes a jail's leases exactly these: whatever is over has been unbanned before. */
   difference(jail: string, wanted: readonly Lease[], at: number) {
     const lines = wanted.map(({ address, expires }) => lineOf(address, jail, expires))
-    return this.#ledger.difference(OWNER, jail, lines, at)
+    return differenceOf(this.#ledger, OWNER, jail, lines, at)
   }
 
   /** Notes other ends for bans that go on as they are. @throws Failure 75 */

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
+import { differenceOf } from '../difference.ts'
 import { readFinished, replaceDurably } from '../durable.ts'
 import { alive, expiry, type Lease, later } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
@@ -77,7 +78,7 @@ export class Forwarded {
     const known = this.#jails.get(jail)
     if (!known || Object.keys(params).length > 0) this.#know({ file, name, params })
     const wanted = leases.map(({ address, expires }) => lineOf(address.text, jail, expires, owner))
-    const { changes } = this.#ledger.difference(owner, jail, wanted, at)
+    const { changes } = differenceOf(this.#ledger, owner, jail, wanted, at)
     for (const line of changes) this.#ledger.put(line)
   }
 

@@ -1,9 +1,10 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
+import { type Difference, differenceOf } from '../difference.ts'
 import type { Lease } from '../lease.ts'
 import { alive, later, now } from '../lease.ts'
-import { type Difference, Ledger, type Line, RELEASED } from '../ledger.ts'
+import { Ledger, type Line, RELEASED } from '../ledger.ts'
 import { lock } from '../lock.ts'
 import { type Call, nameOf } from './call.ts'
 import { endOf } from './forwarded.ts'
@@ -31,7 +32,7 @@ export class Sent {
   /** What a sync would change. @throws Failure 75 */
   difference(owner: string, jail: string | undefined, leases: Lease[]): Promise<Difference> {
     const wanted = leases.map((lease): Line => ({ ...lease, address: lease.address.text, owner }))
-    return this.#locked((ledger) => ledger.difference(owner, jail, wanted, now()))
+    return this.#locked((ledger) => differenceOf(ledger, owner, jail, wanted, now()))
   }
 
   /** Remembers what has been sent. @throws Failure 75 */

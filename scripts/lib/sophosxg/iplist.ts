@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type Address, isSingle, parseAddress } from '../address.ts'
+import { differenceOf } from '../difference.ts'
 import { ioFailure } from '../failure.ts'
 import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
@@ -62,7 +63,7 @@ export async function syncListed(
 ): Promise<{ counts: Synced; lines: string[] }> {
   return await withLedger(box, async (ledger) => {
     const lines = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    const { changes, ...counts } = ledger.difference(box.owner, jail, lines, now())
+    const { changes, ...counts } = differenceOf(ledger, box.owner, jail, lines, now())
     for (const line of changes) ledger.put(line)
     const wanted = singles([...ledger.living(now())])
     const goal = { leases: leases.filter((l) => !isSingle(l.address)), listed: wanted, jail }

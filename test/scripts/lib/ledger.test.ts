@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
+import { differenceOf } from '../../../scripts/lib/difference.ts'
 import { replaceDurably } from '../../../scripts/lib/durable.ts'
 import { alive } from '../../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../../scripts/lib/ledger.ts'
@@ -157,11 +158,11 @@ test('difference() counts and lists what makes one set of leases another', () =>
     '1.1.1.1 a 0 w\n1.1.1.2 a 0 w\n1.1.1.3 a 5 w\n1.1.1.1 b 0 w\n1.1.1.9 a 0 other\n',
   )
   const wanted = ['1.1.1.1 a 0 w', '1.1.1.3 a 0 w', '1.1.1.4 a 0 w', '1.1.1.9 a 0 w'].map(line)
-  const { changes, ...counts } = open().difference('w', 'a', wanted, NOW)
+  const { changes, ...counts } = differenceOf(open(), 'w', 'a', wanted, NOW)
   assert.deepEqual(counts, { added: 3, extended: 0, removed: 1, unchanged: 1 })
   const expected = ['1.1.1.2 a 1 w', '1.1.1.3 a 0 w', '1.1.1.4 a 0 w', '1.1.1.9 a 0 w'].map(line)
   assert.deepEqual(changes, expected)
-  assert.equal(open().difference('w', undefined, wanted, NOW).removed, 2)
+  assert.equal(differenceOf(open(), 'w', undefined, wanted, NOW).removed, 2)
 })
 
 test('compact() drops what has ended and keeps remarks and what it cannot read', () => {
