@@ -117,7 +117,7 @@ async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
 async function sync(
   firewall: Firewall,
   call: Call,
-  leases: Lease[],
+  leases: readonly Lease[],
   expected?: Expected,
 ): Promise<Synced> {
   const jails = byJail(leases)
@@ -158,7 +158,7 @@ function expectSession(firewall: Firewall, call: Call): Expected {
 }
 
 /** Compares digests: one exchange, whatever the number of leases. */
-async function has(firewall: Firewall, call: Call, leases: Lease[]): Promise<boolean> {
+async function has(firewall: Firewall, call: Call, leases: readonly Lease[]): Promise<boolean> {
   const quiet = { ...call, progress: () => {} }
   const ask = session(firewall, quiet, 'generation\ndigest\n', 2)
   const [first, second] = await ask.catch((error) => {
@@ -174,7 +174,7 @@ async function has(firewall: Firewall, call: Call, leases: Lease[]): Promise<boo
 }
 
 /** What a sync would change. */
-async function drift(firewall: Firewall, call: Call, leases: Lease[]): Promise<Synced> {
+async function drift(firewall: Firewall, call: Call, leases: readonly Lease[]): Promise<Synced> {
   const has = new Map((await list(firewall, call)).map((lease) => [keyOf(lease), lease]))
   const counts: Synced = { added: 0, extended: 0, removed: 0, unchanged: 0 }
   for (const lease of leases) {

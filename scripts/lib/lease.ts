@@ -69,7 +69,12 @@ export function later(a: number, b: number): number {
 }
 
 /** The leases of each jail. */
-export function byJail(leases: readonly Lease[]): Map<string, Lease[]> {
+export function byJail(leases: readonly Lease[]): Map<string, readonly Lease[]> {
+  const [first] = leases
+  // A long list is most often about one jail: then there is nothing to sort or to copy.
+  if (first && leases.every(({ jail }) => jail === first.jail)) {
+    return new Map([[first.jail, leases]])
+  }
   const groups = new Map<string, Lease[]>()
   for (const lease of leases) {
     const group = groups.get(lease.jail)

@@ -16,7 +16,7 @@ export function readLeases(
   input: string,
   call: Pick<Call, 'config' | 'owner' | 'jail'>,
   values: Values,
-): { leases: Lease[]; refused: number } {
+): { leases: readonly Lease[]; refused: number } {
   const mayBan = bannable(neverBan(call.config.never_ban), call.config.min_prefix)
   const moment = now()
   if (values['allow-empty'] !== true && input.trim() === '') {
@@ -52,6 +52,7 @@ function readLine(line: string, number: number, owner: string): Lease {
 }
 
 /** One lease for each (address, jail): the one that ends last; jail by jail. */
-export function longest(leases: Lease[]): Lease[] {
-  return [...byJail(leases).values()].flatMap(latestEach)
+export function longest(leases: readonly Lease[]): readonly Lease[] {
+  const [first = [], ...others] = Array.from(byJail(leases).values(), latestEach)
+  return others.length === 0 ? first : [first, ...others].flat()
 }

@@ -65,7 +65,7 @@ export interface Target {
   /** This owner's leases (those of `call.jail`, if given) as the target has them. */
   list(call: Call): Promise<Lease[]>
   /** After this, this owner's leases (in `call.jail`, if given) are exactly these. */
-  sync(call: Call, leases: Lease[]): Promise<Synced>
+  sync(call: Call, leases: readonly Lease[]): Promise<Synced>
   /**
    * Makes many single changes in order, in as few calls as the target allows and over a connection
    * that stays open until `close`. Without it `f2b-deliver` uses the verbs above.
@@ -74,7 +74,7 @@ export interface Target {
   /** This owner's leases of no jail, banned by hand: a sync with Fail2Ban keeps them. */
   byHand?(call: Call): Promise<Lease[]>
   /** True if a sync would change nothing; at a cost that does not grow with the leases. */
-  has?(call: Call, leases: Lease[]): Promise<boolean>
+  has?(call: Call, leases: readonly Lease[]): Promise<boolean>
   /** What is in force whoever banned it, where the target lets us see that. */
   holders?(call: Call): Promise<Lease[]>
   /** Says that a sync or `close` is about to come: what takes time may begin. */

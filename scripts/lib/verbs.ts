@@ -176,7 +176,7 @@ async function runSingle(
 
 async function runList(targets: Target[], call: Call, values: Values): Promise<void> {
   const lists = await onEach(targets, 'list', (target) => target.list(call))
-  const leases = longest(lists.flat()).sort(
+  const leases = [...longest(lists.flat())].sort(
     (a, b) => compareAddresses(a.address, b.address) || (a.jail < b.jail ? -1 : 1),
   )
   const line = (l: Lease): string =>

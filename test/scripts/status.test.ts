@@ -132,8 +132,8 @@ test('f2b-status asks a running f2b-deliver: what waits, why, and what was set a
   const deliver = server.deliver()
   try {
     let said = await status()
-    for (let i = 0; i < 50 && !/deliver runs[\s\S]*Last errors/.test(said.stdout); i++)
-      said = await status()
+    const both = /deliver runs[\s\S]*Last errors\n.*stat1.*\n.*stat2/
+    for (let i = 0; i < 50 && !both.test(said.stdout); i++) said = await status()
     assert.equal(said.lines[0], 'web1: 1 ban in Fail2Ban, 2 targets, f2b-deliver runs')
     assert.match(said.stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}1 +\d+ s {6}0 {8}- +\d+ s$/m)
     assert.doesNotMatch(said.stdout, /does not run/)

@@ -82,7 +82,7 @@ export class Book {
    *
    * @returns undefined if too much has happened since: ask again
    */
-  merge(leases: Lease[], mark: number): Wish[] | undefined {
+  merge(leases: readonly Lease[], mark: number): Wish[] | undefined {
     if (mark < this.#forgotten) return undefined
     const isNewer = (key: Key): boolean => (this.#changed.get(textOf(key)) ?? 0) > mark
     const merged: Wish[] = []

@@ -7,7 +7,7 @@ import { type Naming, readNaming } from './operation.ts'
 
 /** What Fail2Ban has banned for one sibling. */
 export interface Truth {
-  leases: Lease[]
+  leases: readonly Lease[]
   namings: Map<string, Naming>
   /** Whether any jail has an action that goes there. */
   used: boolean

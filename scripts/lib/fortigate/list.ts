@@ -74,7 +74,7 @@ export class BlockList {
   async become(
     owner: string,
     jail: string | undefined,
-    leases: Lease[],
+    leases: readonly Lease[],
     signal: AbortSignal,
   ): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
@@ -88,7 +88,7 @@ export class BlockList {
   }
 
   /** What `become` would do. */
-  preview(owner: string, jail: string | undefined, leases: Lease[]): Difference {
+  preview(owner: string, jail: string | undefined, leases: readonly Lease[]): Difference {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     return differenceOf(this.#read(), owner, jail, wanted, now())
   }

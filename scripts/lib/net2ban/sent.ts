@@ -30,7 +30,11 @@ export class Sent {
   }
 
   /** What a sync would change. @throws Failure 75 */
-  difference(owner: string, jail: string | undefined, leases: Lease[]): Promise<Difference> {
+  difference(
+    owner: string,
+    jail: string | undefined,
+    leases: readonly Lease[],
+  ): Promise<Difference> {
     const wanted = leases.map((lease): Line => ({ ...lease, address: lease.address.text, owner }))
     return this.#locked((ledger) => differenceOf(ledger, owner, jail, wanted, now()))
   }

@@ -103,7 +103,7 @@ export class Reporter {
   }
 
   /** Makes the leases exactly these, then reports what is new and withdraws what ended. */
-  async sync(call: Call, leases: Lease[]): Promise<Synced> {
+  async sync(call: Call, leases: readonly Lease[]): Promise<Synced> {
     const fit = leases.filter(({ address }) => isPublic(address))
     const lines = fit.map(lineOf)
     const { changes, ...counts } = await this.locked(call, (book) => {

@@ -58,7 +58,7 @@ export async function listListed(box: Box, jail: string | undefined): Promise<Le
 /** Makes ledger, lists and ranges equal to the leases (of one jail, or all). */
 export async function syncListed(
   box: Box,
-  leases: Lease[],
+  leases: readonly Lease[],
   jail: string | undefined,
 ): Promise<{ counts: Synced; lines: string[] }> {
   return await withLedger(box, async (ledger) => {

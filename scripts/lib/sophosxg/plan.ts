@@ -23,7 +23,7 @@ export interface Plan {
 
 /** What the box should have. `listed` is undefined in `hosts` mode, which has no lists. */
 export interface Goal {
-  leases: Lease[]
+  leases: readonly Lease[]
   listed?: readonly string[]
   jail: string | undefined
 }

@@ -80,7 +80,7 @@ async function listHosts(box: Box, jail: string | undefined): Promise<Lease[]> {
 
 async function syncHosts(
   box: Box,
-  leases: Lease[],
+  leases: readonly Lease[],
   jail: string | undefined,
 ): Promise<{ counts: Synced; lines: string[] }> {
   const { counts, lines } = await converge(box, box.settings.iphost_prefix, (found) =>
