@@ -340,7 +340,9 @@ actionunban = sed -i "\\|^<ip>$|d" /root/lines-half
         if (alive) continue
         await killed
         node = await startNode(machine)
-        await send() // It was not acknowledged, so it comes again.
+        // It was not acknowledged, so it comes again, until it could be done.
+        const done = async () => (await send()).every(({ error }) => error === undefined)
+        await waitUntil(`${action} ${ip}`, done)
       }
       const expected = [...wanted].sort()
       assert.deepEqual(await blocked('f2b-a'), expected, `round ${round}`)
