@@ -35,6 +35,16 @@ test('neverBan() holds every address of this machine', () => {
   }
 })
 
+test('neverBan() for one family leaves out what the system has of the other', () => {
+  const texts = neverBan(['2001:db8::/32'], ['inet4']).map((entry) => entry.text)
+  assert.ok(texts.includes('127.0.0.0/8') && !texts.includes('::1'))
+  assert.ok(texts.includes('2001:db8::/32'), 'what was configured is always in it')
+  assert.ok(neverBan([], ['inet6']).some((entry) => entry.text === '::1'))
+  const both = neverBan([]).map((entry) => entry.text)
+  const each = [...neverBan([], ['inet4']), ...neverBan([], ['inet6'])].map((entry) => entry.text)
+  assert.deepEqual(new Set(each), new Set(both))
+})
+
 test('neverBan() holds what was configured, each once, and refuses what it cannot read', () => {
   assert.ok(!isIn('198.51.100.7'))
   assert.ok(isIn('198.51.100.7', ['198.51.100.0/24']))
