@@ -1,8 +1,8 @@
-import type { Address } from '../../scripts/lib/address.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
 import { lock } from '../../scripts/lib/lock.ts'
-import { type Backend, type Chain, type Change, loadsOf } from './backend.ts'
+import type { Backend, Chain, Change } from './backend.ts'
 import { Books, type Caller, SLACK } from './books.ts'
+import { byJail, changeOf } from './change.ts'
 import type { FirewallConfig } from './config.ts'
 import { Journal } from './journal.ts'
 import { neverHere } from './never.ts'
@@ -207,7 +207,7 @@ export class Perimeter {
     const never = this.#books.never.map((address) => address.text).join(' ')
     try {
       this.#books.commit()
-      await this.#intoKernel(this.#change(never !== this.#books.usage.never))
+      await this.#intoKernel(changeOf(this.#books, this.#before, never !== this.#books.usage.never))
       this.#before = byJail(this.#books.chains())
       this.#books.usage.never = never
       this.#books.settle()
@@ -238,43 +238,6 @@ export class Perimeter {
     return contents
   }
 
-  /** What the kernel must be told of what the books have gone through. */
-  #change(neverChanged: boolean): Change {
-    const { touched, loads, fresh, never } = this.#books
-    const chains = this.#books.chains()
-    const after = byJail(chains)
-    const change: Change = {
-      drop: [...this.#before.values()].filter((chain) => !after.has(chain.jail)),
-      fresh: [...after.keys()].filter((jail) => !this.#before.has(jail) || fresh.has(jail)),
-      enter: [],
-      extend: [],
-      leave: [],
-      load: [],
-    }
-    const moved = chains.some((chain) => !sameServices(chain, this.#before.get(chain.jail)))
-    if (moved || change.drop.length + change.fresh.length > 0) change.chains = chains
-    if (neverChanged || change.chains) change.never = never
-    for (const [jail, addresses] of touched) {
-      if (!after.has(jail) || loads.has(jail)) continue
-      for (const address of addresses.values()) this.#addEntry(change, jail, address)
-    }
-    const whole = chains.filter((chain) => loads.has(chain.jail))
-    const unknown = whole.filter((chain) => loads.get(chain.jail) === undefined)
-    if (unknown.length > 0) change.load = loadsOf(unknown, this.#books.contents().entries)
-    for (const chain of whole) {
-      const entries = loads.get(chain.jail)
-      if (entries) change.load.push({ chain, entries })
-    }
-    return change
-  }
-
-  #addEntry(change: Change, jail: string, address: Address): void {
-    const { before, now: expires } = this.#books.ends(address.text, jail)
-    if (expires === undefined) change.leave.push({ address, jail })
-    else if (before === undefined) change.enter.push({ address, jail, expires })
-    else change.extend.push({ address, jail, expires })
-  }
-
   /** A kernel that counts to 24 days is told again every day how long a longer lease still runs. */
   #renewLong(): void {
     const { at, usage } = this.#books
@@ -286,14 +249,6 @@ export class Perimeter {
 
 function changesKernel(request: Request | Failure): boolean {
   return !(request instanceof Failure) && CHANGING.has(request.verb)
-}
-
-function byJail(chains: Chain[]): Map<string, Chain> {
-  return new Map(chains.map((chain) => [chain.jail, chain]))
-}
-
-function sameServices(a: Chain, b: Chain | undefined): boolean {
-  return JSON.stringify(a.services) === JSON.stringify(b?.services)
 }
 
 function countPerJail(entries: { jail: string }[]): Map<string, number> {

@@ -1,7 +1,14 @@
+import { deferred } from '../../scripts/lib/deferred.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { type Ended, run } from '../../scripts/lib/run.ts'
 
 type Input = string | Iterable<string>
+
+/** A process of the tool that has not been told anything yet. */
+interface Waiting {
+  give: (input: Input) => void
+  ended: Promise<Ended>
+}
 
 /**
  * A packet-filter tool that reads on standard input what it is to do. It may be started before that
@@ -11,7 +18,7 @@ type Input = string | Iterable<string>
 export class Tool {
   readonly #file: string
   readonly #args: string[]
-  #waiting: { give: (input: Input) => void; ended: Promise<Ended> } | undefined
+  #waiting: Waiting | undefined
 
   constructor(file: string, args: string[]) {
     this.#file = file
@@ -20,23 +27,17 @@ export class Tool {
 
   /** Starts it. Whoever does has to call `feed` or `dismiss`, or it waits for ever. */
   start(): void {
-    if (this.#waiting) return
-    let give: (input: Input) => void = () => {}
-    const input = new Promise<Input>((resolve) => {
-      give = resolve
-    })
-    this.#waiting = { give, ended: run(this.#file, this.#args, { input, says: 'errors' }) }
+    this.#waiting ??= this.#launch()
   }
 
   /** @throws Failure 75 with the tool's first line */
   async feed(input: Input): Promise<void> {
-    this.start()
-    const waiting = this.#waiting
+    const { give, ended } = this.#waiting ?? this.#launch()
     this.#waiting = undefined
-    waiting?.give(input)
-    const ended = await waiting?.ended
-    if (!ended || ended.code === 0) return
-    const line = ended.stderr.trim().split('\n')[0] || `exit status ${ended.code}`
+    give(input)
+    const { code, stderr } = await ended
+    if (code === 0) return
+    const line = stderr.trim().split('\n')[0] || `exit status ${code}`
     throw new Failure(EXIT.temporary, `Cannot change the packet filter: ${this.#file}: ${line}`)
   }
 
@@ -44,5 +45,10 @@ export class Tool {
   dismiss(): void {
     this.#waiting?.give('')
     this.#waiting = undefined
+  }
+
+  #launch(): Waiting {
+    const { promise: input, give } = deferred<Input>()
+    return { give, ended: run(this.#file, this.#args, { input, says: 'errors' }) }
   }
 }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { joined } from './bulk.ts'
+import { deferred } from './deferred.ts'
 import { digestOf } from './digest.ts'
 import { codeOf, EXIT, Failure } from './failure.ts'
 import { FirewallChanges } from './firewall-changes.ts'
@@ -143,10 +144,7 @@ interface Expected {
 }
 
 function expectSession(firewall: Firewall, call: Call): Expected {
-  let give: (operations: string) => void = () => {}
-  const input = new Promise<string>((resolve) => {
-    give = resolve
-  })
+  const { promise: input, give } = deferred<string>()
   const ended = send(firewall, call, 'firewall', { input, progress: call.progress })
   ended.catch(() => {}) // whoever takes it is told
   return {

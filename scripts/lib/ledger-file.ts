@@ -12,7 +12,7 @@ import {
  * it, and the way back to what stood there before. The caller holds a lock.
  */
 export class LedgerFile {
-  readonly path: string
+  readonly #path: string
   readonly #mode: number | undefined
   #bytes: Buffer = Buffer.alloc(0)
   /** What was appended to the file since. */
@@ -27,7 +27,7 @@ export class LedgerFile {
    * @param mode of a file that readers without our lock see, too: it is always whole
    */
   constructor(path: string, mode: number | undefined) {
-    this.path = path
+    this.#path = path
     this.#mode = mode
   }
 
@@ -43,14 +43,15 @@ export class LedgerFile {
 
   /** Reads the file again if somebody else changed it. @returns whether somebody did */
   refresh(): boolean {
-    const stamp = stampOf(this.path)
+    const stamp = stampOf(this.#path)
     if (stamp === this.#stamp) return false
     this.#tail = []
     this.#bytes = stamp === '' ? Buffer.alloc(0) : this.#read()
-    this.#stamp = stampOf(this.path)
+    this.#stamp = stampOf(this.#path)
     return true
   }
 
+  /** Reads it again, whatever we believe. */
   reread(): void {
     this.#stamp = 'stale'
     this.refresh()
@@ -90,23 +91,23 @@ export class LedgerFile {
   append(text: string): void {
     const before = this.size
     const bytes = Buffer.from(text)
-    appendDurably(this.path, bytes)
+    appendDurably(this.#path, bytes)
     this.#before ??= before
     this.#tail.push(bytes)
-    this.#stamp = stampOf(this.path)
+    this.#stamp = stampOf(this.#path)
   }
 
   /** @throws Failure 75 if it cannot be written; the file is then as it was */
   replace(bytes: Buffer): void {
     const before = this.whole()
-    replaceDurably(this.path, bytes, this.#mode)
+    replaceDurably(this.#path, bytes, this.#mode)
     this.#before ??= before
     this.reread()
   }
 
   /** Writes what says the same in fewer lines, which is nothing to take back. @throws Failure 75 */
   compact(bytes: Buffer): void {
-    replaceDurably(this.path, bytes, this.#mode)
+    replaceDurably(this.#path, bytes, this.#mode)
     this.#before = undefined
     this.reread()
   }
@@ -120,9 +121,9 @@ export class LedgerFile {
   revert(): void {
     const before = this.#before
     this.#before = undefined
-    if (before === undefined || stampOf(this.path) !== this.#stamp) return
-    if (typeof before === 'number') truncateDurably(this.path, before)
-    else replaceDurably(this.path, before, this.#mode)
+    if (before === undefined || stampOf(this.#path) !== this.#stamp) return
+    if (typeof before === 'number') truncateDurably(this.#path, before)
+    else replaceDurably(this.#path, before, this.#mode)
   }
 
   /** Says that what was written has taken effect and will not be reverted. */
@@ -131,6 +132,6 @@ export class LedgerFile {
   }
 
   #read(): Buffer {
-    return this.#mode === undefined ? readFinished(this.path) : readWhole(this.path)
+    return this.#mode === undefined ? readFinished(this.#path) : readWhole(this.#path)
   }
 }
