@@ -28,9 +28,9 @@ esac
 case $request in
   *[!A-Za-z0-9_.:@,/\ -]*) refuse 65 'Cannot read the command: unexpected character' ;;
   true) exit 0 ;;
-  firewall | checkfw | listips | 'listips '* | fluships | 'fluships '* | 'banip '* | 'unbanip '*) ;;
-  '') refuse 64 'No command: banip, unbanip, listips, fluships, checkfw, firewall or true' ;;
-  *) refuse 64 'Unknown command: banip, unbanip, listips, fluships, checkfw, firewall or true' ;;
+  firewall | checkfw | listips | 'listips '* | fluships | 'fluships '* | 'banip '* | 'unbanip '* | 'blocked '*) ;;
+  '') refuse 64 'No command: banip, unbanip, listips, fluships, blocked, checkfw, firewall or true' ;;
+  *) refuse 64 'Unknown command: banip, unbanip, listips, fluships, blocked, checkfw, firewall or true' ;;
 esac
 [ "${#request}" -le 512 ] || refuse 65 'Cannot read a command of more than 512 bytes'
 

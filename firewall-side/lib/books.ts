@@ -1,4 +1,10 @@
-import { type Address, checkBannable, parseAddress } from '../../scripts/lib/address.ts'
+import {
+  type Address,
+  checkBannable,
+  isSingle,
+  overlaps,
+  parseAddress,
+} from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
 import { latestEach } from '../../scripts/lib/bulk.ts'
 import { differenceOf } from '../../scripts/lib/difference.ts'
@@ -143,6 +149,29 @@ export class Books {
       const address = canonical(line.address)
       return address ? [formatLease({ ...line, address })] : []
     })
+  }
+
+  /**
+   * Whether an address is blocked, until when, and in which range, but not by whom: a server may know
+   * that much of what others ban. Of what is blocked inside of a range, only the latest end is told.
+   */
+  blocked(address: Address): string[] {
+    const isFree = isSingle(address) && this.never.some((never) => overlaps(never, address))
+    if (isFree) return []
+    const widths = new Set(this.chains().flatMap((chain) => chain.widths))
+    const prefixes = [...widths].flatMap((width) => {
+      const [family, prefix] = width.split('/')
+      return family === address.family && Number(prefix) < address.prefix ? [prefix] : []
+    })
+    const host = address.text.replace(/\/.*/, '')
+    const around = prefixes.map((prefix) => parseAddress(`${host}/${prefix}`).text).sort()
+    const found = [...around, address.text].flatMap((text) => {
+      const end = latestEnd(this.#ledger.held(text), this.at)
+      return end === undefined ? [] : [`${text} ${end}`]
+    })
+    if (isSingle(address)) return found
+    const inside = latestEnd(this.#inside(address), this.at)
+    return inside === undefined ? found : [...found, `partly ${inside}`]
   }
 
   /** Tells what the owner has, without listing it. */
@@ -297,6 +326,14 @@ export class Books {
     }
   }
 
+  /** What anybody holds of a part of a range. */
+  *#inside(range: Address): Generator<Line> {
+    for (const line of this.#ledger.living(this.at)) {
+      const address = canonical(line.address)
+      if (address && address.prefix > range.prefix && overlaps(address, range)) yield line
+    }
+  }
+
   /** True if this owner certainly holds nothing in other jails: the end of nearly every sync. */
   #hasOnly(jails: ReadonlySet<string>): boolean {
     return [...this.#ledger.jailsOf(this.#caller.owner)].every((jail) => jails.has(jail))
@@ -309,12 +346,10 @@ export class Books {
   }
 
   #latest(address: string, jail: string, at = this.at): number | undefined {
-    let latest: number | undefined
-    for (const row of this.#ledger.held(address)) {
-      if (row.jail !== jail || !alive(row.expires, at)) continue
-      latest = latest === undefined ? row.expires : later(latest, row.expires)
-    }
-    return latest
+    return latestEnd(
+      this.#ledger.held(address).filter((row) => row.jail === jail),
+      at,
+    )
   }
 
   #noteEnd(address: string, jail: string): void {
@@ -369,6 +404,15 @@ export class Books {
     const wanted = living.filter(({ address }) => mayBan(address))
     return { wanted, refused: living.length - wanted.length }
   }
+}
+
+/** The latest end of those that are in force; undefined if none is. */
+function latestEnd(rows: Iterable<{ expires: number }>, at: number): number | undefined {
+  let latest: number | undefined
+  for (const { expires } of rows) {
+    if (alive(expires, at)) latest = latest === undefined ? expires : later(latest, expires)
+  }
+  return latest
 }
 
 /** The address of a ledger's line; undefined for what somebody mistyped there: it blocks nobody. */

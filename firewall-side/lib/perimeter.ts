@@ -159,6 +159,7 @@ export class Perimeter {
 
   async #request(request: Request): Promise<string[]> {
     if (request.verb === 'list') return this.#books.list(request.jail)
+    if (request.verb === 'blocked') return this.#books.blocked(request.address)
     if (request.verb === 'sync') return [this.#books.sync(request)]
     if (request.verb === 'check') return await this.#check()
     if (request.verb === 'generation') return [this.#books.generation]

@@ -11,6 +11,8 @@ export type Request =
   | { verb: 'ban'; jail: string; address: Address; naming: Naming; expires: number }
   | { verb: 'unban'; jail: string; address: Address }
   | { verb: 'list'; jail: string | undefined }
+  /** Whether and until when an address is blocked, by whomever. */
+  | { verb: 'blocked'; address: Address }
   /** Without a jail: all, `but` those. */
   | { verb: 'flush'; jail: string | undefined; but?: ReadonlySet<string> }
   | { verb: 'check' | 'generation' | 'digest' }
@@ -28,7 +30,11 @@ const WORDS: Record<string, string> = {
   listips: 'list',
   fluships: 'flush',
   checkfw: 'check',
+  blocked: 'blocked',
 }
+
+/** What a line of a session may begin with, beside `sync`. */
+const LINE_WORDS = 'ban unban flush flushrest list blocked generation digest'.split(' ')
 
 /** Reads the words of a single command, such as `banip fail2ban-sshd 192.0.2.1 22 tcp`. */
 export function parseCommand(line: string): Request {
@@ -42,7 +48,7 @@ export function parseCommand(line: string): Request {
 export function parseLine(line: string): Request & { count?: number } {
   const [word = '', ...rest] = split(line)
   if (word === 'sync') return parseSync(rest)
-  if (!['ban', 'unban', 'flush', 'flushrest', 'list', 'generation', 'digest'].includes(word)) {
+  if (!LINE_WORDS.includes(word)) {
     throw new Failure(EXIT.usage, `Unknown operation ${quote(word)}`)
   }
   return parseWords(word, rest)
@@ -72,11 +78,13 @@ function parseWords(verb: string, words: string[]): Request {
     check: [0, 0],
     generation: [0, 0],
     digest: [0, 0],
+    blocked: [1, 1],
   }[verb] ?? [0, 0]
   if (words.length < (count[0] ?? 0) || words.length > (count[1] ?? 0)) {
     throw new Failure(EXIT.usage, `Wrong number of words for ${verb}`)
   }
   if (verb === 'check' || verb === 'generation' || verb === 'digest') return { verb }
+  if (verb === 'blocked') return { verb, address: parseAddress(chain ?? '') }
   if (verb === 'flushrest') return { verb: 'flush', jail: undefined, but: new Set() }
   if (verb === 'list' || verb === 'flush') return { verb, jail: chain && jailOf(chain) }
   const jail = jailOf(chain ?? '')

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { type Address, parseAddress } from './address.ts'
 import { joined } from './bulk.ts'
 import { deferred } from './deferred.ts'
 import { digestOf } from './digest.ts'
@@ -13,12 +14,12 @@ import {
   type Answer as SessionAnswer,
 } from './firewall-session.ts'
 import { knownGeneration, rememberGeneration } from './generations.ts'
-import { byJail, formatLease, type Lease, now, parseLease, quote } from './lease.ts'
+import { byJail, formatLease, type Lease, now, parseExpires, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 import type { Loaded } from './settled.ts'
 import { closeConnection, openConnection, ssh } from './ssh.ts'
-import type { Call, Synced, Target } from './target.ts'
+import type { Block, Call, Synced, Target } from './target.ts'
 
 /** Tells the firewall to keep the ports or protocol that it has. */
 const KEEP = '-'
@@ -85,6 +86,7 @@ function firewallTarget(firewall: Firewall): Target {
     },
 
     list: (call) => list(firewall, call),
+    blocked: (call, address) => blocked(firewall, call, address),
 
     // SSH, sudo and an interpreter start while 100,000 lines are read here.
     expect(call) {
@@ -109,6 +111,22 @@ async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
   const command = call.jail ? `listips ${chainOf(call.jail)}` : 'listips'
   const lines = await ask(firewall, { ...call, dryRun: false }, command)
   return lines.map((line) => parseLease(line, call.owner))
+}
+
+async function blocked(
+  firewall: Firewall,
+  call: Call,
+  address: Address,
+): Promise<Block[] | undefined> {
+  const lines = await ask(firewall, call, `blocked ${address.text}`).catch((error) => {
+    if (codeOf(error) === EXIT.usage) return undefined // a firewall of an older version
+    throw error
+  })
+  return lines?.map((line) => {
+    const [text = '', end = ''] = line.split(' ')
+    const partly = text === 'partly'
+    return { address: partly ? address : parseAddress(text), expires: parseExpires(end), partly }
+  })
 }
 
 /**

@@ -77,6 +77,11 @@ export interface Target {
   has?(call: Call, leases: readonly Lease[]): Promise<boolean>
   /** What is in force whoever banned it, where the target lets us see that. */
   holders?(call: Call): Promise<Lease[]>
+  /**
+   * Whether and until when an address is blocked there, by whomever: for a target that does not let
+   * us see whose bans they are. Undefined if it cannot say.
+   */
+  blocked?(call: Call, address: Address): Promise<Block[] | undefined>
   /** Says that a sync or `close` is about to come: what takes time may begin. */
   expect?(call: Call): void
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
@@ -84,6 +89,15 @@ export interface Target {
   /** Tells in a moment, and at no cost, whether the target may be reached. */
   probe?(call: Call): Promise<boolean>
   close?(): Promise<void>
+}
+
+/** A ban that somebody holds. */
+export interface Block {
+  /** The address itself, or a range that contains it. */
+  address: Address
+  expires: number
+  /** Not all of the range that was asked about is blocked. */
+  partly: boolean
 }
 
 /** A single change of many. */

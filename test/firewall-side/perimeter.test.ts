@@ -45,6 +45,19 @@ test('perimeter answers a session for as long as it lasts, and ends with its inp
   ])
 })
 
+test('perimeter tells a server whether another bans an address, but not which and in which jail', async () => {
+  const ban = 'banip fail2ban-private 198.51.100.0/24 22 tcp 4000000000'
+  assert.equal((await fw.ask(ban, 'web1')).code, 0)
+  const { code, stdout, stderr } = await fw.ask('blocked 198.51.100.7', 'web2')
+  assert.deepEqual([code, stdout, stderr], [0, '198.51.100.0/24 4000000000\n', ''])
+  assert.deepEqual(await fw.session(['blocked 198.51.100.7', 'blocked 203.0.113.1'], 'web2'), [
+    '198.51.100.0/24 4000000000',
+    'ok',
+    'ok',
+  ])
+  assert.equal((await fw.ask('unbanip fail2ban-private 198.51.100.0/24', 'web1')).code, 0)
+})
+
 test('perimeter refuses a session beyond the fortieth of an owner with 75, and no single word', async () => {
   const hold = 'for n in {0..39}; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
   const ask = (owner: string, word: string) =>

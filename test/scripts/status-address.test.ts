@@ -83,6 +83,36 @@ test('f2b-status <ip> of which nothing is known says so, and ends with 0', async
   assert.deepEqual(lines, ['2001:db8::9 is not banned by Fail2Ban, and no target has it.', ''])
 })
 
+test('f2b-status <ip> never calls an address free that another server bans', async () => {
+  writeFileSync(list, '')
+  ssh.answer('addr1', 'blocked', `printf '%s\\n' '203.0.113.0/28 0' '203.0.113.9 ${END}'`)
+  const { code, lines } = await status('203.0.113.9')
+  assert.equal(code, 0)
+  assert.deepEqual(lines.slice(0, 5), [
+    '203.0.113.9 is not banned by Fail2Ban, but in force on 1 of 2 targets.',
+    '',
+    'In force',
+    ' TARGET JAIL ADDRESS UNTIL OWNER',
+    ' firewall/addr1 203.0.113.0/28 never (another server)',
+  ])
+  assert.match(lines[5] ?? '', /^ firewall\/addr1 203.0.113.9 2033-.* \(another server\)$/)
+  const freed = await status('--unban', '203.0.113.9')
+  assert.ok(freed.lines.includes('What another server has banned, only that server can free.'))
+  const { places } = JSON.parse((await status('203.0.113.9', '--json')).stdout)
+  assert.deepEqual(places[0].others, [
+    { address: '203.0.113.0/28', expires: 0, partly: false },
+    { address: '203.0.113.9', expires: END, partly: false },
+  ])
+  // What we ban as well, until the same moment, is not said twice.
+  ssh.answer('addr1', 'blocked', `echo '${IP} 0'`)
+  assert.deepEqual(
+    (await status(IP)).lines.filter((line) => line.includes('another server')),
+    [],
+  )
+  ssh.answer('addr1', 'blocked', "echo 'firewall: Unknown command: banip' >&2; exit 64")
+  assert.equal((await status('203.0.113.9')).code, 0, 'a firewall of an older version')
+})
+
 test('f2b-status <ip> shows what is on its way, read or not, and reads nothing away', async () => {
   mkdirSync(`${state}/queue`, { recursive: true })
   const queue = `${state}/queue/firewall`

@@ -13,7 +13,7 @@ export function aboutReport(about: About, paper: Paper): string {
 export function headOf({ address, bans, places, troubles }: About, paper: Paper): string {
   const name = paper.style('bold', address.text)
   const banned = bans.filter(({ live }) => live).length
-  const forced = places.filter(({ leases }) => leases.length > 0).length
+  const forced = places.filter(isBlocked).length
   const silent = places.some(({ trouble }) => trouble)
   const where = `in force on ${forced} of ${count(places.length, 'target')}`
   const nowhere = `no target${silent ? ' that answers' : ''} has it`
@@ -24,6 +24,11 @@ export function headOf({ address, bans, places, troubles }: About, paper: Paper)
     return `Fail2Ban cannot be asked about ${name}${stored}; ${rest}.`
   }
   return `${name} is not banned by Fail2Ban, ${forced > 0 ? `but ${where}` : `and ${nowhere}`}.`
+}
+
+/** Whether it is in force there, whoever banned it. */
+function isBlocked({ leases, others }: Place): boolean {
+  return leases.length + others.length > 0
 }
 
 export function detailsOf(about: About, paper: Paper): string[] {
@@ -58,18 +63,25 @@ function bansTable(bans: Ban[], { address, at }: About, paper: Paper): string[] 
 }
 
 function placesTable({ address, at, places }: About, paper: Paper): string[] {
-  const held = places.flatMap((place) => place.leases.map((lease) => ({ place, lease })))
+  const held = places.flatMap((place) => [
+    ...place.leases.map((lease) => ({ place, lease, owner: plain(lease.owner) || '(by hand)' })),
+    ...place.others.map((block) => ({
+      place,
+      lease: { ...block, jail: block.partly ? '(part of it)' : '' },
+      owner: '(another server)',
+    })),
+  ])
   if (held.length === 0) return []
   const ranges = held.some(({ lease }) => lease.address.text !== address.text)
   const columns = ['TARGET', 'JAIL', ...(ranges ? ['ADDRESS'] : []), 'UNTIL', 'OWNER']
-  const rows = held.map(({ place, lease }) => [
+  const rows = held.map(({ place, lease, owner }) => [
     nameOf(place),
     plain(lease.jail),
     ...(ranges ? [lease.address.text] : []),
     ending(lease.expires, at),
-    plain(lease.owner) || '(by hand)',
+    owner,
   ])
-  const without = places.filter(({ leases, trouble }) => leases.length === 0 && !trouble)
+  const without = places.filter((place) => !isBlocked(place) && !place.trouble)
   const missing = without.map((place) => [nameOf(place), paper.style('dim', 'not there')])
   return indented(tableOf(columns.map(columnOf), [...rows, ...missing], paper))
 }

@@ -1,6 +1,7 @@
 import { type Address, overlaps } from '../address.ts'
-import type { Lease } from '../lease.ts'
+import { type Lease, later } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
+import type { Block } from '../target.ts'
 import type { Ban } from './bans.ts'
 import type { Waiting } from './books.ts'
 import type { Desk } from './desk.ts'
@@ -23,6 +24,8 @@ export interface Place {
   target: string
   /** Ranges that contain the address included. */
   leases: Lease[]
+  /** What others block there: until when, but not who. */
+  others: Block[]
   trouble: Trouble | undefined
   /** What is on its way there. */
   waiting: Waiting[]
@@ -58,16 +61,28 @@ async function placeOf(
   address: Address,
   seconds: number,
 ): Promise<Place> {
-  const place = { sibling, target: target.name, leases: [], trouble: undefined, waiting: [] }
+  const name = { sibling, target: target.name }
+  const place = { ...name, leases: [], others: [], trouble: undefined, waiting: [] }
   const fresh = books.anew()
   try {
     const waiting = fresh.isQueued ? fresh.about(address, target.name) : []
     const call = quietCall(loaded, seconds)
     const listing = target.holders ? target.holders(call) : target.list(call)
-    const all = await within(seconds, 'no answer in time', listing)
+    const asking = Promise.all([listing, target.blocked?.(call, address)])
+    const [all, blocks = []] = await within(seconds, 'no answer in time', asking)
     const leases = all.filter((lease) => overlaps(lease.address, address))
-    return { ...place, leases, waiting }
+    return { ...place, leases, others: othersOf(blocks, leases), waiting }
   } catch (error) {
     return { ...place, trouble: troubleOf(error) }
   }
+}
+
+/** What is blocked there for longer, or more widely, than leases of ours say. */
+function othersOf(blocks: Block[], leases: Lease[]): Block[] {
+  return blocks.filter(({ address, expires, partly }) => {
+    const isOurs = (lease: Lease): boolean =>
+      (partly || lease.address.text === address.text) &&
+      later(lease.expires, expires) === lease.expires
+    return !leases.some(isOurs)
+  })
 }

@@ -52,9 +52,11 @@ function adviceOn({ address, bans, places }: About): string[] {
     ...bans.map((ban) => ban.address.text),
     ...places.flatMap(({ leases }) => leases.map((lease) => lease.address.text)),
   ].filter((text) => text !== address.text)
+  const others = places.some((place) => place.others.length > 0)
   const stored = bans.some((ban) => !ban.live && ban.address.text === address.text)
   return [
     ...[...new Set(ranges)].map((range) => `To free all of ${range}: f2b-status --unban ${range}`),
+    ...(others ? ['What another server has banned, only that server can free.'] : []),
     ...(stored ? ['Fail2Ban will ban it again when it starts: free it again then.'] : []),
   ].flatMap((line) => ['', line])
 }

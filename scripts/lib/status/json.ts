@@ -67,11 +67,12 @@ export function aboutJson({ address, at, bans, troubles, places }: About) {
     address: address.text,
     bans: bans.map((ban) => ({ ...ban, address: ban.address.text, times: ban.times ?? null })),
     errors: troubles,
-    places: places.map(({ sibling, target, leases, trouble, waiting }) => ({
+    places: places.map(({ sibling, target, leases, others, trouble, waiting }) => ({
       sibling,
       target,
       error: trouble ?? null,
       leases: leases.map(leaseJson),
+      others: others.map(({ address, ...block }) => ({ address: address.text, ...block })),
       waiting,
     })),
   }

@@ -358,3 +358,24 @@ test('what the kernel refused counts toward the rate', () => {
   }
   assert.equal(operations(), 2)
 })
+
+test('blocked() says whether and until when, ranges included, and never by whom', () => {
+  const [one, two] = [booksOf('w1'), booksOf('w2')]
+  ban(one, '203.0.113.1', 'sshd', 4_000_000_000)
+  ban(one, '203.0.113.0/24', 'secret', 4_000_000_001)
+  ban(one, '2001:db8:1::/48', 'secret')
+  done(one)
+  two.open(NEVER)
+  const asked = (text: string) => two.blocked(parseAddress(text))
+  assert.deepEqual(asked('203.0.113.1'), ['203.0.113.0/24 4000000001', '203.0.113.1 4000000000'])
+  assert.deepEqual(asked('203.0.113.9'), ['203.0.113.0/24 4000000001'])
+  assert.deepEqual(asked('2001:db8:1:2::3'), ['2001:db8:1::/48 0'])
+  assert.deepEqual(asked('198.51.100.1'), [])
+  assert.deepEqual(asked('203.0.113.0/28'), ['203.0.113.0/24 4000000001', 'partly 4000000000'])
+  ban(two, '203.0.113.1', 'sshd')
+  assert.deepEqual(asked('203.0.113.1').at(-1), '203.0.113.1 0', 'the latest of all')
+  two.at = 4_000_000_001
+  assert.deepEqual(asked('203.0.113.9'), [], 'it is over')
+  two.open([...NEVER, parseAddress('203.0.113.1')])
+  assert.deepEqual(asked('203.0.113.1'), [], 'never_ban lets it through')
+})

@@ -17,6 +17,7 @@ test('parseCommand() reads every word of the wire', () => {
   })
   assert.deepEqual(parseCommand('listips'), { verb: 'list', jail: undefined })
   assert.deepEqual(parseCommand('fluships fail2ban-a:b'), { verb: 'flush', jail: 'a:b' })
+  assert.deepEqual(parseCommand('blocked 192.0.2.1'), { verb: 'blocked', address })
   assert.deepEqual(parseCommand('checkfw'), { verb: 'check' })
 })
 
@@ -29,6 +30,8 @@ test('parseCommand() refuses words it does not know, and too few or too many, wi
     'banip',
     'banip fail2ban-sshd 192.0.2.1 22',
     'checkfw x',
+    'blocked',
+    'blocked 192.0.2.1 web2',
     'listips fail2ban-a x',
     'unbanip fail2ban-a 192.0.2.1 22',
     'banip fail2ban-a 192.0.2.1 22 tcp 0 x',
@@ -47,6 +50,7 @@ test('parseCommand() refuses bad values with 65', () => {
     'banip fail2ban-a 192.0.2.1 22 tcp -1',
     'unbanip fail2ban-a\t192.0.2.1',
     'banip fail2ban-ä 192.0.2.1 22 tcp',
+    'blocked fail2ban-a',
     `listips ${'x'.repeat(600)}`,
   ]
   for (const line of lines) assert.throws(() => parseCommand(line), { code: 65 }, line)
