@@ -37,6 +37,22 @@ const seconds: Kind = matching(/^(-1|\d{1,10})$/, 'it is no number of seconds, n
 const moment: Kind = matching(/^\d{1,12}(\.\d{1,9})?$/, 'it is no moment in epoch seconds')
 const flag: Kind = matching(/^[01]$/, 'it is neither 0 nor 1')
 
+/**
+ * What blocks, as iptables, nftables, ufw, `ip route` and Cloudflare call it. Anything else may open a
+ * node (ACCEPT, pass, whitelist) or jump to a chain of the node's own that does.
+ */
+const BLOCKING = /^(drop|reject|deny|block|tarpit|unreach|unreachable|blackhole|prohibit)$/i
+
+/** True for a word that says what happens to a banned packet. */
+export function isVerdict(text: string): boolean {
+  return BLOCKING.test(text)
+}
+
+const verdict: Kind = matching(BLOCKING, 'it does not block')
+
+// What becomes of packets that nobody banned: with DROP the node would be cut off.
+const returning: Kind = matching(/^return$/i, 'only RETURN lets others pass')
+
 /** One plain word. */
 export const word: Kind = matching(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$/, 'it is not one plain word')
 
@@ -57,13 +73,13 @@ const USUAL: Readonly<Record<string, Kind>> = {
   protocol: protocols,
   chain,
   type: word,
-  blocktype: word,
-  returntype: word,
+  blocktype: verdict,
+  returntype: returning,
 }
 
-/** Never: they are programs, or change what the file's author decided. */
+/** Never: they are programs, change what the file's author decided, or say whose the bans are. */
 const NEVER =
-  /^(_|action|known$|family$|families$|timeout$|lockingopt$|ip6?tables|nft|nftables|ipset$|norestored$|actname$)/
+  /^(_|action|known$|owner$|family$|families$|timeout$|lockingopt$|ip6?tables|nft|nftables|ipset$|norestored$|actname$)/
 const NAME = /^[a-z][a-z0-9_-]{0,31}$/
 
 /** True for a tag that belongs to one ban, not to the whole jail. */

@@ -3,7 +3,7 @@ import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
 import type { ActionFile } from './action-file.ts'
 import { PATH } from './exec.ts'
-import { isDynamic, isUsual, word } from './kinds.ts'
+import { isDynamic, isUsual, isVerdict, word } from './kinds.ts'
 
 /** What a shell runs although it is no file: a value must not be one of these either. */
 const BUILTINS = new Set(
@@ -14,10 +14,14 @@ const BUILTINS = new Set(
   typeset ulimit umask unalias unset until wait while`.split(/\s+/),
 )
 
+/** What the files' authors call Fail2Ban's own tables and sets. */
+const OWN = /^(f2b|fail2ban)/
+
 /**
  * Checks that every parameter sets a public `[Init]` tag of this very file. What the author wrote
  * there must be one plain word, so that the tag holds no command; and neither that word nor the
- * value may name a program, so that the tag names none.
+ * value may name a program, so that the tag names none. What blocks stays something that blocks, and
+ * a table of Fail2Ban's own stays one: `table=filter` would have nftables.conf delete the node's.
  *
  * @param read the action file, for parameters that not every jail may pass
  * @throws Failure 65
@@ -36,6 +40,10 @@ export function checkPublic(
     if (defaults.length === 0) throw refused(name, `${quote(file)} has no such [Init] tag`)
     if (!defaults.every(isWord)) throw refused(name, `in ${quote(file)} it is no plain word`)
     if ([...defaults, value].some(isProgram)) throw refused(name, 'that is the name of a program')
+    if (defaults.some(isVerdict) && !isVerdict(value)) throw refused(name, 'it does not block')
+    if (defaults.some((text) => OWN.test(text)) && !OWN.test(value)) {
+      throw refused(name, 'what it names must begin with f2b, as in the file')
+    }
   }
 }
 

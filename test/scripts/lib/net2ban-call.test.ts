@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { readActionFile } from '../../../scripts/lib/net2ban/action-file.ts'
 import { checkCall } from '../../../scripts/lib/net2ban/call.ts'
+import { checkPublic } from '../../../scripts/lib/net2ban/public.ts'
 
 type Params = Record<string, string>
 
@@ -141,6 +143,31 @@ test('checkCall() refuses hostile values of every kind', () => {
   ]) {
     refuses({ blocktype }, 'actionstart')
   }
+})
+
+test('checkCall() lets a call block, not open the node, cut it off, or free what is another’s', () => {
+  for (const blocktype of ['DROP', 'reject', 'unreachable', 'blackhole']) {
+    accepts({ blocktype }, 'actionstart')
+  }
+  for (const blocktype of ['ACCEPT', 'accept', 'RETURN', 'pass', 'allow', 'LOG', 'ufw-allow']) {
+    refuses({ blocktype }, 'actionstart')
+  }
+  accepts({ returntype: 'RETURN' }, 'actionstart')
+  for (const returntype of ['DROP', 'REJECT', 'ACCEPT', 'INPUT']) {
+    refuses({ returntype }, 'actionstart')
+  }
+  refuses({ ...IP, owner: 'web2' }, 'actionunban', 'perimeter')
+})
+
+test('checkPublic() keeps what blocks and what is named as Fail2Ban’s own', () => {
+  const check = (file: string, params: Params) => () =>
+    checkPublic(() => readActionFile('/etc/fail2ban/action.d', file), params)
+  check('nftables', { table: 'f2b-other', table_family: 'inet' })()
+  // Its actionstop deletes the table when no set is left in it.
+  assert.throws(check('nftables', { table: 'filter' }), /must begin with f2b/)
+  assert.throws(check('pf', { tablename: 'trusted' }), /must begin with f2b/)
+  check('cloudflare-token', { cfmode: 'block' })()
+  assert.throws(check('cloudflare-token', { cfmode: 'whitelist' }), /it does not block/)
 })
 
 test('checkCall() refuses tags that are programs, actions, private, or nobody else’s business', () => {
