@@ -33,6 +33,8 @@ export interface Broker {
   /** Stops its processes (SIGSTOP) until `thaw`: connected, and deaf. */
   freeze(): Promise<void>
   thaw(): Promise<void>
+  /** Has it say that it is low on memory, or no more. */
+  alarm(on: boolean): Promise<void>
   log(): string
   remove(): Promise<void>
 }
@@ -62,6 +64,12 @@ export async function startBroker(vhost: string, users: BrokerUser[], { tls = fa
     },
     freeze: () => signal(child, 'STOP'),
     thaw: () => signal(child, 'CONT'),
+    async alarm(on) {
+      const args = ['set_vm_memory_high_watermark', on ? '0.0000001' : '0.6']
+      const env = { ...environment(folder, dist, epmd), ERL_FLAGS: '-start_epmd false' }
+      const { code, stderr } = await run('/usr/lib/rabbitmq/bin/rabbitmqctl', args, { env })
+      if (code !== 0) throw new Error(`rabbitmqctl: ${stderr}`)
+    },
     log: () => readFileSync(join(folder, 'out.log'), 'utf8'),
     async remove() {
       if (child) await broker.kill()
@@ -74,7 +82,16 @@ export async function startBroker(vhost: string, users: BrokerUser[], { tls = fa
 
 /** Every process of it lives in a PID namespace that ends with its first one, and with us. */
 function launch(folder: string, dist: number, epmd: number): ChildProcess {
-  const env = {
+  const env = environment(folder, dist, epmd)
+  const script = 'exec "$0" >>"$1" 2>&1'
+  const unshare = ['--pid', '--fork', '--kill-child', '--mount-proc']
+  const args = [...unshare, 'sh', '-c', script, PROGRAM, join(folder, 'out.log')]
+  // The pipe is for prlimit-free life and death: a parent that dies takes it along (PDEATHSIG).
+  return spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', ...args], { env, stdio: 'ignore' })
+}
+
+function environment(folder: string, dist: number, epmd: number): Record<string, string> {
+  return {
     PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
     HOME: folder,
     LANG: 'C.UTF-8',
@@ -89,11 +106,6 @@ function launch(folder: string, dist: number, epmd: number): ChildProcess {
     ERL_EPMD_PORT: String(epmd),
     ERL_EPMD_ADDRESS: '127.0.0.1',
   }
-  const script = 'exec "$0" >>"$1" 2>&1'
-  const unshare = ['--pid', '--fork', '--kill-child', '--mount-proc']
-  const args = [...unshare, 'sh', '-c', script, PROGRAM, join(folder, 'out.log')]
-  // The pipe is for prlimit-free life and death: a parent that dies takes it along (PDEATHSIG).
-  return spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', ...args], { env, stdio: 'ignore' })
 }
 
 interface Settings {

@@ -149,6 +149,21 @@ test('hostile parameters are refused before anything is sent', async () => {
   assert.deepEqual(lab.blocked('client1'), [])
 })
 
+test('a broker with an alarm is named, in time, and no connection to it is left', async () => {
+  await lab.broker.alarm(true)
+  try {
+    const began = Date.now()
+    const { code, stderr } = await lab.ctl(['ban', '--ip', '192.0.2.41'])
+    assert.equal(code, 75, stderr)
+    assert.match(stderr, /RabbitMQ has an alarm: low on memory\n$/)
+    assert.ok(Date.now() - began < 10_000, `${Date.now() - began} ms`)
+    assert.equal((await lab.ctl(['status'])).code, 0)
+  } finally {
+    await lab.broker.alarm(false)
+  }
+  await lab.done('ban', '--ip', '192.0.2.42', '--name', 'sshd')
+})
+
 test('no secret was printed or logged, whatever was wrong', () => {
   lab.assertNoSecret(server.log(), client1.log())
 })

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type ChannelModel, connect, type Options } from 'amqplib'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
@@ -5,6 +6,9 @@ import { authority, type Party } from './party.ts'
 
 /** Milliseconds for connecting, as everywhere in this project. */
 const CONNECT = 3000
+
+/** Milliseconds for which an alarm of the broker may end by itself. */
+const ALARM = 3000
 
 /** How long a daemon waits before it connects again, milliseconds. */
 const BACK_OFF = { initialDelay: 500, maxDelay: 15_000, factor: 2, jitter: 0.3 }
@@ -21,6 +25,35 @@ export async function connectOnce(net2ban: Net2ban, party: Party): Promise<Chann
   } catch (error) {
     throw brokerFailure(error, net2ban)
   }
+}
+
+/**
+ * Ends a connection within half a second. A broker with an alarm reads nothing from who publishes:
+ * neither a goodbye nor the end of the stream, which would keep this process alive.
+ */
+export async function disconnect(model: ChannelModel): Promise<void> {
+  const closing = model.close().catch(() => {})
+  await Promise.race([closing, sleep(500, undefined, { ref: false })])
+  // amqplib has no other way (its types do not know the stream).
+  const { stream } = model.connection as unknown as { stream: { destroy(): void } }
+  stream.destroy()
+}
+
+/**
+ * Fails when RabbitMQ says that it takes nothing at the moment: `low on memory`, `low on disk`. It may
+ * be over soon, so a moment is waited for that; not until the deadline, for Fail2Ban waits, too.
+ */
+export function alarmOf(model: ChannelModel, net2ban: Net2ban): Promise<never> {
+  return new Promise((_, reject) => {
+    let timer: NodeJS.Timeout | undefined
+    model.on('blocked', (reason: string) => {
+      const why = `RabbitMQ has an alarm: ${reason}`
+      const failure = new Failure(EXIT.temporary, `Cannot use ${where(net2ban)}: ${why}`)
+      timer = setTimeout(() => reject(failure), ALARM)
+    })
+    model.on('unblocked', () => clearTimeout(timer))
+    model.on('close', () => clearTimeout(timer))
+  })
 }
 
 /** A connection that comes back by itself. */
@@ -53,7 +86,7 @@ export async function stayConnected(
       model.on('error', () => {})
       return setup(model, (why) => {
         note(`connection given up: ${why}`)
-        model.close().catch(() => {})
+        void disconnect(model)
       })
     },
   }

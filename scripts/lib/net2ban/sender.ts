@@ -1,6 +1,6 @@
 import { EXIT, Failure } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import { brokerFailure, connectOnce } from './broker.ts'
+import { alarmOf, brokerFailure, connectOnce, disconnect } from './broker.ts'
 import { compose, type Order, seal } from './message.ts'
 import { type Party, serverParty } from './party.ts'
 import { Publisher } from './publisher.ts'
@@ -43,13 +43,11 @@ export async function withSender<T>(
       last = publishing.catch(() => {})
       await (await publishing).confirmed
     }
-    return await Promise.race([work({ send }), deadline(signal)])
+    return await Promise.race([work({ send }), alarmOf(model, net2ban), deadline(signal)])
   } catch (error) {
     throw brokerFailure(error, net2ban)
   } finally {
-    // Not waited for: a broker that hangs would not answer this either.
-    const closing = model.close().catch(() => {})
-    await Promise.race([closing, new Promise((done) => setTimeout(done, 500).unref())])
+    await disconnect(model)
   }
 }
 
@@ -66,7 +64,7 @@ export async function checkWay(net2ban: Net2ban, signal: AbortSignal): Promise<v
   } catch (error) {
     throw brokerFailure(error, net2ban)
   } finally {
-    model.close().catch(() => {})
+    await disconnect(model)
   }
 }
 

@@ -3,7 +3,7 @@ import { stringify } from 'yaml'
 import { EXIT, Failure } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Call } from '../target.ts'
-import { brokerFailure, connectOnce } from './broker.ts'
+import { brokerFailure, connectOnce, disconnect } from './broker.ts'
 import { Due } from './due.ts'
 import { authority, clientParty, serverParty } from './party.ts'
 import { namesOf } from './topology.ts'
@@ -103,6 +103,6 @@ async function ask(net2ban: Net2ban) {
   } catch (error) {
     throw error instanceof Failure ? error : brokerFailure(error, net2ban)
   } finally {
-    await model.close().catch(() => {})
+    await disconnect(model)
   }
 }
