@@ -149,6 +149,15 @@ test('hostile parameters are refused before anything is sent', async () => {
   assert.deepEqual(lab.blocked('client1'), [])
 })
 
+test('a node that asks for a sync is no dead letter', async () => {
+  await lab.done('ban', '--ip', '192.0.2.43', '--name', 'sshd')
+  await server.kill('SIGKILL')
+  server.start()
+  await lab.done('ban', '--ip', '192.0.2.44', '--name', 'sshd')
+  await server.logged('client1 asks for a sync')
+  assert.match(await lab.done('status'), /^server running, waiting 0, dead letters 0\n/)
+})
+
 test('a broker with an alarm is named, in time, and no connection to it is left', async () => {
   await lab.broker.alarm(true)
   try {

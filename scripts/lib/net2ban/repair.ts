@@ -62,7 +62,11 @@ export class Repair {
     const queue = String(headers['x-first-death-queue'] ?? '')
     const reason = String(headers['x-first-death-reason'] ?? '')
     const client = [...this.#outbox.clients.values()].find((one) => one.queue === queue)
-    if (!client) return
+    if (!client) {
+      // An order that no server came for in time: it stays in the dead-letter queue for people.
+      this.#due.set(queue, { dead: this.#due.of(queue).dead + 1 })
+      return
+    }
     const old = this.#due.of(client.name)
     const asked = reason === 'rejected'
     this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1) })

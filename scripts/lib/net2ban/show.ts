@@ -6,7 +6,6 @@ import type { Call } from '../target.ts'
 import { brokerFailure, connectOnce, disconnect } from './broker.ts'
 import { Due } from './due.ts'
 import { authority, clientParty, serverParty } from './party.ts'
-import { namesOf } from './topology.ts'
 
 /** Where the server on this machine keeps its state, below `state_dir`. */
 export const SERVER_STATE = 'net2ban-server'
@@ -56,7 +55,7 @@ interface Line {
 /** `status`: per client online, queue depth, dead letters, the last number it was sent. */
 export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
   const due = new Due(join(call.config.state_dir, SERVER_STATE, 'clients.json'))
-  const { queues, input, dead } = await ask(net2ban)
+  const { queues, input, queue: inputQueue } = await ask(net2ban)
   const lines = Object.keys(net2ban.clients).map((client): Line => {
     const { messageCount: queue, consumerCount } = queues[client] ?? NOTHING
     const known = due.of(client)
@@ -67,7 +66,10 @@ export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
     return
   }
   const state = input.consumerCount > 0 ? 'running' : 'not running'
-  call.show(`server ${state}, waiting ${input.messageCount}, dead letters ${dead.messageCount}`)
+  // The dead-letter queue also holds what a node sent back to ask for a sync: nothing was lost then.
+  const dead = [inputQueue, ...Object.keys(net2ban.clients)].map((name) => due.of(name).dead)
+  const lost = dead.reduce((sum, count) => sum + count, 0)
+  call.show(`server ${state}, waiting ${input.messageCount}, dead letters ${lost}`)
   for (const { client, online, queue, dead, seq } of lines) {
     const state = online ? 'online' : 'away'
     call.show(`${client} ${state}, queue ${queue}, dead letters ${dead}, sequence ${seq}`)
@@ -98,7 +100,7 @@ async function ask(net2ban: Net2ban) {
     return {
       queues: Object.fromEntries(names.map((name, i) => [name, found[i] ?? NOTHING])),
       input: await look(server.queue),
-      dead: await look(namesOf(net2ban).dead),
+      queue: server.queue,
     }
   } catch (error) {
     throw error instanceof Failure ? error : brokerFailure(error, net2ban)
