@@ -1,22 +1,11 @@
 import { type Address, isSingle } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
-import {
-  parsePorts,
-  parseProtocols,
-  type Service,
-  unionOfServices,
-} from '../../scripts/lib/ports.ts'
+import { type Naming, readNaming, type Service, unionOfServices } from '../../scripts/lib/ports.ts'
 import type { Chain } from './backend.ts'
 import { KEEP } from './request.ts'
 
 /** How many jails one server may have at a time. */
 const MAX_JAILS = 256
-
-/** Ports and protocols as an owner named them for a jail. */
-export interface Naming {
-  ports: string
-  protocol: string
-}
 
 /**
  * What the remarks of the ledger say: the generation, who named which ports for a jail's chain, and
@@ -184,8 +173,7 @@ function isWidth(width: string): boolean {
 /** False for a remark that only looks like one of ours, or was mistyped. */
 function isNaming(ports: string, protocol: string): boolean {
   try {
-    parsePorts(ports)
-    parseProtocols(protocol)
+    readNaming(ports, protocol)
     return true
   } catch {
     return false

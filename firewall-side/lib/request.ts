@@ -1,10 +1,9 @@
 import { type Address, parseAddress } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { parseExpires, quote } from '../../scripts/lib/lease.ts'
-import { parsePorts, parseProtocols } from '../../scripts/lib/ports.ts'
+import { type Naming, readNaming } from '../../scripts/lib/ports.ts'
 import type { Entry } from './backend.ts'
 import { jailOf } from './names.ts'
-import type { Naming } from './register.ts'
 
 /** Something that an owner asks of the firewall. */
 export type Request =
@@ -37,8 +36,8 @@ const WORDS: Record<string, string> = {
 const LINE_WORDS = 'ban unban flush flushrest list blocked generation digest'.split(' ')
 
 /** Reads the words of a single command, such as `banip fail2ban-sshd 192.0.2.1 22 tcp`. */
-export function parseCommand(line: string): Request {
-  const [word = '', ...rest] = split(line)
+export function parseCommand(line: string | string[]): Request {
+  const [word = '', ...rest] = typeof line === 'string' ? split(line) : line
   const verb = Object.hasOwn(WORDS, word) ? WORDS[word] : undefined
   if (!verb) throw new Failure(EXIT.usage, `Unknown command ${quote(word)}`)
   return parseWords(verb, rest)
@@ -103,9 +102,11 @@ function parseSync(words: string[]): Request & { count: number } {
 }
 
 function parseNaming(ports: string, protocol: string): Naming {
-  if (ports !== KEEP) parsePorts(ports)
-  if (protocol !== KEEP) parseProtocols(protocol)
-  return { ports, protocol }
+  const read = readNaming(ports === KEEP ? '' : ports, protocol === KEEP ? '' : protocol)
+  return {
+    ports: ports === KEEP ? KEEP : read.ports,
+    protocol: protocol === KEEP ? KEEP : read.protocol,
+  }
 }
 
 function split(line: string): string[] {

@@ -1,3 +1,4 @@
+import { parseBanned } from '../../scripts/lib/address.ts'
 import { main, type Options, textOption } from '../../scripts/lib/command.ts'
 import { EXPIRY_OPTIONS, readExpiry } from '../../scripts/lib/expires.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
@@ -29,7 +30,7 @@ Options
     run: async (positionals, values) => {
       const timed = values.bantime !== undefined || values.time !== undefined
       const expires = timed ? [String(readExpiry(values))] : []
-      const request = parseCommand([word, ...positionals, ...expires].join(' '))
+      const request = parseCommand([word, ...widened(positionals), ...expires])
       const owner = checkOwner(textOption(values, 'owner') ?? LOCAL_OWNER)
       const { perimeter } = await openPerimeter({ owner, peer: undefined })
       const [answer] = await perimeter.perform([request])
@@ -38,4 +39,9 @@ Options
       for (const line of answer.lines) print(`${line}\n`)
     },
   })
+}
+
+/** An action line says how wide a ban is behind the address. */
+function widened(words: string[]): string[] {
+  return words.map((word, i) => (i === 1 ? parseBanned(word).text : word))
 }

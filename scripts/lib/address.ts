@@ -45,6 +45,20 @@ export function parseAddress(input: string): Address {
   return ipv6(ipv6Bits(canonical), slash < 0 ? 128 : Number(length), input)
 }
 
+/**
+ * Reads an address with the width that an action line adds to it, `<ip>/<prefix>`: `192.0.2.1/24` and
+ * `192.0.2.1//24` (of `mask=/24`) are that network, `192.0.2.1/` (of `mask=`) is the address, and a
+ * range that was banned by hand stays what it is, `192.0.2.0/26/24`.
+ *
+ * @throws Failure 65
+ */
+export function parseBanned(input: string): Address {
+  const [host = '', length] = input.split('/').filter((part) => part !== '')
+  const extra = /^[^/]*(\/\d*){0,3}$/.test(input)
+  if (!extra) throw unreadable(input)
+  return parseAddress(length === undefined ? host : `${host}/${length}`)
+}
+
 /** True if the two have at least one address in common. */
 export function overlaps(a: Address, b: Address): boolean {
   if (a.family !== b.family) return false

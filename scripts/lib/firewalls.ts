@@ -256,10 +256,10 @@ async function send(
   return await run(file, args, { ...options, input, signal: call.signal })
 }
 
-/** Ports and protocol for a jail as words of the wire. Jails may name them with blanks. */
+/** Ports and protocol for a jail as words of the wire. */
 function namingOf(call: Call, jail: string): { ports: string; protocol: string } {
   const { ports = KEEP, protocol = KEEP } = call.namings?.get(jail) ?? call
-  return { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
+  return { ports, protocol }
 }
 
 function unexpected(text: string): Failure {

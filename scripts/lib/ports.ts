@@ -11,11 +11,48 @@ export interface Service {
   ports: PortRange[] | 'all'
 }
 
-export const PROTOCOLS = ['tcp', 'udp', 'sctp', 'dccp', 'udplite', 'icmp', 'all'] as const
+export const PROTOCOLS = [
+  'tcp',
+  'udp',
+  'sctp',
+  'dccp',
+  'udplite',
+  'icmp',
+  'esp',
+  'ah',
+  'gre',
+  'all',
+] as const
 export type Protocol = (typeof PROTOCOLS)[number]
 
-const PORTLESS = new Set<Protocol>(['icmp', 'all'])
-const NAME = /^[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}$/
+/** Ports and protocols of a jail as they travel: `22,80,1000:2000`, `tcp,udp`, or `all`. */
+export interface Naming {
+  ports: string
+  protocol: string
+}
+
+const PORTLESS = new Set<Protocol>(['icmp', 'esp', 'ah', 'gre', 'all'])
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/
+
+/** What iptables, nftables, firewalld and others call a protocol, and its number. */
+const ALIASES: Record<string, Protocol> = {
+  any: 'all',
+  ip: 'all',
+  0: 'all',
+  1: 'icmp',
+  6: 'tcp',
+  17: 'udp',
+  33: 'dccp',
+  47: 'gre',
+  50: 'esp',
+  51: 'ah',
+  58: 'icmp',
+  132: 'sctp',
+  136: 'udplite',
+  icmp6: 'icmp',
+  icmpv6: 'icmp',
+  'ipv6-icmp': 'icmp',
+}
 
 /** Service names of Fail2Ban's own jail.conf, for a machine without /etc/services. */
 const WELL_KNOWN: Record<string, number> = {
@@ -46,29 +83,50 @@ const WELL_KNOWN: Record<string, number> = {
 }
 
 /**
- * Reads what Fail2Ban passes as `<port>`: `ssh`, `22,80`, `1000:2000`, `0:65535`, `all`.
+ * Reads ports and protocols in whatever notation a jail has them. Names of services become numbers:
+ * the machine where they are used may know other names.
+ *
+ * @throws Failure 65
+ */
+export function readNaming(ports: string, protocol: string): Naming {
+  const ranges = parsePorts(ports)
+  const protocols = parseProtocols(protocol)
+  return {
+    ports: ranges === 'all' ? 'all' : ranges.map(rangeText).join(','),
+    protocol: protocols.includes('all') ? 'all' : protocols.join(','),
+  }
+}
+
+/**
+ * Reads what Fail2Ban passes as `<port>`, in the notations of iptables, nftables and firewalld:
+ * `ssh`, `22, 80`, `1000:2000`, `1000-2000`, `{ 22, 80 }`. Nothing, `all`, `any`: all ports.
  *
  * @returns merged ranges in ascending order
  * @throws Failure 65
  */
 export function parsePorts(text: string): PortRange[] | 'all' {
-  if (text === 'all') return 'all'
-  const ranges = text.split(',').map((part) => parseRange(part.trim()))
-  return mergeRanges(ranges)
+  const words = wordsOf(text)
+  if (!words) throw unreadable(text)
+  const ranges = words.map((word): PortRange => (isAll(word) ? [0, 65535] : parseRange(word)))
+  return words.length === 0 ? 'all' : mergeRanges(ranges)
 }
 
-/** Reads what Fail2Ban passes as `<protocol>`: one word or a list. @throws Failure 65 */
+/**
+ * Reads what Fail2Ban passes as `<protocol>`: names or numbers, one or a list. Nothing means all.
+ * `ipv6-icmp` is `icmp`, which is of the family of the address.
+ *
+ * @throws Failure 65
+ */
 export function parseProtocols(text: string): Protocol[] {
-  const words = text.split(',').map((word) => word.trim().toLowerCase())
-  for (const word of words) {
-    if (!isProtocol(word)) {
-      throw new Failure(
-        EXIT.input,
-        `Cannot read protocol ${quote(word)}: one of ${PROTOCOLS.join(', ')}`,
-      )
-    }
-  }
-  return [...new Set(words as Protocol[])]
+  const words = wordsOf(text) ?? [text]
+  const protocols = words.map((word): Protocol => {
+    const name = word.toLowerCase()
+    const protocol = Object.hasOwn(ALIASES, name) ? ALIASES[name] : name
+    if (protocol !== undefined && isProtocol(protocol)) return protocol
+    const known = PROTOCOLS.join(', ')
+    throw new Failure(EXIT.input, `Cannot read protocol ${quote(word)}: one of ${known}`)
+  })
+  return words.length === 0 ? ['all'] : [...new Set(protocols)]
 }
 
 /**
@@ -97,24 +155,57 @@ function isProtocol(word: string): word is Protocol {
   return (PROTOCOLS as readonly string[]).includes(word)
 }
 
-function parseRange(part: string): PortRange {
-  const [first = '', last = first, ...rest] = part.split(':')
-  const from = portNumber(first)
-  const to = portNumber(last)
-  if (rest.length > 0 || from > to) throw unreadable(part)
+/**
+ * The words of a list with blanks or commas, also between braces or quotes. The queue takes the same
+ * characters (action.d/perimeter-queue.conf), and refuses others as this does.
+ *
+ * @returns undefined for what is not nothing, and has no word in it
+ */
+function wordsOf(text: string): string[] | undefined {
+  const bare = text.replace(/^ *(["']?)(.*)\1 *$/, '$2').replace(/^ *\{(.*)\} *$/, '$1')
+  const words = bare.split(/[ ,]+/).filter((word) => word !== '')
+  return words.length === 0 && /[^ ]/.test(text) ? undefined : words
+}
+
+function isAll(word: string): boolean {
+  return /^(all|any)$/i.test(word)
+}
+
+/** `22`, `ssh`, `1000:2000`, `1000:`, `:1000`, `1000-2000`; a name of a service may have dashes. */
+function parseRange(word: string): PortRange {
+  const single = portNumber(word)
+  if (single !== undefined) return [single, single]
+  const [first = '', last = '', ...more] = word.split(':')
+  if (word.includes(':') && more.length === 0 && word !== ':') {
+    return rangeOf(
+      word,
+      first === '' ? 0 : portNumber(first),
+      last === '' ? 65535 : portNumber(last),
+    )
+  }
+  for (const { index } of word.matchAll(/-/g)) {
+    const from = portNumber(word.slice(0, index))
+    const to = portNumber(word.slice(index + 1))
+    if (from !== undefined && to !== undefined) return rangeOf(word, from, to)
+  }
+  throw unreadable(word)
+}
+
+function rangeOf(word: string, from: number | undefined, to: number | undefined): PortRange {
+  if (from === undefined || to === undefined || from > to) throw unreadable(word)
   return [from, to]
 }
 
-function portNumber(word: string): number {
-  if (/^\d{1,5}$/.test(word)) {
-    const port = Number(word)
-    if (port <= 65535) return port
-  } else if (NAME.test(word)) {
-    // Every object has a `constructor`, which is no port.
-    const port = Object.hasOwn(WELL_KNOWN, word) ? WELL_KNOWN[word] : lookUp(word)
-    if (port !== undefined) return port
-  }
-  throw unreadable(word)
+function rangeText([from, to]: PortRange): string {
+  return from === to ? String(from) : `${from}:${to}`
+}
+
+function portNumber(word: string): number | undefined {
+  if (/^\d+$/.test(word))
+    return word.length <= 5 && Number(word) <= 65535 ? Number(word) : undefined
+  if (!NAME.test(word)) return undefined
+  // Every object has a `constructor`, which is no port.
+  return Object.hasOwn(WELL_KNOWN, word) ? WELL_KNOWN[word] : lookUp(word)
 }
 
 function lookUp(name: string): number | undefined {

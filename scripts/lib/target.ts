@@ -14,7 +14,7 @@ export interface Call {
   owner: string
   /** `--name`; undefined if it was not given. */
   jail: string | undefined
-  /** `--port` and `--protocol` as given; undefined means: keep what the target has. */
+  /** `--port` and `--protocol`, see readNaming; undefined means: keep what the target has. */
   ports: string | undefined
   protocol: string | undefined
   /** Ports and protocol of single jails, for a sync of several. */

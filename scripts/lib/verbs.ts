@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs'
-import { type Address, checkBannable, compareAddresses, parseAddress } from './address.ts'
+import { type Address, checkBannable, compareAddresses, parseBanned } from './address.ts'
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
 import { readExpiry } from './expires.ts'
 import { codeOf, Failure, messageOf } from './failure.ts'
 import { becomeOwner } from './identity.ts'
 import { alive, checkJail, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
+import { readNaming } from './ports.ts'
 import { print } from './print.ts'
 import type { Config } from './settings/schema.ts'
 import { isConfigured, type Loaded } from './settled.ts'
@@ -94,8 +95,7 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
     config: loaded.config,
     owner: loaded.config.owner,
     jail: name === undefined ? undefined : checkJail(name),
-    ports: textOption(values, 'port'),
-    protocol: textOption(values, 'protocol'),
+    ...namingOf(values),
     dryRun: values['dry-run'] === true,
     verbose,
     signal: AbortSignal.timeout(seconds * 1000),
@@ -103,6 +103,17 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
     say: (line) => void (verbose && process.stderr.write(`${line}\n`)),
     progress: showProgress,
     values,
+  }
+}
+
+/** What `--port` and `--protocol` say; what is not given stays as the target has it. */
+function namingOf(values: Values): Pick<Call, 'ports' | 'protocol'> {
+  const port = textOption(values, 'port')
+  const protocol = textOption(values, 'protocol')
+  const read = readNaming(port ?? '', protocol ?? '')
+  return {
+    ports: port === undefined ? undefined : read.ports,
+    protocol: protocol === undefined ? undefined : read.protocol,
   }
 }
 
@@ -136,8 +147,9 @@ async function runVerb(
   const ip = textOption(values, 'ip')
   const single = verb === 'ban' || verb === 'unban'
   if (single && ip === undefined) throw usageFailure(`Missing option --ip for ${verb}`)
-  const address = ip === undefined ? undefined : parseAddress(ip)
+  const address = ip === undefined ? undefined : parseBanned(ip)
   const expires = readExpiry(values)
+  namingOf(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const alone = typeof verb !== 'string' && verb.alone === true
   const loaded = alone && !given && !isConfigured() ? EMPTY : await sibling.load(given)

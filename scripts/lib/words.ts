@@ -1,11 +1,11 @@
-import { parseAddress } from './address.ts'
+import { parseBanned } from './address.ts'
 import { type Command, main, type Options, textOption, usageFailure } from './command.ts'
 import { readExpiry } from './expires.ts'
 import { EXIT, Failure } from './failure.ts'
 import { firewallTargets } from './firewalls.ts'
 import { becomeOwner } from './identity.ts'
 import { alive, checkJail, now, quote } from './lease.ts'
-import { parsePorts, parseProtocols } from './ports.ts'
+import { readNaming } from './ports.ts'
 import { type Loaded, loadFirewalls } from './settled.ts'
 import { checkBan, makeCall, onEach } from './verbs.ts'
 
@@ -25,10 +25,9 @@ const DEADLINE = 20
 /** Runs `banip`. */
 export async function runBanip(help: string): Promise<void> {
   await runWords('banip', help, 4, async ([chain, ip, ports, protocol], values) => {
-    const address = parseAddress(ip)
+    const address = parseBanned(ip)
     const jail = jailOf(chain)
-    parsePorts(ports)
-    parseProtocols(protocol)
+    readNaming(ports, protocol)
     const expires = readExpiry(values)
     const loaded = await load(values)
     checkBan(address, loaded.config)
@@ -44,7 +43,7 @@ export async function runBanip(help: string): Promise<void> {
 /** Runs `unbanip`. */
 export async function runUnbanip(help: string): Promise<void> {
   await runWords('unbanip', help, 2, async ([chain, ip], values) => {
-    const address = parseAddress(ip)
+    const address = parseBanned(ip)
     const jail = jailOf(chain)
     const loaded = await load(values)
     const call = makeCall(loaded, values, DEADLINE)

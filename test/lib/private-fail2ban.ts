@@ -1,4 +1,12 @@
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -77,12 +85,10 @@ function configure(
 ): void {
   const write = (name: string, text: string) => writeFileSync(join(directory, name), text)
   for (const folder of ['action.d', 'filter.d']) mkdirSync(join(directory, folder))
-  for (const name of [...actions.map((action) => action.split('[')[0] ?? ''), 'perimeter-queue']) {
-    const file = `action.d/${name}.conf`
-    const text = own[name]
-    if (text === undefined) copyFileSync(join(ACTIONS, `${name}.conf`), join(directory, file))
-    else write(file, text)
+  for (const file of readdirSync(ACTIONS)) {
+    copyFileSync(join(ACTIONS, file), join(directory, 'action.d', file))
   }
+  for (const [name, text] of Object.entries(own)) write(`action.d/${name}.conf`, text)
   const at = (name: string) => join(directory, name)
   write('watched', '')
   write('witness', '')

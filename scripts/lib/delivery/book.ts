@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { ioFailure } from '../failure.ts'
 import { alive, isSameEnd, type Lease, later, NO_JAIL } from '../lease.ts'
 import { Ledger, RELEASED } from '../ledger.ts'
-import type { Naming, Operation } from './operation.ts'
+import type { Naming } from '../ports.ts'
+import type { Operation } from './operation.ts'
 
 /** Bytes above which a ledger is looked at for lines that no longer count. */
 const WORTH_COMPACTING = 1_048_576

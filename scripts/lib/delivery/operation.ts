@@ -1,15 +1,9 @@
-import { type Address, checkBannable, parseAddress } from '../address.ts'
+import { type Address, checkBannable, parseBanned } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { checkJail, expiry, parseExpires, quote } from '../lease.ts'
-import { parsePorts, parseProtocols } from '../ports.ts'
+import { type Naming, readNaming } from '../ports.ts'
 import type { Config } from '../settings/schema.ts'
 import { wordsOf } from './queue.ts'
-
-/** Ports and protocol as a jail has them. */
-export interface Naming {
-  ports: string
-  protocol: string
-}
 
 /** What a line of a queue asks for. */
 export type Operation =
@@ -32,7 +26,7 @@ export function parseOperation(
   const words = wordsOf(line)
   if (!words) return undefined
   const [verb, ip = '', name = '', ...rest] = words
-  const address = parseAddress(ip)
+  const address = parseBanned(ip)
   const jail = checkJail(name)
   if (verb === 'unban' && rest.length === 0) return { verb, address, jail }
   const [time = '', bantime = '', ports, protocol] = rest
@@ -42,14 +36,6 @@ export function parseOperation(
   checkBannable(address, never, prefixes)
   const naming = ports === undefined ? undefined : readNaming(ports, protocol ?? '')
   return { verb, address, jail, expires: readEnd(time, bantime), naming }
-}
-
-/** Ports and protocol without the blanks that a jail may write them with. @throws Failure 65 */
-export function readNaming(ports: string, protocol: string): Naming {
-  const naming = { ports: ports.replace(/\s+/g, ''), protocol: protocol.replace(/\s+/g, '') }
-  parsePorts(naming.ports)
-  parseProtocols(naming.protocol)
-  return naming
 }
 
 function readEnd(time: string, bantime: string): number {

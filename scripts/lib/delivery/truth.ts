@@ -1,9 +1,9 @@
 import { askFail2Ban, type Jail } from '../fail2ban.ts'
 import { formatLease, type Lease } from '../lease.ts'
+import { type Naming, readNaming } from '../ports.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds, type Kind } from '../siblings.ts'
 import { readLeases } from '../sync-input.ts'
-import { type Naming, readNaming } from './operation.ts'
 
 /** What Fail2Ban has banned for one sibling. */
 export interface Truth {

@@ -1,7 +1,7 @@
 import { parseAddress } from '../address.ts'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import { checkJail, quote } from '../lease.ts'
-import { parsePorts, parseProtocols } from '../ports.ts'
+import { readNaming } from '../ports.ts'
 
 // The kinds of values that may enter an action. Each has a narrow pattern in which nothing means
 // anything to a shell, nothing begins like an option, and nothing is a path.
@@ -16,17 +16,13 @@ const jail: Kind = (text) => {
   throw new Error('it does not begin with a letter or digit')
 }
 
+/** Stock actions know no `all` for ports, only for protocols. */
 const ports: Kind = (text) => {
-  matching(/^[A-Za-z0-9][A-Za-z0-9_.+:,-]{0,255}$/, 'it is no list of ports')(text)
-  parsePorts(text)
-  return text
+  const list = readNaming(text, 'all').ports
+  return list === 'all' ? '0:65535' : list
 }
 
-const protocols: Kind = (text) => {
-  matching(/^[a-z]{1,8}(,[a-z]{1,8}){0,7}$/, 'it is no list of protocols')(text)
-  parseProtocols(text)
-  return text
-}
+const protocols: Kind = (text) => readNaming('all', text).protocol
 
 const chain: Kind = matching(
   /^[A-Za-z_][A-Za-z0-9_.-]{0,28}(,[A-Za-z_][A-Za-z0-9_.-]{0,28}){0,7}$/,

@@ -146,7 +146,9 @@ function namingOf({
   ports?: string | undefined
   protocol?: string | undefined
 }) {
-  return { ...(ports && { port: ports }), ...(protocol && { protocol }) }
+  // The stock actions match no list of ports for all protocols, and take their other type for it.
+  const all = ports === 'all' && { type: 'allports' }
+  return { ...(ports && { port: ports }), ...(protocol && { protocol }), ...all }
 }
 
 function wordsOf(params: Readonly<Record<string, string>>): string {

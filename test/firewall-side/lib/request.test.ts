@@ -46,7 +46,7 @@ test('parseCommand() refuses bad values with 65', () => {
     'banip INPUT 192.0.2.1 22 tcp',
     'banip fail2ban-a 192.0.2 22 tcp',
     'banip fail2ban-a 192.0.2.1 70000 tcp',
-    'banip fail2ban-a 192.0.2.1 22 ip',
+    'banip fail2ban-a 192.0.2.1 22 ipx',
     'banip fail2ban-a 192.0.2.1 22 tcp -1',
     'unbanip fail2ban-a\t192.0.2.1',
     'banip fail2ban-ä 192.0.2.1 22 tcp',

@@ -26,15 +26,15 @@ function fill(): void {
 
 describe('an action line', () => {
   test('appends its words as one line, readable for the group, without a program', async () => {
-    assert.deepEqual(await append(path, [...ban(7), '22, 80', 'tcp'], 'PATH=/none'), {
+    assert.deepEqual(await append(path, [...ban(7), "'22, {80}'", ''], 'PATH=/none'), {
       code: 0,
       stderr: '',
     })
-    assert.equal(readFileSync(path, 'utf8'), '\nban|192.0.2.7|sshd|1.5|-1|22, 80|tcp|.\n')
+    assert.equal(readFileSync(path, 'utf8'), "\nban|192.0.2.7|sshd|1.5|-1|'22, {80}'||.\n")
   })
 
   test('refuses with 65 what could be taken for something else', async () => {
-    const hostile = ['', 'a|b', 'a\nban', '$(id)', 'a;b', '`id`', 'a\tb', '"', "'", '*', 'ä', '\\']
+    const hostile = ['a|b', 'a\nban', '$(id)', 'a;b', '`id`', 'a\tb', '"', '*', 'ä', '\\']
     for (const word of hostile) {
       const { code, stderr } = await append(path, ['ban', word, 'sshd', '1', '1'])
       assert.equal(code, 65, JSON.stringify(word))
