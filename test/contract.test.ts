@@ -114,7 +114,9 @@ for (const name of siblings) {
   })
 }
 
-const actions = names('action.d', '.conf').filter((name) => name !== 'perimeter-queue')
+const actions = names('action.d', '.conf').filter(
+  (name) => !/^perimeter-(queue|blocks)$/.test(name),
+)
 
 for (const name of actions) {
   describe(`action.d/${name}.conf`, () => {

@@ -56,7 +56,7 @@ test('ban, unban and flush are one silent line to each, with what is not given a
   const table = [
     [
       'ban --ip 203.0.113.7/32 --name sshd --port ssh --protocol tcp --time 4000000000 --bantime 60',
-      'banip fail2ban-sshd 203.0.113.7 ssh tcp 4000000060',
+      'banip fail2ban-sshd 203.0.113.7 22 tcp 4000000060',
     ],
     ['ban --ip 2001:DB8::7 --bantime -1', 'banip fail2ban-- 2001:db8::7 - - 0'],
     ['unban --ip 203.0.113.7 --name sshd', 'unbanip fail2ban-sshd 203.0.113.7'],

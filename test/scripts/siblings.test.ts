@@ -10,14 +10,17 @@ const folder = temporaryFolder('siblings')
 /** Action files and whom f2b-deliver and f2b-sync serve with them. */
 const SERVED: Record<string, string[]> = {
   'iptables-remote': ['firewall'],
+  'iptables-remote-allports': ['firewall'],
   sophosxg: ['sophosxg'],
   fortigate: ['fortigate'],
   'add-to-list': ['fortigate'],
   threatjammer: ['threatjammer'],
   'abuseipdb-perimeter': ['abuseipdb'],
   net2ban: ['net2ban'],
+  'net2ban-allports': ['net2ban'],
   // On this very machine, and somebody else's.
   perimeter: [],
+  'perimeter-allports': [],
   'iptables-multiport': [],
 }
 

@@ -24,7 +24,7 @@ describe('action.d/perimeter.conf', { concurrency: 1 }, () => {
     await machine.run(['f2b-setup', 'firewall'])
     fail2ban = await startFail2ban(machine, [{ name: 'sshd', action: 'perimeter[port=ssh]' }])
     await machine.writeFile('/etc/net2ban/perimeter.local', '[Init]\nowner = net2ban\n')
-    await machine.sh(`cp ${PROJECT}/action.d/perimeter.conf /etc/net2ban/`)
+    await machine.sh(`cp ${PROJECT}/action.d/perimeter*.conf /etc/net2ban/`)
     node = await startNode(machine, { actions: '/etc/net2ban' })
   })
   after(async () => {
