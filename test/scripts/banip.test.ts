@@ -16,8 +16,8 @@ function call(command: string, ...args: string[]): Promise<Ended> {
 }
 
 test('banip would send the document’s words to every firewall', async () => {
-  const { code, stdout } = await call('banip', 'fail2ban-sshd', '203.0.113.7', '22,ssh', 'tcp')
-  const words = 'banip fail2ban-sshd 203.0.113.7 22,ssh tcp 0\n'
+  const { code, stdout } = await call('banip', 'fail2ban-sshd', '203.0.113.7', '80,ssh', 'tcp')
+  const words = 'banip fail2ban-sshd 203.0.113.7 22,80 tcp 0\n'
   assert.deepEqual([code, stdout], [0, `edge1: ${words}edge2: ${words}`])
 })
 
@@ -33,7 +33,7 @@ test('banip refuses too few words with 64 and bad ones with 65', async () => {
     ['INPUT', '203.0.113.7', '22', 'tcp'],
     ['fail2ban-sshd', '203.0.113', '22', 'tcp'],
     ['fail2ban-sshd', '203.0.113.7', 'no port', 'tcp'],
-    ['fail2ban-sshd', '203.0.113.7', '22', 'ip'],
+    ['fail2ban-sshd', '203.0.113.7', '22', 'ipx'],
     ['fail2ban-sshd', '127.0.0.1', '22', 'tcp'],
   ].map(async (words) => (await call('banip', ...words)).code)
   assert.deepEqual(await Promise.all(codes), [64, 65, 65, 65, 65, 65])

@@ -42,7 +42,8 @@ for (const delivery of ['direct', 'queued']) {
     assert.equal(code, 0, stderr)
     for (const [name, kinds] of Object.entries(SERVED)) {
       const settings = stdout.split('\n').find((line) => line.includes(`'action', '${name}-x', [`))
-      const [, command = ''] = /\['actionban', ['"](.*?)\], \['/.exec(settings ?? '') ?? []
+      const [, dumped = ''] = /\['actionban', ['"](.*?)\], \['/.exec(settings ?? '') ?? []
+      const command = dumped.replaceAll('\\n', '\n')
       assert.match(command, /<ip>/, name)
       const found = KINDS.filter(({ uses }) => uses.test(command)).map((kind) => kind.name)
       assert.deepEqual(found, kinds, `${name}: ${command}`)

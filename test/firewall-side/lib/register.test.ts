@@ -80,7 +80,7 @@ test('remarks that only look like ours are passed over', () => {
   const remarks = [
     '# chain letters are bad',
     '# chain a w1 nonsense tcp',
-    '# chain a w1 22 ip',
+    '# chain a w1 22 ipx',
     '# widths',
     '#',
     '# widths a inet4/24 inet4/32 inet6/64 inet6/128 x inet5/1 inet4/0',

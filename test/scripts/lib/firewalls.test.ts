@@ -58,7 +58,7 @@ test('a sync names the ports of each jail, and frees those that are no longer th
   assert.deepEqual(ssh.told(host), [
     'connect',
     'firewall',
-    'sync fail2ban-sshd ssh,2222 tcp 2',
+    'sync fail2ban-sshd 22,2222 tcp 2',
     '203.0.113.7 0',
     '203.0.113.8 5',
     'sync fail2ban-- - - 1',
