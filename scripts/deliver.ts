@@ -23,7 +23,7 @@ void main({
 
 Delivers what Fail2Ban's actions have queued (delivery = queued) to every target in the
 configuration, and ends. Nothing leaves the queue before its target has confirmed it; what can never
-work is set aside and shown by f2b-status.
+work is rejected and shown by f2b-status.
 
   f2b-deliver             deliver what is queued now: from cron, or by hand
   f2b-deliver --follow    stay and deliver as it comes: what the systemd unit runs

@@ -7,8 +7,9 @@
 // Exit codes: f2b-status --help
 import { parseAddress } from './lib/address.ts'
 import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
-import { loadAll } from './lib/delivery/open.ts'
+import { loadAll, openDelivery } from './lib/delivery/open.ts'
 import { EXIT, Failure } from './lib/failure.ts'
+import { quote } from './lib/lease.ts'
 import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
 import { aboutAddress } from './lib/status/about.ts'
@@ -18,9 +19,11 @@ import { freeEverywhere } from './lib/status/free.ts'
 import { freedomReport } from './lib/status/freedom-report.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
 import { metricsOf } from './lib/status/metrics.ts'
+import { codeOfSurvey, nameOf } from './lib/status/problems.ts'
 import { reportOf } from './lib/status/report.ts'
-import { codeOfSurvey, takeSurvey } from './lib/status/survey.ts'
+import { takeSurvey } from './lib/status/survey.ts'
 import { paperOf } from './lib/status/table.ts'
+import { plain } from './lib/status/words.ts'
 
 void main({
   name: 'status',
@@ -31,32 +34,40 @@ Shows how each target stands, who banned an address and where it is in force, an
   f2b-status                       a row for each target
   f2b-status 192.0.2.7             which jail banned it, until when, where it is in force, and why
   f2b-status --unban 192.0.2.7     free it in Fail2Ban and on every target, in all jails
+  f2b-status --acknowledge all     know of what was rejected: it is no problem any more
 
 Columns: REACHED  it answered ("-": what it is to block is kept here, nobody is asked)
          LEASES   bans of this server there      DRIFT  differences to what Fail2Ban has banned
          QUEUED   changes that wait, and how long the OLDEST has
-         ASIDE    changes that can never work    SUCCESS, ERROR  since the last delivery, failure
-Below them is what is wrong. A ban on its way is no drift: what differs is looked at twice.
+         REJECTED changes that can never work    SUCCESS, ERROR  since the last delivery, failure
+Below them is what is wrong, each with its code. A ban on its way is no drift: what differs is
+looked at twice. A ban that is rejected (never_ban, min_prefix, a full target, a line that nobody
+can read) is no drift either, and tried again every hour; it is a problem until it is acknowledged,
+or over for a day.
 
 Options
   --unban ADDR      free the address or range; a range that contains it stays
+  --acknowledge ID  take what was rejected from the problems, by the id that is shown, by its
+                    address, or "all"; it comes back only when it happens anew
   --json            for programs; moments are epoch seconds, null is what is not known:
-                    {time, owner, code, fail2ban: {answers, bans, error},
+                    {time, owner, code, problems: [{name, code, text}], fail2ban: {answers, bans, error},
                     deliverer: {running, error},
                     targets: [{sibling, target, reachable, error, leases,
                     drift: {missing, extra, wrong_expiry}, queued, oldest_queued, last_success,
-                    failing_since, last_error, set_aside}],
-                    set_aside: [{sibling, at, code, reason, line}]}; an error is {code, message}
+                    failing_since, last_error, rejected}], rejected: [{sibling, id, at,
+                    code, reason, change, expires, acknowledged}]}; an error is {code, message}
   --metrics FILE    write the same for Prometheus (node_exporter's textfile collector), silently and
                     with exit code 0; FILE must end with .prom
   --timeout SECONDS for each target, all at once; default 5
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
 
-For monitoring: 0 if all is well, else the worst of the targets' own codes (69 75 76 77) and 75 for
-drift, for what was set aside in the last day or is queued for more than 2 minutes, and if Fail2Ban
-cannot be asked.`,
+For monitoring: 0 if all is well, else the worst (highest) code of the problems that are shown:
+ 69 75 76 77  what a target says itself: unreachable, busy, answers oddly, refuses us
+ 75           drift; queued for more than 2 minutes; Fail2Ban or f2b-deliver cannot be asked
+ 77           something was rejected and nobody has acknowledged it`,
   options: {
     unban: { type: 'string' },
+    acknowledge: { type: 'string' },
     json: { type: 'boolean' },
     metrics: { type: 'string' },
     timeout: { type: 'string' },
@@ -70,8 +81,9 @@ cannot be asked.`,
 async function run([word, ...words]: string[], values: Values): Promise<void> {
   noWords(words)
   const [unban, metrics] = [textOption(values, 'unban'), textOption(values, 'metrics')]
-  if ([word, unban, metrics].filter((one) => one !== undefined).length > 1) {
-    throw usageFailure('An address, --unban and --metrics exclude each other')
+  const seen = textOption(values, 'acknowledge')
+  if ([word, unban, metrics, seen].filter((one) => one !== undefined).length > 1) {
+    throw usageFailure('An address, --unban, --acknowledge and --metrics exclude each other')
   }
   const asked = unban ?? word
   if (metrics !== undefined && !metrics.endsWith('.prom')) {
@@ -80,6 +92,7 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
   const address = asked === undefined ? undefined : parseAddress(asked)
   const seconds = readTimeout(textOption(values, 'timeout'))
   const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
+  if (seen !== undefined) return await acknowledge(loaded, values, seen)
   if (values.desk) return await serveDesk(loaded, metrics)
   const desk = openDesk(loaded, metrics)
   const json = values.json === true
@@ -106,7 +119,23 @@ async function survey(
   if (metrics !== undefined) return await desk.metrics(metricsOf(found))
   const code = codeOfSurvey(found)
   process.exitCode = code
-  print(json ? jsonOf(surveyJson(found, code)) : reportOf(found, paperOf(process.stdout)))
+  print(json ? jsonOf(surveyJson(found)) : reportOf(found, paperOf(process.stdout)))
+}
+
+async function acknowledge(loaded: Loaded, values: Values, word: string): Promise<void> {
+  const delivery = await openDelivery(loaded, values)
+  try {
+    const done = await delivery.acknowledge(word)
+    for (const { id, sibling, target, change, reason } of done) {
+      const where = target === undefined ? sibling : nameOf({ sibling, target })
+      print(`${plain(`${where}: acknowledged ${id}, ${change}: ${reason}`)}\n`)
+    }
+    if (done.length > 0) return
+    if (word !== 'all') throw new Failure(EXIT.input, `Nothing is rejected that is ${quote(word)}`)
+    print('Nothing is rejected that was not acknowledged before\n')
+  } finally {
+    await delivery.close()
+  }
 }
 
 function readTimeout(text = '5'): number {

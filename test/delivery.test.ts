@@ -51,6 +51,10 @@ const equal = (edge: number, timeout = 10_000) =>
     async () => (await held(edge)).join() === (await banned()).join(),
     { timeout, every: 100 },
   )
+const status = async () => {
+  const { code, stdout } = await lab.server.exec(['f2b-status', '--json', '--timeout', '60'])
+  return { code, said: JSON.parse(stdout) }
+}
 const errors = async (): Promise<string[]> =>
   (await fail2ban.log()).split('\n').filter((line) => /ERROR|CRITICAL/.test(line))
 
@@ -148,21 +152,62 @@ test('f2b-sync goes through the deliverer, and an unchanged firewall costs nothi
   assert.equal(await reaches(), false)
 })
 
-test('what can never work is set aside with its reason, and blocks nothing', async () => {
+test('what can never work is rejected with its reason, is no drift, and is acknowledged', async () => {
   await fail2ban.client('set', 'sshd', 'banip', '127.0.0.1', 'not-an-address', '203.0.113.60')
   for (const edge of [0, 1]) {
     await waitUntil('the third', async () => (await held(edge)).includes('203.0.113.60'))
   }
-  const state = await lab.server.readFile('/var/lib/fail2ban-perimeter/delivery/firewall.state')
-  const { aside } = JSON.parse(state)
+  const { code, said } = await status()
+  assert.equal(code, 77)
   assert.deepEqual(
-    aside.map((one: { code: number; line: string }) => [one.code, one.line.split('|')[1]]),
+    said.rejected.map((one: { code: number; change: string }) => [
+      one.code,
+      one.change.split(' ')[1],
+    ]),
     [
       [65, '127.0.0.1'],
       [65, 'not-an-address'],
     ],
   )
+  const { stdout } = await lab.server.exec(['f2b-status', '--acknowledge', '127.0.0.1'])
+  assert.match(stdout, /^firewall: acknowledged [0-9a-f]{6}, ban 127.0.0.1 in sshd: overlaps .*\n$/)
+  // What Fail2Ban has freed is no problem, although it never was an address.
   await fail2ban.client('unban', '127.0.0.1', 'not-an-address')
+  await waitUntil('the end of the problems', async () => (await status()).code === 0)
+})
+
+test('what a firewall alone refuses is rejected there, is no drift, and is not sent again', async () => {
+  const edge2 = lab.firewalls[1]
+  const config = '/etc/fail2ban-perimeter/firewall.yaml'
+  const was = await edge2?.readFile(config)
+  await edge2?.sh(`cat >${config}`, {
+    input: `${was}`.replace('never_ban: []', 'never_ban: [203.0.113.61]'),
+  })
+  // A session reads the configuration of its firewall when it begins.
+  await delivering.kill()
+  await fail2ban.client('set', 'sshd', 'banip', '203.0.113.61', '203.0.113.62')
+  for (const edge of [0, 1]) {
+    await waitUntil('the second', async () => (await held(edge)).includes('203.0.113.62'))
+  }
+  const { code, said } = await status()
+  const [first, second] = said.targets
+  assert.equal(code, 77, JSON.stringify(said.problems))
+  assert.deepEqual([first.rejected, second.drift], [[], { missing: 0, extra: 0, wrong_expiry: 0 }])
+  const [{ change, reason }] = second.rejected
+  assert.equal(change, 'ban 203.0.113.61 in sshd')
+  assert.equal(reason, 'overlaps "203.0.113.61", which is in never_ban')
+  // Two syncs, of which neither adds nor is refused anything.
+  for (const _ of [1, 2]) {
+    assert.match(await lab.server.run(['f2b-sync', 'edge2']), /^added 0, .*unchanged \d+\n$/)
+  }
+  assert.match(await lab.server.run(['f2b-sync', '--dry-run', 'edge2']), /^added 0, .*\n$/)
+  const seen = await lab.server.run(['f2b-status', '--acknowledge', '203.0.113.61'])
+  assert.match(seen, /^firewall\/edge2: acknowledged [0-9a-f]{6}, ban 203.0.113.61 in sshd: over/)
+  assert.equal((await status()).code, 0)
+  assert.equal((await lab.server.exec(['f2b-status', '--acknowledge', '203.0.113.61'])).code, 65)
+  assert.equal((await held(0)).includes('203.0.113.61'), true)
+  await edge2?.sh(`cat >${config}`, { input: was ?? '' })
+  await fail2ban.client('unban', '203.0.113.61', '203.0.113.62')
 })
 
 test('SIGTERM ends it in order; without it lines wait, and f2b-deliver delivers them', async () => {

@@ -45,7 +45,9 @@ export function useServer(ssh: StandInSsh, settings: string): TestServer {
     deliver() {
       const line = 'PATH="$1" exec "$2" "$3" --follow --config "$4" 2>/dev/null'
       const words = [ssh.path, process.execPath, resolve('dist/deliver.cjs'), config]
-      return box.start('sh', ['-c', line, 'sh', ...words])
+      // nsenter, which we can kill, passes no signal on; it ends when its child has closed its output.
+      const end = ['--pdeathsig', 'TERM', 'sh', '-c', line, 'sh', ...words]
+      return box.start('setpriv', end)
     },
   }
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
@@ -214,6 +215,7 @@ test('f2b-status --unban goes through a running f2b-deliver, whose books are rig
   const queue = `${state}/queue/fortigate`
   writeFileSync(queue, `\nban|${IP}|sshd|${later}|600|.\n\nban|${IP}|-|${later}|-1|.\n`)
   const deliver = server.deliver()
+  const ended = once(deliver, 'close')
   try {
     const delivered = async () => readFileSync(list, 'utf8').split('\n').length > 2
     await waitUntil('the bans', delivered, { timeout: 20_000, every: 50 })
@@ -227,5 +229,6 @@ test('f2b-status --unban goes through a running f2b-deliver, whose books are rig
     for (const jail of ['sshd', '-']) assert.ok(wanted.includes(`${IP} ${jail} 1 web1\n`), wanted)
   } finally {
     deliver.kill('SIGTERM')
+    await ended
   }
 })

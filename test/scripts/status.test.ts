@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
@@ -41,9 +42,9 @@ test('f2b-status shows a row for each target, all lined up, and 0 if all is well
   assert.deepEqual(stdout.split('\n'), [
     'web1: 1 ban in Fail2Ban, 2 targets',
     '',
-    'TARGET          REACHED  LEASES  DRIFT  QUEUED  OLDEST  ASIDE  SUCCESS  ERROR',
-    'firewall/stat1  yes           1      0       -       -      -        -      -',
-    'firewall/stat2  yes           1      0       -       -      -        -      -',
+    'TARGET          REACHED  LEASES  DRIFT  QUEUED  OLDEST  REJECTED  SUCCESS  ERROR',
+    'firewall/stat1  yes           1      0       -       -         -        -      -',
+    'firewall/stat2  yes           1      0       -       -         -        -      -',
     '',
   ])
   assert.equal(existsSync(state), false, 'it has written nothing')
@@ -59,7 +60,7 @@ test('f2b-status counts what is missing, extra, and ends at another time; it cha
   assert.deepEqual(lines.slice(5, 8), [
     '',
     'Problems',
-    '  firewall/stat1  2 missing, 1 extra, 1 with another end: f2b-sync repairs it (--dry-run shows it)',
+    '  firewall/stat1  2 missing, 1 extra, 1 with another end: f2b-sync repairs it (--dry-run shows it) (75)',
   ])
   const words = new Set(ssh.told('stat1').map((line) => line.split(' ')[0]))
   words.delete('connect')
@@ -108,7 +109,10 @@ test('f2b-status does not know the drift while Fail2Ban is down, and says so', a
   assert.equal(code, 75)
   assert.equal(lines[0], 'web1: Fail2Ban does not answer, 2 targets')
   assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}\? /)
-  assert.match(lines[7] ?? '', /^ {2}Fail2Ban {2}Cannot ask Fail2Ban: Failed .*; drift is unknown$/)
+  assert.match(
+    lines[7] ?? '',
+    /^ {2}Fail2Ban {2}Cannot ask Fail2Ban: Failed .*; drift is unknown \(75\)$/,
+  )
 })
 
 test('f2b-status counts the lines of a queue that nobody reads, and leaves them alone', async () => {
@@ -119,46 +123,57 @@ test('f2b-status counts the lines of a queue that nobody reads, and leaves them 
   writeFileSync(queue, text)
   const { code, stdout } = await status()
   assert.equal(code, 0, 'they have only just been written')
-  assert.match(stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}2 +\d+ s {6}0 /m)
-  assert.match(stdout, /^ {2}f2b-deliver {2}does not run, and 2 changes wait/m)
+  assert.match(stdout, /^web1: .*, f2b-deliver does not run\n/)
+  assert.match(stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}2 +\d+ s {9}0 /m)
   assert.equal(readFileSync(queue, 'utf8'), text)
   assert.equal(existsSync(`${state}/delivery`), false)
 })
 
-test('f2b-status asks a running f2b-deliver: what waits, why, and what was set aside', async () => {
+test('f2b-status asks a running f2b-deliver: what waits, why, and what was rejected', async () => {
   mkdirSync(`${state}/queue`, { recursive: true })
   const lines = ['ban|203.0.113.1|sshd|2000000000|600|22|tcp', 'ban|127.0.0.1|sshd|2000000000|-1']
   writeFileSync(queue, lines.map((line) => `\n${line}|.\n`).join(''))
   const deliver = server.deliver()
+  const ended = once(deliver, 'close')
   try {
     let said = await status()
     const both = /deliver runs[\s\S]*Last errors\n.*stat1.*\n.*stat2/
     for (let i = 0; i < 50 && !both.test(said.stdout); i++) said = await status()
     assert.equal(said.lines[0], 'web1: 1 ban in Fail2Ban, 2 targets, f2b-deliver runs')
-    assert.match(said.stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}1 +\d+ s {6}0 {8}- +\d+ s$/m)
+    assert.match(said.stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}1 +\d+ s {9}0 {8}- +\d+ s$/m)
     assert.doesNotMatch(said.stdout, /does not run/)
     assert.match(said.stdout, /^ {2}firewall\/stat2 {2}\d+ s ago, failing for \d+ s: .*\(69\)$/m)
-    const aside =
-      /^ {2}firewall {2}\d+ s ago, ban 127.0.0.1 sshd 2000000000 -1: overlaps .*\(65\)$/m
-    assert.match(said.stdout, aside)
-    assert.equal(said.code, 75)
+    const rejected =
+      /^ {2}firewall {2}[0-9a-f]{6}, \d+ s ago, ban 127.0.0.1 in sshd: overlaps .*\(65\)$/m
+    assert.match(said.stdout, rejected)
+    assert.equal(said.code, 77)
   } finally {
     deliver.kill('SIGTERM')
+    await ended // or it would write its state while the next test runs
   }
 })
 
-test('f2b-status shows what was set aside, whatever is written in there', async () => {
+test('f2b-status shows what was rejected, whatever is written in there, until it is acknowledged', async () => {
   mkdirSync(`${state}/delivery`, { recursive: true })
   const at = Math.floor(Date.now() / 1000) - 60
-  const aside = [{ at, code: 65, reason: HOSTILE, line: `${HOSTILE}\n|.` }]
+  const change = `${HOSTILE}\n`
+  const what = { id: 'abc123', at, tried: at, code: 65, reason: HOSTILE, change, key: HOSTILE }
+  const rejected = [{ ...what, expires: 1, acknowledged: false }]
   const lastError = { at: 1_700_000_000, code: 76, message: `no ${HOSTILE}\nSecond line` }
-  writeFileSync(`${state}/delivery/firewall.state`, JSON.stringify({ aside }))
-  writeFileSync(`${state}/delivery/firewall@stat1.state`, JSON.stringify({ lastError, aside }))
+  writeFileSync(`${state}/delivery/firewall.state`, JSON.stringify({ rejected }))
+  writeFileSync(`${state}/delivery/firewall@stat1.state`, JSON.stringify({ lastError, rejected }))
   const { code, stdout, lines } = await status()
-  assert.equal(code, 75)
+  assert.equal(code, 77)
   assert.doesNotMatch(stdout.replaceAll('\n', ''), /\p{C}/u)
   assert.equal(lines.filter((line) => /^ {2}firewall.*back\\slash/.test(line)).length, 3)
-  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}0 {7}- {7}- {6}1 {8}- +\d+ d$/)
+  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}0 {7}- {7}- {9}1 {8}- +\d+ d$/)
+  const seen = await status('--acknowledge', 'all')
+  assert.equal(seen.code, 0)
+  assert.doesNotMatch(seen.stdout.replaceAll('\n', ''), /\p{C}/u)
+  assert.match(seen.stdout, /^firewall: .*\nfirewall\/stat1: acknowledged abc123, /)
+  assert.equal((await status()).code, 0)
+  assert.match((await status('--acknowledge', 'all')).stdout, /^Nothing is rejected that was not/)
+  assert.equal((await status('--acknowledge', 'abc123')).code, 65)
 })
 
 test('f2b-status --json is for programs, and gives hostile values back as they were', async () => {
@@ -185,15 +200,16 @@ test('f2b-status --json is for programs, and gives hostile values back as they w
     last_success: 1_700_000_001,
     failing_since: null,
     last_error: lastError,
-    set_aside: [],
+    rejected: [],
   }
   assert.deepEqual(said, {
     owner: 'web1',
     code: 0,
+    problems: [],
     fail2ban: { answers: true, bans: 1, error: null },
     deliverer: { running: false, error: null },
     targets: [target, { ...target, target: 'stat2', last_success: null, last_error: null }],
-    set_aside: [],
+    rejected: [],
   })
 })
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../failure.ts'
 import { formatLease, parseLease } from '../lease.ts'
 import type { Deliverer } from './deliverer.ts'
-import type { Outcome } from './line.ts'
+import type { Acknowledged, Outcome } from './line.ts'
 import type { SiblingState } from './state.ts'
 import type { Truth } from './truth.ts'
 
@@ -20,6 +20,8 @@ export interface Delivery {
     options: { names: string[]; dryRun: boolean },
   ): Promise<Outcome[]>
   names(): Promise<{ sibling: string; target: string }[]>
+  /** Says that an operator has seen what was rejected: an id, an address, or `all`. */
+  acknowledge(word: string): Promise<Acknowledged[]>
   close(): Promise<void>
 }
 
@@ -68,6 +70,9 @@ async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMess
   if (asked.url === '/mark') return deliverer.mark()
   if (asked.url === '/names') return deliverer.names()
   if (asked.url === '/status') return deliverer.status()
+  if (asked.url === '/acknowledge') {
+    return deliverer.acknowledge(String(JSON.parse(await bodyOf(asked))))
+  }
   if (asked.url !== '/sync') throw new Failure(EXIT.usage, 'No such question')
   const { truth, mark, names, dryRun } = JSON.parse(await bodyOf(asked)) as Asked
   const read = Object.entries(truth).map(
@@ -108,6 +113,7 @@ export async function runningDelivery(directory: string): Promise<Delivery | und
   return {
     mark: () => put('/mark'),
     names: () => put('/names'),
+    acknowledge: (word) => put('/acknowledge', word),
     sync(truth, mark, options) {
       const written = [...truth].map(([sibling, { leases, namings, used }]) => {
         const names = [...namings].map(([jail, one]) => [jail, [one.ports, one.protocol]])

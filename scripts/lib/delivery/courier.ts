@@ -14,9 +14,10 @@ import {
   type Target,
 } from '../target.ts'
 import { Backlog, type Pending } from './backlog.ts'
-import { type Book, type Key, openLedger, tidyLedger, type Wish } from './book.ts'
+import { type Book, type Key, openLedger, textOf, tidyLedger, type Wish } from './book.ts'
 import { byHand, makeChanges } from './change.ts'
 import type { Log } from './log.ts'
+import { banKey, type Rejection } from './rejected.ts'
 import { Standing } from './standing.ts'
 import { fileNameOf, type State } from './state.ts'
 
@@ -64,6 +65,8 @@ export class Courier {
   readonly #standing: Standing
   readonly #inTurn = inTurn()
   #wake: () => void = () => {}
+  /** Since `deliver` has begun. */
+  #refilled = false
   #stopping = new AbortController()
 
   constructor(options: CourierOptions) {
@@ -116,6 +119,7 @@ export class Courier {
   /** Tries to deliver what waits now. @returns false if the target fails */
   async deliver(): Promise<boolean> {
     return await this.#inTurn(async () => {
+      this.#refilled = false
       while (this.#backlog.waiting > 0 && !this.#stopping.signal.aborted) {
         if (!(await this.#deliverBatch())) return false
       }
@@ -129,6 +133,10 @@ export class Courier {
       try {
         const counts = await this.#syncTarget({ ...this.#call(DEADLINE.sync), show })
         this.#standing.succeeded()
+        // What it did not take is tried one by one: then it says why.
+        while (counts.refused && this.#backlog.waiting > 0) {
+          if (!(await this.#deliverBatch())) break
+        }
         return counts
       } catch (error) {
         this.#standing.failed(error)
@@ -140,7 +148,7 @@ export class Courier {
   /** Shows what a sync would change. @throws Failure */
   async compare(wishes: Wish[], show: (line: string) => void): Promise<Synced> {
     const call = { ...this.#call(DEADLINE.sync), show, dryRun: true }
-    return await this.#inTurn(() => this.#send(call, wishes))
+    return await this.#inTurn(() => this.#send(call, this.#possible(wishes)))
   }
 
   /** @returns false if the target fails */
@@ -151,20 +159,23 @@ export class Courier {
     const { results, failure } = await this.#make(errands.flatMap(({ changes }) => changes))
     const again: Pending[] = []
     let at = 0
+    let rejected = false
     for (const errand of errands) {
       const own = results.slice(at, at + errand.changes.length)
       at += errand.changes.length
-      if (own.length < errand.changes.length) again.push(errand.pending)
-      else
-        this.#settle(
-          errand,
-          own.find((result) => result !== undefined),
-        )
+      if (own.length < errand.changes.length) {
+        again.push(errand.pending)
+        continue
+      }
+      const wrong = own.find((result) => result !== undefined)
+      if (wrong) rejected = this.#refused(errand, wrong) || rejected
+      else this.#confirm(errand)
     }
     this.#commit()
     this.#backlog.answered(again)
     if (failure) this.#standing.failed(failure)
     else this.#standing.succeeded()
+    if (rejected) this.#standing.keep(true)
     this.#standing.delivered(errands.length - again.length, Date.now() - began)
     return failure === undefined
   }
@@ -173,18 +184,32 @@ export class Courier {
   #errandFor(pending: Pending): Errand | undefined {
     const { book, owner } = this.#options
     const wanted = book.wants(pending)
+    if (this.#isRejected({ ...pending, expires: wanted })) return undefined
     const changes = changesFor(pending, wanted, this.#has(pending), owner)
     return changes.length > 0 ? { pending, changes, wanted } : undefined
   }
 
-  #settle({ pending, changes, wanted }: Errand, wrong: Failure | undefined): void {
+  #confirm({ pending, wanted }: Errand): void {
     const { address, jail } = pending
-    if (!wrong) {
-      this.#backlog.confirm(pending)
-      this.#confirmed.put({ address, jail, expires: wanted, owner: this.#options.owner })
-    } else if (!this.#backlog.refuse(pending, wrong)) {
-      this.#standing.setAside(`${changes.at(-1)?.verb} ${address} ${jail}`, wrong)
-    }
+    this.#backlog.confirm(pending)
+    this.#confirmed.put({ address, jail, expires: wanted, owner: this.#options.owner })
+    this.#standing.rejected.forget(banKey(address, jail))
+  }
+
+  /** @returns true if there is no hope for it */
+  #refused({ pending, changes, wanted }: Errand, why: Failure): boolean {
+    if (this.#backlog.refuse(pending, why)) return false
+    const { address, jail } = pending
+    const verb = changes.at(-1)?.verb ?? 'ban'
+    const key = verb === 'ban' ? banKey(address, jail) : `${verb} ${address} ${jail}`
+    const change = `${verb} ${address} in ${jail}`
+    this.#standing.reject({ change, key, expires: wanted }, why)
+    return true
+  }
+
+  /** True if the target has said that it will not have this very ban. */
+  #isRejected({ address, jail, expires }: Wish): boolean {
+    return this.#standing.rejected.refuses(banKey(address, jail), expires)
   }
 
   async #make(changes: Change[]): Promise<Changed> {
@@ -192,14 +217,17 @@ export class Courier {
       return await makeChanges(this.target, this.#call(DEADLINE.batch), changes)
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      const failure = error instanceof LostGeneration ? await this.#refill() : error
-      return failure ? { results: [], failure } : { results: changes.map(() => undefined) }
+      // After it was filled, it is told what it still lacks.
+      const isLost = error instanceof LostGeneration && !this.#refilled
+      const failure = isLost ? await this.#refill() : error
+      return failure ? { results: [], failure } : { results: [] }
     }
   }
 
   /** The target has nothing of ours any more: it gets everything, in one go. */
   async #refill(): Promise<Failure | undefined> {
     this.#standing.lostGeneration()
+    this.#refilled = true
     try {
       await this.#syncTarget(this.#call(DEADLINE.sync))
       return undefined
@@ -211,17 +239,37 @@ export class Courier {
 
   async #syncTarget(call: Call): Promise<Synced> {
     const { book, owner } = this.#options
-    const wishes = [...book.living()]
+    const wishes = this.#possible([...book.living()])
     const counts = await this.#send(call, wishes)
-    const lines = wishes.map((wish) => ({ ...wish, owner }))
+    const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
+    const lines = wishes.filter((wish) => !lacks.has(wish)).map((wish) => ({ ...wish, owner }))
     const now = Date.now() / 1000
     for (const line of differenceOf(this.#confirmed, owner, undefined, lines, now).changes) {
       this.#confirmed.put(line)
     }
     this.#commit()
-    this.#standing.isComplete()
+    for (const wish of lacks) this.#backlog.add(wish)
     this.#dropDone()
     return counts
+  }
+
+  /** Without what the target has refused for good. */
+  #possible(wishes: Wish[]): Wish[] {
+    return wishes.filter((wish) => !this.#isRejected(wish))
+  }
+
+  /** What a target that has refused some of a sync, and does not say which, does not have. */
+  async #lackedOf(call: Call, wishes: Wish[]): Promise<Set<Wish>> {
+    const leases = await this.target.list({ ...call, jail: undefined })
+    const has = new Set(leases.map(({ address, jail }) => `${address.text} ${jail}`))
+    return new Set(wishes.filter((wish) => !has.has(textOf(wish))))
+  }
+
+  /** @param word see `Rejections.acknowledge` */
+  acknowledge(word: string): Rejection[] {
+    const done = this.#standing.rejected.acknowledge(word)
+    if (done.length > 0) this.#standing.keep(true)
+    return done
   }
 
   async #send(call: Call, wishes: Wish[]): Promise<Synced> {

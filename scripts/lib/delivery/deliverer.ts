@@ -6,7 +6,7 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
 import type { Call } from '../target.ts'
 import type { Courier } from './courier.ts'
-import { Line, type Outcome } from './line.ts'
+import { type Acknowledged, Line, type Outcome } from './line.ts'
 import type { Log } from './log.ts'
 import { queueDirectory, type SiblingState } from './state.ts'
 import type { Truth } from './truth.ts'
@@ -140,6 +140,11 @@ export class Deliverer {
     return this.#lines.flatMap(({ kind, couriers }) =>
       couriers.map(({ target }) => ({ sibling: kind.name, target: target.name })),
     )
+  }
+
+  /** Says that an operator has seen what was rejected. @param word an id, an address, or `all` */
+  acknowledge(word: string): Acknowledged[] {
+    return this.#lines.flatMap((line) => line.acknowledge(word))
   }
 
   /** How the delivery stands. */

@@ -7,20 +7,18 @@ import type { Call, Synced } from '../target.ts'
 import { Book, type Wish } from './book.ts'
 import { Courier } from './courier.ts'
 import type { Log } from './log.ts'
-import { parseOperation } from './operation.ts'
+import { parseOperation, refusedOf } from './operation.ts'
 import { Queue } from './queue.ts'
+import { banKey, type Rejection, Rejections } from './rejected.ts'
 import {
   deliveryDirectory,
+  FRESH,
   queueDirectory,
   readState,
   type SiblingState,
-  type State,
   writeState,
 } from './state.ts'
 import type { Truth } from './truth.ts'
-
-/** Seconds for which a line that can never work is shown to the operator. */
-const SHOWN = 86_400
 
 /** What a sync did to one target. */
 export interface Outcome {
@@ -32,6 +30,13 @@ export interface Outcome {
   failure?: { code: number; message: string }
 }
 
+/** What was acknowledged, and whose it is. */
+export interface Acknowledged extends Rejection {
+  sibling: string
+  /** Undefined if it would be refused wherever it goes. */
+  target: string | undefined
+}
+
 /** One sibling's way from its queue over its book to its targets. */
 export class Line {
   readonly kind: Kind
@@ -41,7 +46,7 @@ export class Line {
   readonly #directory: string
   readonly #log: Log
   /** Lines that can never work, wherever they go. */
-  readonly #state: State
+  readonly #rejected: Rejections
   /** Why the queue could not be read the last time: said once. */
   #unreadable = ''
 
@@ -52,7 +57,7 @@ export class Line {
     this.#queue = queue
     this.#directory = at.directory
     this.#log = at.log
-    this.#state = readState(at.directory, kind.name)
+    this.#rejected = new Rejections(kind.name, readState(at.directory, kind.name).rejected)
   }
 
   /** @param call makes what every verb is told */
@@ -89,7 +94,9 @@ export class Line {
       return error
     }
     this.#unreadable = ''
-    for (const text of lines) this.#take(text, never(), prefixes)
+    let rejected = false
+    for (const text of lines) rejected = this.#take(text, never(), prefixes) || rejected
+    if (rejected) this.#keepState()
     if (lines.length > 0) setImmediate(() => this.keep())
     else this.keep()
     return undefined
@@ -127,6 +134,7 @@ export class Line {
     for (const [jail, naming] of truth?.namings ?? []) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
     this.keep()
+    this.#forgetTaken(wishes)
     const outcomes = meant.map((one) => this.#outcome(one, (show) => one.sync(show)))
     // For targets that are not meant, or cannot be reached now. Those that are have their turn.
     for (const key of changed) for (const courier of this.couriers) courier.notice(key)
@@ -135,9 +143,9 @@ export class Line {
 
   /** How the delivery stands. */
   status(): SiblingState {
-    this.#forgetOld()
+    this.#rejected.forgetOld()
     const targets = this.couriers.map((one) => ({ target: one.target.name, state: one.state() }))
-    return { sibling: this.kind.name, aside: this.#state.aside, targets }
+    return { sibling: this.kind.name, rejected: this.#rejected.list(), targets }
   }
 
   async close(): Promise<void> {
@@ -145,33 +153,55 @@ export class Line {
     for (const { target } of this.couriers) await target.close?.()
   }
 
-  #take(text: string, never: Address[], prefixes: { ipv4: number; ipv6: number }): void {
+  /** @returns true if what was rejected has changed */
+  #take(text: string, never: Address[], prefixes: { ipv4: number; ipv6: number }): boolean {
     try {
       const operation = parseOperation(text, never, prefixes)
-      if (!operation) return
+      if (!operation) return false
       this.#book.take(operation)
       const key = { address: operation.address.text, jail: operation.jail }
       for (const courier of this.couriers) courier.notice(key)
+      return this.#rejected.forget(banKey(key.address, key.jail))
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      this.#setAside(text, error)
+      this.#reject(text, error)
+      return true
     }
   }
 
-  #setAside(line: string, { code, message }: Failure): void {
-    this.#forgetOld()
-    this.#state.aside.push({ at: Math.floor(Date.now() / 1000), code, reason: message, line })
-    this.#log.warn('set aside', { sibling: this.kind.name, line, reason: message })
+  #reject(line: string, why: Failure): void {
+    const { key, refused } = refusedOf(line)
+    if (!refused) this.#rejected.forget(key)
+    if (!refused || !this.#rejected.note(refused, why)) return
+    const { change } = refused
+    this.#log.warn('rejected', { sibling: this.kind.name, change, reason: why.message })
+  }
+
+  /** @param word see `Rejections.acknowledge` */
+  acknowledge(word: string): Acknowledged[] {
+    const sibling = this.kind.name
+    const own = this.#rejected.acknowledge(word)
+    if (own.length > 0) this.#keepState()
+    const theirs = this.couriers.flatMap((courier) =>
+      courier.acknowledge(word).map((one) => ({ ...one, sibling, target: courier.target.name })),
+    )
+    return [...own.map((one) => ({ ...one, sibling, target: undefined })), ...theirs]
+  }
+
+  /** What was refused and is not refused any more, after a change of `never_ban` for instance. */
+  #forgetTaken(wishes: Wish[]): void {
+    if (this.#rejected.list().length === 0) return
+    const taken = wishes.filter(({ address, jail }) => this.#rejected.forget(banKey(address, jail)))
+    if (taken.length > 0) this.#keepState()
+  }
+
+  #keepState(): void {
+    this.#rejected.forgetOld()
     try {
-      writeState(this.#directory, this.kind.name, this.#state)
+      writeState(this.#directory, this.kind.name, { ...FRESH, rejected: this.#rejected.list() })
     } catch (error) {
       this.#log.warn('cannot keep state', { reason: messageOf(error) })
     }
-  }
-
-  #forgetOld(): void {
-    const since = Date.now() / 1000 - SHOWN
-    this.#state.aside = this.#state.aside.filter(({ at }) => at > since)
   }
 
   async #outcome(

@@ -61,6 +61,7 @@ export async function openDelivery(loaded: Loaded, values: Values): Promise<Deli
     return {
       mark: async () => deliverer.mark(),
       names: async () => deliverer.names(),
+      acknowledge: async (word) => deliverer.acknowledge(word),
       sync: (truth, mark, options) => deliverer.sync(truth, mark, options),
       async close() {
         await deliverer.close()

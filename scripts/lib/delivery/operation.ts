@@ -1,9 +1,11 @@
 import { type Address, checkBannable, parseBanned } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { checkJail, expiry, parseExpires, quote } from '../lease.ts'
+import { RELEASED } from '../ledger.ts'
 import { type Naming, readNaming } from '../ports.ts'
 import type { Config } from '../settings/schema.ts'
 import { wordsOf } from './queue.ts'
+import { banKey, type Refused } from './rejected.ts'
 
 /** What a line of a queue asks for. */
 export type Operation =
@@ -36,6 +38,32 @@ export function parseOperation(
   checkBannable(address, never, prefixes)
   const naming = ports === undefined ? undefined : readNaming(ports, protocol ?? '')
   return { verb, address, jail, expires: readEnd(time, bantime), naming }
+}
+
+/** What to remember of a line that `parseOperation` refuses; undefined for an unban, which frees nobody. */
+export function refusedOf(line: string): { key: string; refused: Refused | undefined } {
+  const [verb = '', ip = '', jail = '', time = '', bantime = ''] = wordsOf(line) ?? []
+  const key = verb === 'ban' || verb === 'unban' ? banKey(canonicalText(ip), jail) : line
+  if (verb === 'unban') return { key, refused: undefined }
+  const words = line.replace(/\|\.$/, '').replaceAll('|', ' ')
+  const change = verb === 'ban' ? `ban ${ip} in ${jail}` : words
+  return { key, refused: { change, key, expires: endOf(time, bantime) } }
+}
+
+function canonicalText(ip: string): string {
+  try {
+    return parseBanned(ip).text
+  } catch {
+    return ip
+  }
+}
+
+function endOf(time: string, bantime: string): number {
+  try {
+    return readEnd(time, bantime)
+  } catch {
+    return RELEASED
+  }
 }
 
 function readEnd(time: string, bantime: string): number {

@@ -1,6 +1,7 @@
 import { codeOf, type Failure, messageOf } from '../failure.ts'
 import type { Backlog } from './backlog.ts'
 import type { Log } from './log.ts'
+import { type Refused, Rejections } from './rejected.ts'
 import { readState, type State, writeState } from './state.ts'
 
 /** Milliseconds after which a state is written again that has not changed much. */
@@ -9,6 +10,7 @@ const KEEP = 5_000
 /** How the delivery to one target stands: kept in a file for f2b-status, and told to the journal. */
 export class Standing {
   readonly state: State
+  readonly rejected: Rejections
   readonly #directory: string
   readonly #name: string
   readonly #target: string
@@ -24,7 +26,8 @@ export class Standing {
 
   /** @param name of the file; @param target as the journal shows it */
   constructor(directory: string, name: string, target: string, log: Log, backlog: Backlog) {
-    this.state = readState(directory, name)
+    this.state = { ...readState(directory, name) }
+    this.rejected = new Rejections(target, this.state.rejected)
     this.#directory = directory
     this.#name = name
     this.#target = target
@@ -56,16 +59,12 @@ export class Standing {
     this.keep(first)
   }
 
-  /** @param line what was to be changed */
-  setAside(line: string, { code, message }: Failure): void {
-    this.state.aside.push({ at: seconds(), code, reason: message, line })
-    this.#log.warn('set aside', { target: this.#target, line, code, reason: message })
-    this.keep(true)
-  }
-
-  /** Says that the target has everything: what was set aside is there, or was refused in a sync. */
-  isComplete(): void {
-    this.state.aside = []
+  /** Notes what the target refuses for good; `keep` writes it. */
+  reject(refused: Refused, why: Failure): void {
+    if (!this.rejected.note(refused, why)) return
+    const { code, message } = why
+    const about = { target: this.#target, change: refused.change, code, reason: message }
+    this.#log.warn('rejected', about)
   }
 
   lostGeneration(): void {
@@ -101,6 +100,8 @@ export class Standing {
   }
 
   refresh(): State {
+    this.rejected.forgetOld()
+    this.state.rejected = this.rejected.list()
     this.state.queued = this.#backlog.size
     this.state.oldest = this.#backlog.oldest
     return this.state

@@ -2,16 +2,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { replaceDurably } from '../durable.ts'
 import { ioFailure } from '../failure.ts'
-
-/** Something that can never work, and why. */
-export interface Aside {
-  /** Epoch seconds. */
-  at: number
-  code: number
-  reason: string
-  /** The line of the queue, or what was to be changed. */
-  line: string
-}
+import type { Rejection } from './rejected.ts'
 
 /** How the delivery to one target stands; times in epoch seconds, 0 = never. */
 export interface State {
@@ -23,19 +14,17 @@ export interface State {
   /** Changes that wait, and since when the oldest of them does. */
   queued: number
   oldest: number
-  aside: Aside[]
+  /** What the target refuses for good. */
+  rejected: Rejection[]
 }
 
 /** How the delivery to the targets of a sibling stands. */
 export interface SiblingState {
   sibling: string
   /** Lines that can never work, wherever they go. */
-  aside: Aside[]
+  rejected: Rejection[]
   targets: { target: string; state: State }[]
 }
-
-/** More that was set aside than anybody will read. */
-const MOST_ASIDE = 1000
 
 export const FRESH: State = {
   lastSuccess: 0,
@@ -43,7 +32,7 @@ export const FRESH: State = {
   lastError: null,
   queued: 0,
   oldest: 0,
-  aside: [],
+  rejected: [],
 }
 
 /** Where the delivery keeps its books and states, and where its socket is. */
@@ -64,15 +53,15 @@ export function fileNameOf(sibling: string, target: string): string {
 export function readState(directory: string, name: string): State {
   try {
     const kept = JSON.parse(readFileSync(join(directory, `${name}.state`), 'utf8'))
-    return { ...FRESH, aside: [], ...kept }
+    return { ...FRESH, ...kept }
   } catch {
-    return { ...FRESH, aside: [] } // a list of its own: what is set aside is added to it
+    return FRESH
   }
 }
 
 /** @throws Failure 75 */
 export function writeState(directory: string, name: string, state: State): void {
-  const text = JSON.stringify({ ...state, aside: state.aside.slice(-MOST_ASIDE) }, null, 1)
+  const text = JSON.stringify(state, null, 1)
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
   } catch (error) {

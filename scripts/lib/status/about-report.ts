@@ -1,6 +1,6 @@
 import type { About, Place } from './about.ts'
 import type { Ban } from './bans.ts'
-import { nameOf } from './report.ts'
+import { nameOf } from './problems.ts'
 import { entry, type Paper, tableOf } from './table.ts'
 import { count, ending, moment, plain, span } from './words.ts'
 

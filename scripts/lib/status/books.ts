@@ -2,7 +2,8 @@ import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Address, overlaps, parseAddress } from '../address.ts'
 import { Queue, wordsOf } from '../delivery/queue.ts'
-import { deliveryDirectory, fileNameOf, queueDirectory } from '../delivery/state.ts'
+import { Rejections } from '../delivery/rejected.ts'
+import { deliveryDirectory, fileNameOf, queueDirectory, readState } from '../delivery/state.ts'
 import { alive } from '../lease.ts'
 import { Ledger, type Line, LOOK_ONLY, RELEASED } from '../ledger.ts'
 import type { Config } from '../settings/schema.ts'
@@ -92,6 +93,12 @@ export class Books {
       verb === 'ban' || verb === 'unban' ? [{ verb, address: ip, jail } as Waiting] : [],
     )
     return [...unread, ...this.waiting(target)].filter((one) => touches(one.address, address))
+  }
+
+  /** What a target refuses for good. */
+  rejected(target: string): Rejections {
+    const name = fileNameOf(this.sibling, target)
+    return new Rejections(name, readState(this.#directory, name).rejected)
   }
 
   /** The jails that the books know the address in. */

@@ -2,7 +2,7 @@ import { type Lease, NO_JAIL } from '../lease.ts'
 import type { About, Place } from './about.ts'
 import { detailsOf, hanging, headOf } from './about-report.ts'
 import type { Freedom, Outcome } from './free.ts'
-import { nameOf } from './report.ts'
+import { nameOf } from './problems.ts'
 import type { Paper } from './table.ts'
 import { plain } from './words.ts'
 

@@ -1,7 +1,9 @@
-import type { Aside, State } from '../delivery/state.ts'
+import type { Rejection } from '../delivery/rejected.ts'
+import type { State } from '../delivery/state.ts'
 import type { Lease } from '../lease.ts'
 import type { About } from './about.ts'
 import type { Freedom } from './free.ts'
+import { codeOfSurvey, problemsIn } from './problems.ts'
 import type { Survey } from './survey.ts'
 
 /** Text that holds no code a terminal could obey, and is the same value when it is parsed. */
@@ -16,12 +18,13 @@ export function jsonOf(value: unknown): string {
 }
 
 /** What `f2b-status --json` prints; see its help. Moments are epoch seconds, null is unknown. */
-export function surveyJson(survey: Survey, code: number): unknown {
-  const { at, owner, bans, fail2ban, deliverer, aside, targets } = survey
+export function surveyJson(survey: Survey): unknown {
+  const { at, owner, bans, fail2ban, deliverer, rejected, targets } = survey
   return {
     time: at,
     owner,
-    code,
+    code: codeOfSurvey(survey),
+    problems: problemsIn(survey),
     fail2ban: { answers: fail2ban === undefined, bans: bans ?? null, error: fail2ban ?? null },
     deliverer: { running: deliverer.running, error: deliverer.trouble ?? null },
     targets: targets.map(
@@ -39,21 +42,21 @@ export function surveyJson(survey: Survey, code: number): unknown {
         ...stateJson(state),
       }),
     ),
-    set_aside: aside.map((one) => ({ sibling: one.sibling, ...asideJson(one.aside) })),
+    rejected: rejected.map((one) => ({ sibling: one.sibling, ...rejectionJson(one.rejection) })),
   }
 }
 
-function stateJson({ lastSuccess, failingSince, lastError, aside }: State) {
+function stateJson({ lastSuccess, failingSince, lastError, rejected }: State) {
   return {
     last_success: momentOf(lastSuccess),
     failing_since: momentOf(failingSince),
     last_error: lastError,
-    set_aside: aside.map(asideJson),
+    rejected: rejected.map(rejectionJson),
   }
 }
 
-function asideJson({ at, code, reason, line }: Aside) {
-  return { at, code, reason, line }
+function rejectionJson({ id, at, code, reason, change, expires, acknowledged }: Rejection) {
+  return { id, at, code, reason, change, expires, acknowledged }
 }
 
 function momentOf(at: number | undefined): number | null {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Values } from '../command.ts'
 import { byHand } from '../delivery/change.ts'
+import { banKey } from '../delivery/rejected.ts'
 import type { Truth } from '../delivery/truth.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Lease } from '../lease.ts'
@@ -118,7 +119,10 @@ async function compare(target: Target, books: Books, call: Call, truth: Truth): 
     namings: truth.namings,
     show: (line: string) => lines.push(line),
   }
-  const wanted = truth.leases.map((lease) => asDelivered(lease, books))
+  const rejected = books.rejected(target.name)
+  const wanted = truth.leases
+    .map((lease) => asDelivered(lease, books))
+    .filter(({ address, jail, expires }) => !rejected.has(banKey(address.text, jail), expires))
   const counts = await target.sync(dry, [...(await byHand(target, call)), ...wanted])
   const { added, extended, removed, unchanged } = counts
   const drift = { missing: added, extra: removed, wrong_expiry: extended, lines }

@@ -1,3 +1,4 @@
+import { codeOfSurvey, isUnseen } from './problems.ts'
 import type { Survey, TargetSurvey } from './survey.ts'
 import { plain } from './words.ts'
 
@@ -12,12 +13,14 @@ const PREFIX = 'fail2ban_perimeter_'
  *
  * https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
  */
-export function metricsOf({ at, bans, fail2ban, deliverer, aside, targets }: Survey): string {
+export function metricsOf(survey: Survey): string {
+  const { at, bans, fail2ban, deliverer, rejected, targets } = survey
   const each = (value: (one: TargetSurvey) => number | undefined): Sample[] =>
     targets.map((one) => [labelsOf(one), value(one)])
   const siblings = [...new Set(targets.map(({ sibling }) => sibling))]
   const metrics: [name: string, help: string, samples: Sample[]][] = [
     ['status_timestamp_seconds', 'When this was written.', [[{}, at]]],
+    ['status_code', 'The exit code of f2b-status: 0 if all is well.', [[{}, codeOfSurvey(survey)]]],
     ['fail2ban_up', 'Whether Fail2Ban could be asked.', [[{}, fail2ban ? 0 : 1]]],
     ['fail2ban_bans', 'Bans of the jails that use our actions.', [[{}, bans]]],
     ['deliverer_up', 'Whether f2b-deliver runs.', [[{}, deliverer.running ? 1 : 0]]],
@@ -30,13 +33,17 @@ export function metricsOf({ at, bans, fail2ban, deliverer, aside, targets }: Sur
       'Since when the oldest of them waits.',
       each((one) => one.queue?.oldest || undefined),
     ],
-    ['set_aside', 'Changes that the target refuses for good.', each((o) => o.state.aside.length)],
     [
-      'set_aside_lines',
-      'Lines of the queue that can never work.',
+      'rejected',
+      'Changes that the target refuses for good, and nobody has acknowledged.',
+      each((one) => one.state.rejected.filter((o) => isUnseen(o, at)).length),
+    ],
+    [
+      'rejected_lines',
+      'Lines of the queue that can never work, and nobody has acknowledged.',
       siblings.map((sibling) => [
         { sibling },
-        aside.filter((one) => one.sibling === sibling).length,
+        rejected.filter((one) => one.sibling === sibling && isUnseen(one.rejection, at)).length,
       ]),
     ],
     [

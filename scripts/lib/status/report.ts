@@ -1,5 +1,5 @@
-import type { Aside } from '../delivery/state.ts'
-import { isDrifting } from './looks.ts'
+import type { Rejection } from '../delivery/rejected.ts'
+import { isUnseen, nameOf, problemsIn } from './problems.ts'
 import type { Survey, TargetSurvey } from './survey.ts'
 import { type Column, entry, fit, type Paper, tableOf } from './table.ts'
 import { count, plain, span } from './words.ts'
@@ -11,15 +11,15 @@ const COLUMNS: Column[] = [
   { title: 'DRIFT', right: true },
   { title: 'QUEUED', right: true },
   { title: 'OLDEST', right: true },
-  { title: 'ASIDE', right: true },
+  { title: 'REJECTED', right: true },
   { title: 'SUCCESS', right: true },
   { title: 'ERROR', right: true },
 ]
 
 /** Columns that all but the first take, with the gaps between them. */
-const OTHERS = 7 + 6 + 5 + 6 + 6 + 5 + 7 + 6 + 8 * 2
+const OTHERS = 7 + 6 + 5 + 6 + 6 + 8 + 7 + 6 + 8 * 2
 
-/** So much of what was set aside is shown, per target; --json has it all. */
+/** So much of what was rejected is shown, per target; --json has it all. */
 const FEW = 5
 
 /** What stands below the table, under a title of its own. */
@@ -31,26 +31,25 @@ interface Note {
 /** The table, and below it whatever needs more words than fit in there. */
 export function reportOf(survey: Survey, paper: Paper): string {
   const rows = survey.targets.map((one) => rowOf(one, survey, paper))
+  const problems = problemsIn(survey).map(({ name, code, text }) => ({
+    name,
+    text: `${text} (${code})`,
+  }))
   const sections = [
-    section('Problems', problemsIn(survey), 'red', paper),
+    section('Problems', problems, 'red', paper),
     section('Last errors', errorsIn(survey), 'bold', paper),
-    section('Set aside', asideIn(survey), 'bold', paper),
+    section('Rejected', rejectedIn(survey), 'bold', paper),
   ]
   const lines = [headOf(survey, paper), '', ...tableOf(COLUMNS, rows, paper), ...sections.flat()]
   return `${lines.join('\n')}\n`
 }
 
-/** `firewall/edge1`; a service or a file, of which there is but one, has no name of its own. */
-export function nameOf({ sibling, target }: { sibling: string; target: string }): string {
-  const only = sibling === target || target.startsWith('/')
-  return plain(only ? sibling : `${sibling}/${target}`)
-}
-
 function headOf({ owner, bans, deliverer, targets }: Survey, paper: Paper): string {
+  const queued = targets.some(({ queue }) => queue !== undefined)
   const parts = [
     bans === undefined ? 'Fail2Ban does not answer' : `${count(bans, 'ban')} in Fail2Ban`,
     count(targets.length, 'target'),
-    ...(deliverer.running ? ['f2b-deliver runs'] : []),
+    ...(deliverer.running ? ['f2b-deliver runs'] : queued ? ['f2b-deliver does not run'] : []),
   ]
   return `${paper.style('bold', owner)}: ${parts.join(', ')}`
 }
@@ -61,7 +60,7 @@ function rowOf(one: TargetSurvey, { at }: Survey, paper: Paper): string[] {
   const alarming = (value: number, text = String(value)): string =>
     value > 0 ? paper.style('red', text) : text
   const age = (moment: number): string => (moment > 0 ? span(at - moment) : never)
-  const aside = state.aside.length
+  const rejected = state.rejected.filter((one) => isUnseen(one, at)).length
   const reached = reachable ? paper.style('green', 'yes') : paper.style(['bold', 'red'], 'no')
   const name = fit(nameOf(one), Math.max(paper.width - OTHERS, 12))
   const failing = state.failingSince > 0
@@ -72,37 +71,10 @@ function rowOf(one: TargetSurvey, { at }: Survey, paper: Paper): string[] {
     drift ? alarming(drift.missing + drift.extra + drift.wrong_expiry) : '?',
     queue ? String(queue.queued) : never,
     queue ? age(queue.oldest) : never,
-    queue || aside > 0 ? alarming(aside) : never,
+    queue || rejected > 0 ? alarming(rejected) : never,
     age(state.lastSuccess),
     failing ? paper.style('red', age(state.lastError?.at ?? 0)) : age(state.lastError?.at ?? 0),
   ]
-}
-
-function problemsIn({ at, fail2ban, deliverer, targets }: Survey): Note[] {
-  const notes: Note[] = []
-  if (fail2ban) notes.push({ name: 'Fail2Ban', text: `${fail2ban.message}; drift is unknown` })
-  if (deliverer.trouble) notes.push({ name: 'f2b-deliver', text: deliverer.trouble.message })
-  for (const one of targets) {
-    const { trouble, drift } = one
-    const name = nameOf(one)
-    if (trouble) notes.push({ name, text: `${trouble.message} (${trouble.code})` })
-    if (!drift || !isDrifting(drift)) continue
-    const parts = [
-      ...(drift.missing > 0 ? [`${drift.missing} missing`] : []),
-      ...(drift.extra > 0 ? [`${drift.extra} extra`] : []),
-      ...(drift.wrong_expiry > 0 ? [`${drift.wrong_expiry} with another end`] : []),
-    ]
-    notes.push({ name, text: `${parts.join(', ')}: f2b-sync repairs it (--dry-run shows it)` })
-  }
-  const waiting = targets.filter(({ queue }) => queue && queue.queued > 0)
-  if (!deliverer.running && waiting.length > 0) {
-    const most = Math.max(...waiting.map(({ queue }) => queue?.queued ?? 0))
-    const since = Math.min(...waiting.map(({ queue }) => queue?.oldest || at))
-    const long = since < at ? ` for ${span(at - since)}` : ''
-    const text = `does not run, and ${count(most, 'change')} ${most === 1 ? 'waits' : 'wait'}${long}`
-    notes.push({ name: 'f2b-deliver', text: `${text}: start it (f2b-deliver --follow)` })
-  }
-  return notes
 }
 
 function errorsIn({ at, targets }: Survey): Note[] {
@@ -119,23 +91,23 @@ function errorsIn({ at, targets }: Survey): Note[] {
   })
 }
 
-function asideIn({ at, aside, targets }: Survey): Note[] {
-  const siblings = [...new Set(aside.map(({ sibling }) => sibling))]
+function rejectedIn({ at, rejected, targets }: Survey): Note[] {
+  const siblings = [...new Set(rejected.map(({ sibling }) => sibling))]
   const bySibling = siblings.map((name) => ({
     name,
-    all: aside.filter(({ sibling }) => sibling === name).map((one) => one.aside),
+    all: rejected.filter(({ sibling }) => sibling === name).map((one) => one.rejection),
   }))
-  const byTarget = targets.map((one) => ({ name: nameOf(one), all: one.state.aside }))
+  const byTarget = targets.map((one) => ({ name: nameOf(one), all: one.state.rejected }))
   return [...bySibling, ...byTarget].flatMap(({ name, all }) => {
-    const shown = all.slice(-FEW).map((one) => ({ name, text: asideText(one, at) }))
-    const more = all.length - shown.length
+    const unseen = all.filter((one) => isUnseen(one, at))
+    const shown = unseen.slice(-FEW).map((one) => ({ name, text: rejectionText(one, at) }))
+    const more = unseen.length - shown.length
     return more > 0 ? [...shown, { name, text: `and ${more} more, see --json` }] : shown
   })
 }
 
-function asideText({ at, code, reason, line }: Aside, now: number): string {
-  const words = line.replace(/\|\.$/, '').replaceAll('|', ' ')
-  return `${span(now - at)} ago, ${words}: ${reason} (${code})`
+function rejectionText({ id, at, code, reason, change }: Rejection, now: number): string {
+  return `${id}, ${span(now - at)} ago, ${change}: ${reason} (${code})`
 }
 
 function section(title: string, notes: Note[], format: 'red' | 'bold', paper: Paper): string[] {

@@ -1,6 +1,6 @@
 import { askStatus } from '../delivery/control.ts'
+import type { Rejection } from '../delivery/rejected.ts'
 import {
-  type Aside,
   deliveryDirectory,
   fileNameOf,
   readState,
@@ -13,16 +13,10 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
 import type { Desk } from './desk.ts'
 import { type Drift, openSites, type Site, type Trouble, within } from './look.ts'
-import { askFail2BanNow, isDrifting, lookTwice } from './looks.ts'
+import { askFail2BanNow, lookTwice } from './looks.ts'
 
 /** Seconds for f2b-deliver to answer. */
 const PATIENCE = 3
-
-/** Seconds for which something may be queued before it is trouble. */
-const TOO_LONG = 120
-
-/** Seconds for which it is trouble that something was set aside: then it has been seen, or never is. */
-const NEWS = 86_400
 
 /** How everything stands. Times are epoch seconds. */
 export interface Survey {
@@ -33,7 +27,7 @@ export interface Survey {
   fail2ban: Trouble | undefined
   deliverer: { running: boolean; trouble: Trouble | undefined }
   /** Lines of a queue that can never work, wherever they go. */
-  aside: { sibling: string; aside: Aside }[]
+  rejected: { sibling: string; rejection: Rejection }[]
   targets: TargetSurvey[]
 }
 
@@ -62,7 +56,7 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
     bans: answer.truth && bansIn(answer.truth),
     fail2ban: answer.trouble,
     deliverer: { running: told.running, trouble: told.trouble },
-    aside: asideOf(loaded, told.siblings),
+    rejected: rejectedOf(loaded, told.siblings),
     targets: sites.map(({ sibling, target, remote }, i) => {
       const { trouble, leases, drift } = looks[i] ?? {}
       const reachable = remote ? trouble === undefined : undefined
@@ -70,18 +64,6 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
       return { sibling, target: target.name, reachable, trouble, leases, drift, queue, state }
     }),
   }
-}
-
-/** What a monitoring system is told: 0, or the worst code of what is wrong. */
-export function codeOfSurvey({ at, fail2ban, aside, targets }: Survey): number {
-  const isNew = (one: Aside): boolean => at - one.at < NEWS
-  const wrong = targets.some(({ drift, queue, state }) => {
-    const late = queue !== undefined && queue.oldest > 0 && at - queue.oldest > TOO_LONG
-    return isDrifting(drift) || late || state.aside.some(isNew)
-  })
-  const ours = wrong || aside.some((one) => isNew(one.aside)) ? EXIT.temporary : EXIT.done
-  const codes = targets.map(({ trouble }) => trouble?.code ?? EXIT.done)
-  return Math.max(...codes, fail2ban?.code ?? EXIT.done, ours)
 }
 
 async function askDeliverer(loaded: Loaded) {
@@ -118,12 +100,12 @@ function deliveryOf(
   return { state, queue: { queued: unread.lines.length + waiting, oldest } }
 }
 
-function asideOf({ config }: Loaded, siblings: SiblingState[] | undefined): Survey['aside'] {
+function rejectedOf({ config }: Loaded, siblings: SiblingState[] | undefined): Survey['rejected'] {
   const directory = deliveryDirectory(config.state_dir)
   return configuredKinds(config).flatMap(({ name }) => {
-    const told = siblings?.find(({ sibling }) => sibling === name)?.aside
-    const all = told ?? readState(directory, name).aside
-    return all.map((aside) => ({ sibling: name, aside }))
+    const told = siblings?.find(({ sibling }) => sibling === name)?.rejected
+    const all = told ?? readState(directory, name).rejected
+    return all.map((rejection) => ({ sibling: name, rejection }))
   })
 }
 

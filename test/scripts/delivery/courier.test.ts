@@ -6,6 +6,7 @@ import { Book } from '../../../scripts/lib/delivery/book.ts'
 import { Courier, changesFor } from '../../../scripts/lib/delivery/courier.ts'
 import { SILENT } from '../../../scripts/lib/delivery/log.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
+import type { Lease } from '../../../scripts/lib/lease.ts'
 import { RELEASED } from '../../../scripts/lib/ledger.ts'
 import {
   type Call,
@@ -25,6 +26,9 @@ let book: Book
 let told: string[]
 /** What the target does with the next changes. */
 let answer: (changes: Change[]) => Changed
+/** What it has since the last sync, and what it never takes in one. */
+let has: Lease[]
+let refuses: string[]
 
 const target = {
   name: 'edge1',
@@ -35,11 +39,13 @@ const target = {
   async ban() {},
   async unban() {},
   async list() {
-    return []
+    return has
   },
   async sync(_, leases) {
     told.push(`sync ${leases.map(({ address }) => address.text).join(' ')}`)
-    return { added: leases.length, extended: 0, removed: 0, unchanged: 0 }
+    has = leases.filter(({ address }) => !refuses.includes(address.text))
+    const refused = leases.length - has.length
+    return { added: has.length, extended: 0, removed: 0, unchanged: 0, refused }
   },
   async change(_, changes) {
     told.push(changes.map(textOf).join(', '))
@@ -51,12 +57,15 @@ beforeEach(() => {
   directory = mkdtempSync(`${folder}/state-`)
   book = new Book(directory, 'firewall', 'web1')
   told = []
+  has = []
+  refuses = []
   answer = (changes) => ({ results: changes.map(() => undefined) })
 })
 
 function textOf(change: Change): string {
   if (change.verb === 'unban') return `unban ${change.address.text}`
-  return `ban ${change.lease.address.text} ${change.lease.expires - END}`
+  const { address, expires } = change.lease
+  return `ban ${address.text} ${expires === 0 ? 'NEVER' : expires - END}`
 }
 
 function open(): Courier {
@@ -137,17 +146,74 @@ describe('Courier', () => {
     assert.equal(courier.state().failingSince, 0)
   })
 
-  test('sets aside what can never work, keeps what may, and delivers the rest', async () => {
+  const rejected = (courier: Courier) =>
+    courier.state().rejected.map(({ code, change, acknowledged }) => [code, change, acknowledged])
+
+  test('rejects what can never work, keeps what may, and delivers the rest', async () => {
     const courier = open()
     for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
     answer = () => ({ results: [new Failure(65, 'never'), new Failure(77, 'full'), undefined] })
     assert.equal(await courier.deliver(), true)
-    const { aside, queued } = courier.state()
-    const found = aside.map(({ code, reason, line }) => ({ code, reason, line }))
-    assert.deepEqual(found, [{ code: 65, reason: 'never', line: 'ban 192.0.2.1 sshd' }])
-    assert.equal(queued, 1)
+    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', false]])
+    assert.equal(courier.queued, 1)
     const kept = JSON.parse(readFileSync(`${directory}/firewall@edge1.state`, 'utf8'))
-    assert.equal(kept.aside.length, 1)
+    assert.equal(kept.rejected.length, 1)
+  })
+
+  test('never sends again what was rejected, not in a sync, nor when it is restored', async () => {
+    const first = open()
+    answer = (changes) => ({ results: changes.map(() => new Failure(65, 'never')) })
+    want(first, '192.0.2.1', 0)
+    await first.deliver()
+    const [{ id = '' } = {}] = first.state().rejected
+    assert.deepEqual(first.acknowledge('192.0.2.9'), [])
+    assert.deepEqual(first.acknowledge(id).length, 1)
+    book.commit('')
+    book = new Book(directory, 'firewall', 'web1')
+    const courier = open()
+    want(courier, '192.0.2.1', 0)
+    want(courier, '192.0.2.2')
+    answer = (changes) => ({ results: changes.map(() => undefined) })
+    await courier.deliver()
+    await courier.sync(() => {})
+    await courier.compare([...book.living()], () => {})
+    assert.deepEqual(told, [
+      'ban 192.0.2.1 NEVER',
+      'ban 192.0.2.2 0',
+      ...Array(2).fill('sync 192.0.2.2'),
+    ])
+    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', true]])
+  })
+
+  test('tries another ban of what was rejected, which then has to be acknowledged anew', async () => {
+    const courier = open()
+    const never = (changes: Change[]) => ({ results: changes.map(() => new Failure(65, 'never')) })
+    answer = never
+    want(courier, '192.0.2.1')
+    await courier.deliver()
+    courier.acknowledge('all')
+    want(courier, '192.0.2.1', END + 1) // the same, rounded the other way
+    await courier.deliver()
+    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', true]])
+    want(courier, '192.0.2.1', END + 60)
+    await courier.deliver()
+    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', false]])
+    answer = (changes) => ({ results: changes.map(() => undefined) })
+    want(courier, '192.0.2.1', END + 120)
+    await courier.deliver()
+    assert.deepEqual([told.length, rejected(courier)], [3, []])
+  })
+
+  test('finds out what a sync was refused, and why, by trying it alone', async () => {
+    const courier = open()
+    for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
+    refuses = ['192.0.2.2']
+    answer = (changes) => ({ results: changes.map(() => new Failure(65, 'never_ban')) })
+    await courier.sync(() => {})
+    assert.deepEqual(told, ['sync 192.0.2.1 192.0.2.2 192.0.2.3', 'ban 192.0.2.2 0'])
+    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.2 in sshd', false]])
+    await courier.sync(() => {})
+    assert.deepEqual(told.at(-1), 'sync 192.0.2.1 192.0.2.3')
   })
 
   test('fills a target that has lost everything, in one sync', async () => {

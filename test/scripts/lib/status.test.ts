@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Rejection } from '../../../scripts/lib/delivery/rejected.ts'
 import { FRESH } from '../../../scripts/lib/delivery/state.ts'
 import { jsonOf } from '../../../scripts/lib/status/json.ts'
 import { within } from '../../../scripts/lib/status/look.ts'
 import { metricsOf } from '../../../scripts/lib/status/metrics.ts'
+import { codeOfSurvey, problemsIn } from '../../../scripts/lib/status/problems.ts'
 import { reportOf } from '../../../scripts/lib/status/report.ts'
-import { codeOfSurvey, type Survey, type TargetSurvey } from '../../../scripts/lib/status/survey.ts'
+import type { Survey, TargetSurvey } from '../../../scripts/lib/status/survey.ts'
 import { entry, fit, paperOf, tableOf } from '../../../scripts/lib/status/table.ts'
 import { ending, plain, span } from '../../../scripts/lib/status/words.ts'
 import { parseMetrics } from '../../lib/prometheus.ts'
@@ -36,7 +38,7 @@ function survey(...targets: TargetSurvey[]): Survey {
     bans: 3,
     fail2ban: undefined,
     deliverer,
-    aside: [],
+    rejected: [],
     targets,
   }
 }
@@ -92,25 +94,43 @@ test('parseMetrics() refuses what Prometheus would', () => {
   assert.deepEqual(parseMetrics(`${head}a{x="\\\\\\"\\n"} 1\n`)[0]?.labels, { x: '\\"\n' })
 })
 
-test('codeOfSurvey() is 0 if all is well, else the worst of what is wrong', () => {
-  const at = 1_800_000_000
-  const aside = (when: number) => ({ at: when, code: 65, reason: 'x', line: 'y' })
-  const setAside = (when: number) => target({ state: { ...target().state, aside: [aside(when)] } })
-  assert.equal(codeOfSurvey(survey(target())), 0)
-  assert.equal(codeOfSurvey(survey(target({ queue: { queued: 9, oldest: at - 119 } }))), 0)
-  assert.equal(codeOfSurvey(survey(target({ queue: { queued: 9, oldest: at - 121 } }))), 75)
+const AT = 1_800_000_000
+
+/** A ban that a target has refused. */
+function rejection(changes: Partial<Rejection> = {}): Rejection {
+  const key = 'ban 203.0.113.7 sshd'
+  const what = { id: 'abc123', code: 65, reason: 'x', change: 'ban 203.0.113.7 in sshd', key }
+  return { ...what, at: AT - 60, tried: AT - 60, expires: 1, acknowledged: false, ...changes }
+}
+
+test('codeOfSurvey() is 0 if all is well, else the worst of the problems, which all have a code', () => {
   const drift = { missing: 0, extra: 1, wrong_expiry: 0, lines: [] }
-  assert.equal(codeOfSurvey(survey(target({ drift }))), 75)
-  assert.equal(codeOfSurvey(survey(target({ trouble: { code: 69, message: '' } }))), 69)
-  const refused = target({ drift, trouble: { code: 77, message: '' } })
-  assert.equal(codeOfSurvey(survey(target({ drift }), refused)), 77)
-  assert.equal(codeOfSurvey(survey(setAside(at - 60))), 75)
-  assert.equal(codeOfSurvey(survey(setAside(at - 90_000))), 0, 'that is no news')
-  assert.equal(
-    codeOfSurvey({ ...survey(target()), aside: [{ sibling: 's', aside: aside(at) }] }),
-    75,
-  )
-  assert.equal(codeOfSurvey({ ...survey(), fail2ban: { code: 75, message: '' } }), 75)
+  const rejecting = (changes: Partial<Rejection>): Survey =>
+    survey(target({ state: { ...target().state, rejected: [rejection(changes)] } }))
+  const cases: [number, number, Survey][] = [
+    [0, 0, survey(target())],
+    [0, 0, survey(target({ queue: { queued: 9, oldest: AT - 119 } }))],
+    [75, 1, survey(target({ queue: { queued: 9, oldest: AT - 121 } }))],
+    [75, 1, survey(target({ drift }))],
+    [69, 1, survey(target({ trouble: { code: 69, message: '' } }))],
+    [77, 3, survey(target({ drift }), target({ drift, trouble: { code: 77, message: '' } }))],
+    [77, 1, rejecting({})],
+    [0, 0, rejecting({ acknowledged: true })],
+    [0, 0, rejecting({ at: AT - 90_000 })],
+    [77, 1, rejecting({ at: AT - 90_000, expires: 0 })],
+    [77, 1, rejecting({ at: AT - 90_000, expires: AT + 1 })],
+    [77, 1, { ...survey(target()), rejected: [{ sibling: 's', rejection: rejection() }] }],
+    [75, 1, { ...survey(), fail2ban: { code: 75, message: '' } }],
+    [75, 1, { ...survey(), deliverer: { running: true, trouble: { code: 75, message: 'odd' } } }],
+  ]
+  for (const [code, count, one] of cases) {
+    assert.deepEqual(
+      [codeOfSurvey(one), problemsIn(one).length],
+      [code, count],
+      JSON.stringify(one),
+    )
+    for (const problem of problemsIn(one)) assert.ok(problem.code > 0)
+  }
 })
 
 test('reportOf() keeps to 80 columns, with long names and long words below the table', () => {
