@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 const STANDARD = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const NODE = dirname(process.execPath)
-const PATH = STANDARD.split(':').includes(NODE) ? STANDARD : `${STANDARD}:${NODE}`
+export const PATH = STANDARD.split(':').includes(NODE) ? STANDARD : `${STANDARD}:${NODE}`
 
 /** How long output may follow the end of a command, in milliseconds. */
 const GRACE = 200

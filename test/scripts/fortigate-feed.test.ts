@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { chmodSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:http'
 import { request as requestTls } from 'node:https'
@@ -170,6 +171,12 @@ test('an empty list is an empty 200; a missing or unreadable one 503, and health
   assert.match((await get('/')).body.toString(), /no such file/)
   renameSync(`${bench.list}.away`, bench.list)
   assert.equal((await get('/blocked-ips')).status, 200)
+  for (let i = 0; i < 100; i++) {
+    renameSync(bench.list, `${bench.list}.away`)
+    assert.equal((await get('/blocked-ips')).status, 503, 'whoever has just looked')
+    renameSync(`${bench.list}.away`, bench.list)
+    assert.equal((await get('/blocked-ips')).status, 200)
+  }
   if (process.getuid?.() === 0) return
   chmodSync(bench.list, 0)
   assert.equal((await get('/blocked-ips')).status, 503)
@@ -204,9 +211,32 @@ test('everything but healthz and the receiver wants the login', async () => {
       refused(path, { authorization }),
     )
     const times = await Promise.all(guesses)
-    assert.ok(Math.min(...times) >= 900, `guesses are answered late, not after ${times} ms`)
+    assert.ok(Math.min(...times) >= 990, `guesses are answered late, not after ${times} ms`)
+    assert.ok(Math.max(...times) >= 2990, `one after another, not after ${times} ms`)
   }
   assert.match(String((await ask('/', { headers: {} })).headers['www-authenticate']), /^Basic /)
+})
+
+test('whoever sends guesses ahead has one a second, and learns nothing by a right one among them', async () => {
+  await open(LIST)
+  const socket = connect(Number(new URL(bench.url).port), '127.0.0.1')
+  const requestOf = (login: string): string =>
+    `GET /blocked-ips HTTP/1.1\r\nHost: x\r\nAuthorization: ${login}\r\n\r\n`
+  let said = ''
+  socket.setEncoding('utf8').on('data', (text) => {
+    said += text
+  })
+  const statuses = () => said.match(/(?<=^HTTP\/1\.1 )\d+/gm) ?? []
+  const began = performance.now()
+  socket.write(requestOf('Basic eDp5').repeat(500))
+  const other = await get('/blocked-ips')
+  assert.equal(other.status, 429, 'so much waits of this source that nothing more is looked at')
+  await waitUntil('three answers', () => statuses().length >= 3)
+  assert.ok(performance.now() - began >= 2_990, 'three seconds have passed')
+  assert.deepEqual(statuses().slice(0, 3), ['401', '401', '401'])
+  await waitUntil('the end of the connection', () => socket.destroyed)
+  assert.deepEqual(statuses(), [...Array(8).fill('401'), '429'])
+  assert.equal((await get('/blocked-ips')).status, 200, 'and then all is as before')
 })
 
 test('more than max_entries: the newest are served, with a log line, a metric and a banner', async () => {
@@ -271,16 +301,34 @@ test('a slow header, a slow body and a silent connection are cut off within 13 s
   assert.ok(Math.max(...times) < 13_000)
 })
 
+function idle(localAddress: string, count: number) {
+  const port = Number(new URL(bench.url).port)
+  const make = () => connect({ port, host: '127.0.0.1', localAddress }).on('error', () => {})
+  return Array.from({ length: count }, make)
+}
+
+const isOpen = (socket: ReturnType<typeof connect>) => !socket.resume().readableEnded
+
 test('one source may have 64 connections open, and keeps nobody else from being served', async () => {
   await open(LIST)
-  const port = Number(new URL(bench.url).port)
-  const sockets = Array.from({ length: 70 }, () =>
-    connect({ port, host: '127.0.0.1', localAddress: '127.0.0.9' }).on('error', () => {}),
-  )
-  const isOpen = (socket: (typeof sockets)[number]) => !socket.resume().readableEnded
+  const sockets = idle('127.0.0.9', 70)
   try {
     await waitUntil('six are ended', () => sockets.filter(isOpen).length === 64)
     assert.equal((await get('/blocked-ips')).status, 200)
+  } finally {
+    for (const socket of sockets) socket.destroy()
+  }
+})
+
+test('nor do eight sources that open 64 each and never begin with TLS', async () => {
+  const { key, cert } = await makeCertificate(folder)
+  await open(LIST, { feed: { key_file: key, cert_file: cert } })
+  const sockets = [1, 2, 3, 4, 5, 6, 7, 8].flatMap((i) => idle(`127.0.0.1${i}`, 64))
+  try {
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+    const ca = readFileSync(cert, 'utf8')
+    assert.equal((await ask('/blocked-ips', { headers: LOGIN, ca, timeout: 3_000 })).status, 200)
+    await waitUntil('they are ended', () => sockets.filter(isOpen).length === 0)
   } finally {
     for (const socket of sockets) socket.destroy()
   }

@@ -14,9 +14,6 @@ const SMALL_LIST = 256 * 1024
 // But not content that has been out of date for longer, whatever keeps the worker busy.
 const MAX_BEHIND_MS = 5_000
 
-// So long a look at the file is good for: nobody bans, is told so and asks in less.
-const LOOK_MS = 1
-
 /** One route's content; the same object as long as it is the same content. */
 export interface Served {
   bytes: Uint8Array
@@ -56,7 +53,6 @@ export class Feed {
   #snapshot: Known | undefined
   #making: Promise<Snapshot> | undefined
   #served = new WeakMap<Snapshot, Map<string, Served | Promise<Served>>>()
-  #look: Look | undefined
 
   /** Called with every new snapshot. */
   onSnapshot: (snapshot: Snapshot) => void = () => {}
@@ -143,12 +139,9 @@ export class Feed {
   }
 
   #stamp(): Look {
-    const at = performance.now()
-    if (this.#look && at - this.#look.at < LOOK_MS) return this.#look
     try {
       const { ino, size, mtimeMs } = statSync(this.#rules.path)
-      this.#look = { at, stamp: `${ino} ${size} ${mtimeMs}`, size }
-      return this.#look
+      return { at: performance.now(), stamp: `${ino} ${size} ${mtimeMs}`, size }
     } catch (error) {
       throw ioFailure(`read "${this.#rules.path}"`, error)
     }

@@ -1,14 +1,15 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../lease.ts'
 import type { Feed as FeedSettings } from '../settings/fortigate.ts'
 import type { Activity } from './activity.ts'
 import type { Feed, Served } from './feed.ts'
+import type { Guesses } from './guesses.ts'
 import { isUnchanged, lastModified, wantsGzip } from './negotiate.ts'
 import { FAVICON, page, SECURITY } from './page.ts'
 import type { Receiver } from './receiver.ts'
 import type { Part } from './render.ts'
 import { sameSecret } from './secret.ts'
+import { sourceOf } from './source.ts'
 import { metrics, type Status } from './status.ts'
 
 /** What the routes need. */
@@ -19,6 +20,7 @@ export interface Site {
   feed: Feed
   receiver: Receiver
   activity: Activity
+  guesses: Guesses
   status(): Promise<Status>
   log(line: string): void
 }
@@ -38,8 +40,7 @@ const LOGIN_WANTED: Answer = {
   status: 401,
   headers: { 'www-authenticate': 'Basic realm="fail2ban-perimeter", charset="UTF-8"' },
 }
-/** A wrong login is answered so late; not a browser's first question, which has none. */
-const WRONG_MS = 1_000
+const TOO_MANY: Answer = { status: 429, headers: { 'retry-after': '10', connection: 'close' } }
 
 const PARTS = new Map<string, Part>([
   ['/blocked-ips', 'all'],
@@ -62,12 +63,23 @@ export function answer(site: Site, request: IncomingMessage): Answer | Promise<A
     return { status: 405, headers: { allow: 'GET, HEAD' } }
   }
   if (path === '/healthz') return health(site)
-  const { authorization } = request.headers
-  if (!isLoggedIn(site.settings, authorization)) {
-    return authorization === undefined
-      ? LOGIN_WANTED
-      : sleep(WRONG_MS, LOGIN_WANTED, { ref: false })
-  }
+  const right = isLoggedIn(site.settings, request.headers.authorization)
+  // A browser's first question has no login, and is no guess.
+  if (!right && request.headers.authorization === undefined) return LOGIN_WANTED
+  const from = sourceOf(request.socket.remoteAddress)
+  const wait = site.guesses.judge(from, right)
+  if (wait === undefined) return TOO_MANY
+  if (wait === 0) return content(site, request, path, query)
+  return wait.then(() => (right ? content(site, request, path, query) : LOGIN_WANTED))
+}
+
+/** What only those get who have logged in. */
+function content(
+  site: Site,
+  request: IncomingMessage,
+  path: string,
+  query: string,
+): Answer | Promise<Answer> {
   const part = PARTS.get(path.replace(/\/$/, ''))
   if (part) return list(site, part, request)
   if (path === '/') return statusPage(site, new URLSearchParams(query))

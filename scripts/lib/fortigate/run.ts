@@ -7,6 +7,7 @@ import type { Fortigate } from '../settings/fortigate.ts'
 import type { Config } from '../settings/schema.ts'
 import { Activity } from './activity.ts'
 import { Feed } from './feed.ts'
+import { Guesses } from './guesses.ts'
 import { Receiver } from './receiver.ts'
 import { serve } from './server.ts'
 import { statusOf } from './status.ts'
@@ -39,6 +40,7 @@ export async function runFeed(
     feed,
     receiver,
     activity,
+    guesses: new Guesses(),
     status,
     log,
   }

@@ -4,7 +4,7 @@ import * as https from 'node:https'
 import { handedOver } from '../config.ts'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
 import { type Answer, answer, NOSNIFF, type Site } from './routes.ts'
-import { limitPerSource } from './source.ts'
+import { limitConnections } from './source.ts'
 
 // Node's own limits are a minute or more, and without the checking interval they bite up to 30 s
 // late (measured, facts/security-broker.md section 6).
@@ -16,7 +16,8 @@ const LIMITS = {
   maxHeaderSize: 16 * 1024,
 }
 const IDLE_MS = 30_000
-const MAX_CONNECTIONS = 512
+/** How long TLS may take to begin; Node's own limit is two minutes. */
+const HANDSHAKE_MS = 5_000
 /** How long a sender may go on after we have answered. */
 const LINGER_MS = 1_000
 
@@ -28,10 +29,9 @@ export async function serve(site: Site): Promise<http.Server> {
     throw new Failure(EXIT.config, text)
   }
   const server = makeServer(site)
-  server.maxConnections = MAX_CONNECTIONS
   server.maxRequestsPerSocket = 1_000
   server.setTimeout(IDLE_MS)
-  server.on('connection', limitPerSource())
+  server.on('connection', limitConnections())
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(ioFailure(`listen on ${listen.host}:${listen.port}`, error)),
@@ -49,10 +49,8 @@ function makeServer(site: Site): http.Server {
   const handler: http.RequestListener = (request, response) => void handle(site, request, response)
   if (!cert_file || key === undefined) return http.createServer(LIMITS, handler)
   try {
-    return https.createServer(
-      { ...LIMITS, cert: readFileSync(handedOver(cert_file)), key },
-      handler,
-    )
+    const cert = readFileSync(handedOver(cert_file))
+    return https.createServer({ ...LIMITS, handshakeTimeout: HANDSHAKE_MS, cert, key }, handler)
   } catch (error) {
     throw new Failure(EXIT.config, `Cannot use certificate "${cert_file}": ${messageOf(error)}`)
   }

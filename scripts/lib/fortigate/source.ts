@@ -2,21 +2,38 @@ import { isIP, type Socket } from 'node:net'
 import { parseAddress } from '../address.ts'
 
 const MAX_PER_SOURCE = 64
+const MAX_CONNECTIONS = 512
 
-/** Keeps one source from taking every connection: hears of each new one, ends those above 64. */
-export function limitPerSource(): (socket: Socket) => void {
-  const open = new Map<string, number>()
+/**
+ * Keeps connections from being used up: hears of each new one, and ends those of a source above 64.
+ * Above 512 in all, the oldest one of the source that has most makes room: so several sources that
+ * open what they may and say nothing keep no device out.
+ */
+export function limitConnections(): (socket: Socket) => void {
+  const open = new Map<string, Set<Socket>>()
+  let all = 0
   return (socket) => {
     const from = sourceOf(socket.remoteAddress)
-    const count = (open.get(from) ?? 0) + 1
-    open.set(from, count)
-    if (count > MAX_PER_SOURCE) socket.destroy()
+    const own = open.get(from) ?? new Set()
+    if (own.size >= MAX_PER_SOURCE) {
+      socket.destroy()
+      return
+    }
+    if (all >= MAX_CONNECTIONS) oldestOfMost(open)?.destroy()
+    open.set(from, own.add(socket))
+    all++
     socket.once('close', () => {
-      const left = (open.get(from) ?? 1) - 1
-      if (left > 0) open.set(from, left)
-      else open.delete(from)
+      all--
+      own.delete(socket)
+      if (own.size === 0) open.delete(from)
     })
   }
+}
+
+function oldestOfMost(open: Map<string, Set<Socket>>): Socket | undefined {
+  let most = new Set<Socket>()
+  for (const own of open.values()) if (own.size > most.size) most = own
+  return [...most].find((socket) => !socket.destroyed)
 }
 
 /** Who has one IPv6 address has a whole /64 of them. */
