@@ -63,6 +63,7 @@ the plan has no call left for today, and one while the service is out of order i
 state_dir, which is a success too: the next ban after the burst, or "sync", reports all of them in
 one bulk report. Addresses that are not public are never reported.`,
   load: loadSection('abuseipdb'),
+  remembers: true,
   targets: (loaded) => [open(loaded).target],
   verbs: {
     clear: {

@@ -9,9 +9,8 @@ import { main, noWords, textOption, type Values } from './lib/command.ts'
 import { serveControl } from './lib/delivery/control.ts'
 import { journalLog, SILENT } from './lib/delivery/log.ts'
 import { loadAll, lockDelivery, openDeliverer } from './lib/delivery/open.ts'
-import { deliveryDirectory } from './lib/delivery/state.ts'
+import { accountInstead, runAs } from './lib/delivery-account.ts'
 import { EXIT, Failure } from './lib/failure.ts'
-import { becomeOwner } from './lib/identity.ts'
 import type { Loaded } from './lib/settled.ts'
 
 /** Seconds that a new service waits for the old one to end. */
@@ -36,16 +35,16 @@ Options
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
   options: {
     follow: { type: 'boolean' },
-    // What f2b-sync starts where it may not open the books itself: answers it, delivers no queue.
-    host: { type: 'boolean' },
     config: { type: 'string' },
     configfile: { type: 'string' },
   },
   async run(words, values) {
     noWords(words)
     const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
-    becomeOwner(loaded.config.state_dir)
-    await (values.follow || values.host ? follow(loaded, values) : drain(loaded, values))
+    const { state_dir } = loaded.config
+    const account = accountInstead(state_dir)
+    if (account) return await runAs(account, state_dir)
+    await (values.follow ? follow(loaded, values) : drain(loaded, values))
   },
 })
 
@@ -67,25 +66,16 @@ async function drain(loaded: Loaded, values: Values): Promise<void> {
 async function follow(loaded: Loaded, values: Values): Promise<void> {
   const release = await lockDelivery(loaded, HANDOVER)
   if (!release) throw new Failure(EXIT.temporary, 'Cannot follow: another f2b-deliver is at work')
-  const log = values.host ? SILENT : journalLog()
-  const { state_dir, owner } = loaded.config
+  const log = journalLog()
   const deliverer = await openDeliverer(loaded, values, log)
-  const server = await serveControl(deliverer, deliveryDirectory(state_dir), owner)
+  const server = await serveControl(deliverer, loaded)
   log.info('ready', { targets: deliverer.names().length })
-  const stopped = toldToEnd(values).then(() => deliverer.stop())
-  await (values.host ? stopped : deliverer.follow())
+  // What is under way is finished and kept; what is queued waits for the next one.
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => deliverer.stop())
+  await deliverer.follow()
   server.close()
   server.closeAllConnections()
   await deliverer.close()
   release()
   log.info('ended')
-}
-
-/** What is under way is finished and kept; what is queued waits for the next one. */
-async function toldToEnd({ host }: Values): Promise<void> {
-  await new Promise<void>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve())
-    // Whoever started us may be killed.
-    if (host) process.stdin.on('close', resolve).resume()
-  })
 }

@@ -19,6 +19,7 @@ pushes each change to the device if section "fortigate" of the configuration has
   f2b-fortigate ban --ip 192.0.2.7 --name fortigate --bantime 600
   f2b-fortigate list --device`,
   load: loadFortigate,
+  remembers: true,
   options: { device: { type: 'boolean' } },
   optionsHelp:
     '  --device          list: what the device has (needs "push"), not what the file says',

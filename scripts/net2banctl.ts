@@ -72,6 +72,7 @@ file, the other verbs use the file "default_action". It returns when the broker 
   net2banctl exec iptables-multiport actionban name=sshd ip=192.0.2.7 bantime=600
   net2banctl ban --ip 192.0.2.7 --name sshd --bantime 600`,
   load: loadSection('net2ban'),
+  remembers: true,
   targets: (loaded, values) => {
     const net2ban = net2banOf(loaded, 'server')
     return [nodesTarget(net2ban, loaded.config.state_dir, only(net2ban, { values }))]

@@ -16,5 +16,6 @@ void runSibling({
 
   f2b-sophosxg ban --ip 192.0.2.7 --name sshd --bantime 600`,
   load: loadSection('sophosxg'),
+  remembers: true,
   targets: ({ config }) => sophosTargets(config.sophosxg),
 })

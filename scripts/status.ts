@@ -14,7 +14,7 @@ import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
 import { aboutAddress } from './lib/status/about.ts'
 import { aboutReport } from './lib/status/about-report.ts'
-import { type Desk, openDesk, serveDesk } from './lib/status/desk.ts'
+import { type Desk, openDesk } from './lib/status/desk.ts'
 import { freeEverywhere } from './lib/status/free.ts'
 import { freedomReport } from './lib/status/freedom-report.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
@@ -71,7 +71,6 @@ For monitoring: 0 if all is well, else the worst (highest) code of the problems 
     json: { type: 'boolean' },
     metrics: { type: 'string' },
     timeout: { type: 'string' },
-    desk: { type: 'boolean' },
     config: { type: 'string' },
     configfile: { type: 'string' },
   },
@@ -93,7 +92,6 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
   const seconds = readTimeout(textOption(values, 'timeout'))
   const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
   if (seen !== undefined) return await acknowledge(loaded, values, seen)
-  if (values.desk) return await serveDesk(loaded, metrics)
   const desk = openDesk(loaded, metrics)
   const json = values.json === true
   if (!address) return await survey(loaded, desk, seconds, json, metrics)

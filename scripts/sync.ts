@@ -12,7 +12,7 @@ import { main, textOption, usageFailure, type Values } from './lib/command.ts'
 import type { Delivery } from './lib/delivery/control.ts'
 import { isMeant } from './lib/delivery/deliverer.ts'
 import type { Outcome } from './lib/delivery/line.ts'
-import { loadAll, openDelivery } from './lib/delivery/open.ts'
+import { loadAll, openDelivery, tidyQueues } from './lib/delivery/open.ts'
 import { askTruth } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
@@ -72,6 +72,7 @@ function runLater(given: string | undefined): void {
 async function syncAll(loaded: Loaded, names: string[], values: Values): Promise<void> {
   const delivery = await openDelivery(loaded, values)
   try {
+    await tidyQueues(loaded, delivery)
     checkNames(names, await delivery.names())
     report(await syncTruth(loaded, delivery, { names, dryRun: values['dry-run'] === true }))
   } finally {

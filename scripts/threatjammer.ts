@@ -83,6 +83,7 @@ the service has no call left for, and one while it is out of order is kept in st
 a success too: the next ban after the burst, or "sync", reports all of them in one call.
 Addresses that are not public are never reported.`,
   load: loadSection('threatjammer'),
+  remembers: true,
   targets: (loaded) => [open(loaded).target],
   options: { ...LIST_OPTIONS, yes: { type: 'boolean' } },
   optionsHelp: `${LIST_HELP}\n  --yes             delete-all: really`,

@@ -51,7 +51,7 @@ export function readYaml<S extends v.GenericSchema>(
     )) {
       try {
         if (node.has(key)) report(file.at, `give "${key}" or "${key}_file", not both`)
-        if (statSync(file.path).mode & 0o077) warnings.push(`"${file.path}" can be read by others`)
+        if (isExposed(file.path, path)) warnings.push(`"${file.path}" can be read by others`)
         node.set(key, readFileSync(file.path, 'utf8').replace(/\r?\n$/, ''))
       } catch (error) {
         report(file.at, ioFailure(`read "${file.path}"`, error).message)
@@ -69,6 +69,16 @@ export function readYaml<S extends v.GenericSchema>(
     return `${path}:${line}:${col}: ${message}`
   })
   throw new Failure(EXIT.config, text.join('\n'))
+}
+
+/**
+ * True if others can read a secret. The group of the configuration itself is who delivers; and what
+ * systemd hands over, it has locked by an ACL, which a mode does not show.
+ */
+function isExposed(path: string, config: string): boolean {
+  if (path.startsWith(`${process.env.CREDENTIALS_DIRECTORY}/`)) return false
+  const { gid, mode } = statSync(path)
+  return (mode & 0o007) !== 0 || ((mode & 0o070) !== 0 && gid !== 0 && gid !== statSync(config).gid)
 }
 
 /** Every `<secret>_file` below the section, with the map that it stands in. */

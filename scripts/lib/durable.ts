@@ -1,5 +1,6 @@
 import {
   closeSync,
+  constants,
   fchmodSync,
   fdatasyncSync,
   fstatSync,
@@ -8,15 +9,17 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { ioFailure } from './failure.ts'
-import { openToWrite } from './identity.ts'
 
-// Files whose changes survive a kill, a full disk and a power cut.
+// Files whose changes survive a kill, a full disk and a power cut. No link is followed.
+
+const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, O_WRONLY } = constants
 
 /**
  * Appends to a file and forces it to the disk.
@@ -26,7 +29,7 @@ import { openToWrite } from './identity.ts'
 export function appendDurably(path: string, bytes: Buffer): void {
   let fd: number | undefined
   try {
-    fd = openToWrite(path, 'a')
+    fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600)
     const before = fstatSync(fd).size
     try {
       for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
@@ -45,7 +48,7 @@ export function appendDurably(path: string, bytes: Buffer): void {
 /** Cuts a file off, which takes no room on a full disk. @throws Failure 75 if it cannot */
 export function truncateDurably(path: string, bytes: number): void {
   try {
-    const fd = openSync(path, 'r+')
+    const fd = openSync(path, O_RDWR | O_NOFOLLOW)
     try {
       ftruncateSync(fd, bytes)
       fsyncSync(fd)
@@ -65,7 +68,8 @@ export function truncateDurably(path: string, bytes: number): void {
 export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o600): void {
   const beside = `${path}.new`
   try {
-    const fd = openToWrite(beside, 'w', mode)
+    rmSync(beside, { force: true }) // from somebody who was killed
+    const fd = openSync(beside, O_WRONLY | O_CREAT | O_EXCL, mode)
     try {
       fchmodSync(fd, mode) // Fail2Ban's umask is 0077
       const all = Buffer.from(bytes)
@@ -105,7 +109,7 @@ export function readFinished(path: string): Buffer {
     const bytes = readFileSync(path)
     const end = bytes.lastIndexOf(10) + 1
     if (end === bytes.length) return bytes
-    const fd = openSync(path, 'r+')
+    const fd = openSync(path, O_RDWR | O_NOFOLLOW)
     ftruncateSync(fd, end)
     closeSync(fd)
     return bytes.subarray(0, end)

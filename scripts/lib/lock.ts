@@ -1,7 +1,8 @@
-import { closeSync } from 'node:fs'
+import { closeSync, constants, openSync } from 'node:fs'
 import { EXIT, Failure, ioFailure } from './failure.ts'
-import { openToWrite } from './identity.ts'
 import { run } from './run.ts'
+
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants
 
 /**
  * Takes an exclusive kernel lock on a file and returns the function that releases it.
@@ -37,7 +38,7 @@ export async function lockedFile(
 ): Promise<number | undefined> {
   let fd: number
   try {
-    fd = openToWrite(path, 'a')
+    fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600)
   } catch (error) {
     throw ioFailure(`open "${path}"`, error)
   }

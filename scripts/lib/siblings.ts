@@ -10,6 +10,8 @@ export interface Kind {
   name: string
   /** The section of the configuration that it has its targets in. */
   section: keyof Config
+  /** Where in it the secrets are that its targets need; anywhere if left out. */
+  secrets?: string
   /** Tells from an `actionban`, as Fail2Ban shows it, whether it goes here. */
   uses: RegExp
   targets(loaded: Loaded): Promise<Target[]>
@@ -36,6 +38,7 @@ export const KINDS: Kind[] = [
   {
     name: 'fortigate',
     section: 'fortigate',
+    secrets: 'fortigate.push',
     uses: usesOf('fortigate', 'f2b-fortigate'),
     targets: async ({ config }) => {
       const { fortigateTarget } = await import('./fortigate/target.ts')

@@ -8,6 +8,7 @@ import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
 
 const CONFIG_DIR = '/etc/fail2ban-perimeter'
+const RUN_DIR = '/run/fail2ban-perimeter'
 
 /** Seconds that TCP and key exchange may take together. */
 const CONNECT = 3
@@ -168,10 +169,7 @@ function existing(name: string): string | undefined {
 
 /** One socket per way of connecting, in a directory that only we can write; 90 bytes at most. */
 function socketOf(firewall: Firewall): string {
-  const directory =
-    process.getuid?.() === 0
-      ? '/run/fail2ban-perimeter/ssh'
-      : join(process.env.XDG_RUNTIME_DIR ?? homedir(), '.fail2ban-perimeter')
+  const directory = socketDirectory()
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const { uid, mode } = statSync(directory)
   if (uid !== process.getuid?.() || mode & 0o022) {
@@ -180,6 +178,15 @@ function socketOf(firewall: Firewall): string {
   const { host, user = '', port = '', identity_file = '', known_hosts = '' } = firewall
   const name = [user, host, port, identity_file, known_hosts].join(',').replace(/[^\w.,:-]/g, '%')
   return join(directory, name.length > 32 || name.includes('%') ? hash(firewall) : name)
+}
+
+function socketDirectory(): string {
+  if (process.getuid?.() === 0) {
+    mkdirSync(RUN_DIR, { recursive: true, mode: 0o755 }) // the service's socket is there, too
+    return join(RUN_DIR, 'ssh')
+  }
+  const { RUNTIME_DIRECTORY, XDG_RUNTIME_DIR } = process.env
+  return join(RUNTIME_DIRECTORY ?? XDG_RUNTIME_DIR ?? homedir(), '.fail2ban-perimeter')
 }
 
 /** A short name for a long one; other ways of connecting must not share it. */

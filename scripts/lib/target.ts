@@ -127,6 +127,8 @@ export interface Sibling {
   load(given?: string): Promise<Loaded>
   /** The targets in the configuration. @throws Failure 78 if there is none */
   targets(loaded: Loaded, values: Values): Target[]
+  /** Its targets remember things in `state_dir`: where an account delivers, only that one may. */
+  remembers?: boolean
   /** Options beyond the contract, each with its lines for `--help`. */
   options?: Options
   optionsHelp?: string

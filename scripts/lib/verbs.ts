@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseBanned } from './address.ts'
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
+import { accountInstead, forTargets, runAs } from './delivery-account.ts'
 import { readExpiry } from './expires.ts'
 import { codeOf, Failure, messageOf } from './failure.ts'
-import { becomeOwner } from './identity.ts'
 import { alive, checkJail, formatLease, type Lease, NO_JAIL, now, quote } from './lease.ts'
 import { neverBan } from './never.ts'
 import { readNaming } from './ports.ts'
@@ -152,8 +152,11 @@ async function runVerb(
   namingOf(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const alone = typeof verb !== 'string' && verb.alone === true
-  const loaded = alone && !given && !isConfigured() ? EMPTY : await sibling.load(given)
-  if (loaded !== EMPTY) becomeOwner(loaded.config.state_dir)
+  const isEmpty = alone && !given && !isConfigured()
+  const loaded = isEmpty ? EMPTY : forTargets(await sibling.load(given))
+  const { state_dir } = loaded.config
+  const account = sibling.remembers && !isEmpty ? accountInstead(state_dir) : undefined
+  if (account) return await runAs(account, state_dir)
   if (typeof verb !== 'string')
     return verb.run(makeCall(loaded, values, verb.seconds), loaded, words)
   const call = makeCall(loaded, values, DEADLINE[verb])

@@ -3,7 +3,6 @@ import { type Command, main, type Options, textOption, usageFailure } from './co
 import { readExpiry } from './expires.ts'
 import { EXIT, Failure } from './failure.ts'
 import { firewallTargets } from './firewalls.ts'
-import { becomeOwner } from './identity.ts'
 import { alive, checkJail, now, quote } from './lease.ts'
 import { readNaming } from './ports.ts'
 import { type Loaded, loadFirewalls } from './settled.ts'
@@ -77,9 +76,7 @@ async function runWords(
 
 async function load(values: Values): Promise<Loaded> {
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
-  const loaded = await loadFirewalls(given)
-  becomeOwner(loaded.config.state_dir)
-  return loaded
+  return await loadFirewalls(given)
 }
 
 function jailOf(chain: string): string {

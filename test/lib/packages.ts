@@ -16,6 +16,7 @@ const PACKAGES: Record<string, string> = {
   useradd: 'passwd',
   hostname: 'hostname',
   python3: 'python3',
+  strace: 'strace',
   'rabbitmq-server': 'rabbitmq-server',
 }
 

@@ -17,6 +17,7 @@ let deliverer: Background | undefined
 
 const SERVER = 'f2b-setup server --owner web1 --firewall edge1 --systemd yes'
 const STATE = '/var/lib/fail2ban-perimeter'
+const SOCKET = '/run/fail2ban-perimeter/deliver.sock'
 const UNITS = '/etc/systemd/system/fail2ban-perimeter'
 const ACTION = 'iptables-remote[name=%(__name__)s, port="%(port)s", protocol="%(protocol)s"]'
 const OURS = `find /etc ${STATE} /usr/local -xdev -type f -printf '%p %M %U %G %s %T@\\n' | sort`
@@ -31,25 +32,41 @@ after(async () => {
   await lab.close()
 })
 
-/** The command of a unit, with the rights, system calls and places to write that the unit lets it. */
+/** The command of a unit, with the user, rights, system calls and places to write that it lets it. */
 async function commandOf(service: string): Promise<string[]> {
   const path = `${UNITS}-${service}.service`
   const unit = await server.readFile(path)
   const value = (key: string) => new RegExp(`^${key}=(.*)$`, 'm').exec(unit)?.[1] ?? ''
   const caps = value('CapabilityBoundingSet').toLowerCase().replaceAll('cap_', '+').split(' ')
-  const rights = ['setpriv', '--no-new-privs', '--inh-caps=-all', `--bounding-set=-all,${caps}`]
+  const user = value('User')
+  const ids = user ? ['--reuid', user, '--regid', value('Group'), '--init-groups'] : []
+  const bounds = [
+    '--inh-caps=-all',
+    `--bounding-set=${['-all', ...caps].filter(Boolean).join(',')}`,
+  ]
+  const rights = ['setpriv', '--no-new-privs', ...bounds, ...ids]
   const filter = ['python3', `${PROJECT}/test/lib/unit-filter.py`, path]
-  const strict = `umask 077; places=$1; shift
+  const run = `/run/${value('RuntimeDirectory')}`
+  const own = user
+    ? `install -d -m 700 -o ${user} -g ${user} ${run}; export RUNTIME_DIRECTORY=${run}`
+    : ''
+  const strict = `umask 077; ${own}
+    places="$1 ${run}"; shift
     for place in $places; do mount --bind $place $place; done
     for disk in / /etc /var /usr/local /root /run; do mount -o remount,bind,ro $disk; done
     exec "$@"`
   const places = ['unshare', '--mount', 'sh', '-euc', strict, 'sh', value('ReadWritePaths')]
-  return [...places, ...rights, ...filter, ...value('ExecStart').split(' ')]
+  const socket = ['python3', `${PROJECT}/test/lib/listen.py`, SOCKET, user]
+  const command = [...places, ...rights, ...filter, ...value('ExecStart').split(' ')]
+  return user ? [...socket, ...command] : command
 }
 
 async function startDeliverer(): Promise<void> {
-  deliverer = await server.spawn(await commandOf('deliver'))
-  await waitUntil('the deliverer', () => deliverer?.stderr().includes(' ready') === true)
+  const started = await server.spawn(await commandOf('deliver'))
+  deliverer = started
+  await waitUntil('the deliverer', () => started.stderr().includes(' ready')).catch((error) => {
+    throw new Error(started.stderr(), { cause: error })
+  })
 }
 
 async function stopDeliverer(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
@@ -64,9 +81,11 @@ async function arrives(address: string): Promise<void> {
   await waitUntil(`${address} on the firewall`, isThere, { timeout: 15_000, every: 100 })
 }
 
-/** What another account than the deliverer's has in its place, and root must not have put there. */
+/** What is another's than it should be: root's, but for the folder of the account. */
 function strangers(): Promise<string> {
-  return server.sh(`find ${STATE} ! -user fail2ban-perimeter ! -path '*/queue/*'`)
+  const own = `-path ${STATE}/delivery -o -path '${STATE}/delivery/*'`
+  const user = '-user fail2ban-perimeter'
+  return server.sh(`find ${STATE} \\( ${own} \\) ! ${user} -o ! \\( ${own} \\) ${user}`)
 }
 
 test('a first installation without systemd is direct, with a table for cron that repairs', async () => {
@@ -108,11 +127,11 @@ test('Fail2Ban reads the queue, and what its shell wrote is delivered without a 
   await arrives('203.0.113.50')
   assert.equal(
     await server.sh(`stat -c '%a %U %G' ${STATE}/queue ${STATE}/queue/firewall`),
-    '2770 fail2ban-perimeter fail2ban-perimeter\n640 root fail2ban-perimeter\n',
+    '2750 root fail2ban-perimeter\n640 root fail2ban-perimeter\n',
   )
   const status = await server.sh(`pid=$(pgrep -f '[d]eliver.cjs'); cat /proc/$pid/status
     ps -o user:30= -p $pid`)
-  assert.match(status, /^CapEff:\t0+\nCapBnd:\t0*c0\n/m)
+  assert.match(status, /^CapEff:\t0+\nCapBnd:\t0+\n/m)
   assert.match(status, /^Groups:\t\d+ $/m)
   assert.match(status, /^fail2ban-perimeter$/m)
 })
@@ -124,11 +143,11 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
   await server.sh('f2b-firewall check; f2b-firewall list')
   await stopDeliverer()
   await fail2ban.client('set', 'sshd', 'banip', '203.0.113.51')
-  const drift = await server.sh('f2b-sync --dry-run')
-  assert.match(drift, /^edge1: added 203\.0\.113\.51 sshd/m)
-  await server.run(sync)
-  await server.sh('umask 077; f2b-status --unban 203.0.113.98; f2b-sync --wait')
-  await server.sh(`f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
+  const { code, stderr } = await server.exec(sync)
+  assert.equal(code, 75)
+  const start = 'start it (systemctl start fail2ban-perimeter-deliver.socket)'
+  assert.equal(stderr, `sync: Cannot ask f2b-deliver: it does not run: ${start}\n`)
+  await server.sh(`umask 077; f2b-deliver; f2b-firewall stop; ${banip}; f2b-firewall check`)
   await arrives('203.0.113.51')
   assert.equal(await strangers(), '')
   assert.equal((await server.exec(['pgrep', '-f', '[d]eliver.cjs'])).code, 1)
@@ -137,17 +156,113 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
   await arrives('203.0.113.52')
 })
 
-test('root follows no link that the account has made, and the service can make none', async () => {
-  const make = `ln -s /etc/motd ${STATE}/x || mkfifo ${STATE}/x || touch ${STATE}/y && ls ${STATE}/[xy]`
-  const filter = `python3 ${PROJECT}/test/lib/unit-filter.py ${UNITS}-deliver.service`
-  assert.equal(await server.sh(`${filter} sh -c '${make}'; rm ${STATE}/y`), `${STATE}/y\n`)
+test('root puts away what the account has read of the queue, and loses no line', async () => {
+  const queue = `${STATE}/queue/firewall`
+  // Many lines that say what is in force already.
+  await server.sh(`printf '\\nunban|203.0.113.250|sshd|.\\n%.0s' $(seq 3000) >>${queue}`)
+  const sync = await commandOf('sync')
+  const names = () => server.sh(`ls ${STATE}/queue`)
+  await waitUntil('the end of the file', async () => {
+    await server.run(sync)
+    return (await names()) === 'firewall.taken\n'
+  })
+  // Whoever had it open writes late.
+  await server.sh(`printf '\\nban|203.0.113.61|sshd|1|-1|22|tcp|.\\n' >>${queue}.taken`)
+  await arrives('203.0.113.61')
+  await fail2ban.client('set', 'sshd', 'banip', '203.0.113.62')
+  await arrives('203.0.113.62')
+  await server.sh('sleep 6')
+  await server.run(sync)
+  assert.equal(await names(), 'firewall\nfirewall.gone\n')
+  await waitUntil('the end of it', async () => {
+    await server.run(sync)
+    return (await names()) === 'firewall\n'
+  })
+  await fail2ban.client('set', 'sshd', 'unbanip', '203.0.113.62')
+})
+
+test('root touches nothing that the account can write', async () => {
+  const root = ['f2b-sync', 'f2b-setup server --systemd yes', 'f2b-firewall check']
+  const hand = ['f2b-firewall list', 'banip fail2ban-hand 203.0.113.99 22 tcp --bantime 60']
+  for (const command of [...root, ...hand]) {
+    const trace = `strace -f -y -s 4096 -o /root/trace -e trace=%file,%desc,%network ${command}`
+    const places = ['fail2ban-perimeter/delivery', '/run/fail2ban-perimeter-deliver']
+    const grep = `grep ${places.map((place) => `-e ${place}`).join(' ')} /root/trace || true`
+    const seen = await server.sh(`${trace} >/dev/null; grep -c . /root/trace >/dev/null; ${grep}`)
+    const others = seen
+      .split('\n')
+      .filter((line) => line && !/^\d+ +(read|write|statx|l?stat|newfstatat)\(/.test(line))
+    assert.deepEqual(others, [], command)
+  }
+})
+
+test('what the account can make, makes it nothing of root’s: links, pipes, set-user-ID, a race', async () => {
+  await server.sh('rm -rf /root/kept; mkdir /root/kept; echo secret >/root/kept/file')
   const motd = await server.readFile('/etc/motd')
-  const link = `ln -s /etc/motd ${STATE}/generation.edge1.new`
-  await server.sh(`rm ${STATE}/generation.edge1`)
-  await server.run(['sh', '-c', link], { user: 'fail2ban-perimeter' })
-  const { code, stderr } = await server.exec(['f2b-firewall', 'start'])
-  assert.deepEqual([code, await server.readFile('/etc/motd')], [75, motd], stderr)
-  await server.sh(`rm -f ${STATE}/generation.edge1.new`)
+  const traps = `cd ${STATE}/delivery; ln -sf /etc/motd generation.edge1.new
+    ln -sf /root/kept/file generation.trap; mkfifo pipe.state; ln -s /root/kept folder
+    cp /bin/sh shell; chmod 6755 shell; mkdir -p deep/er; cp /bin/sh deep/er/shell
+    chmod 6755 deep/er/shell; ln shell second; rm -f lock; ln -s /root/kept/lock lock`
+  await server.run(['sh', '-euc', traps], { user: 'fail2ban-perimeter' })
+  const cannot = `cd ${STATE}; ! ln -s /etc/motd x && ! touch y queue/y && ! mv queue q`
+  await server.run(['sh', '-euc', `${cannot} && ! rm queue/firewall`], {
+    user: 'fail2ban-perimeter',
+  })
+  assert.match(await server.sh(SERVER), /^nothing to change$/m)
+  await stopDeliverer()
+  // To root, while a process of the account makes more, and back.
+  const race = `cd ${STATE}/delivery; while :; do ln -sfn /root/kept/file generation.race
+    rm generation.race; mkdir generation.race; rm -r generation.race; done 2>/dev/null`
+  await server.spawn(['sh', '-c', race], { user: 'fail2ban-perimeter' })
+  await server.sh('f2b-setup server --systemd yes --delivery direct')
+  assert.equal(await server.sh(`find ${STATE} ! -type d ! -type f; find ${STATE} -perm /6022`), '')
+  assert.equal(await server.sh(`find ${STATE} ! -user root`), '')
+  await server.sh('f2b-setup server --systemd yes --delivery queued')
+  assert.equal(await server.sh(`find ${STATE} ! -type d ! -type f; find ${STATE} -perm /4022`), '')
+  assert.equal(await strangers(), '')
+  assert.equal(
+    await server.sh('cat /root/kept/*; stat -c %U:%a /root/kept/*'),
+    'secret\nroot:644\n',
+  )
+  assert.equal(await server.readFile('/etc/motd'), motd)
+  await startDeliverer()
+})
+
+test('an older installation, whose state directory the account had, is taken over whole', async () => {
+  await stopDeliverer()
+  await fail2ban.client('set', 'sshd', 'banip', '203.0.113.57')
+  const user = 'fail2ban-perimeter:fail2ban-perimeter'
+  await server.sh(`cd ${STATE}; mv delivery/generation.edge1 .; chown ${user} . queue generation.edge1
+    chmod 2770 queue; touch sync.lock; chown ${user} sync.lock; echo 1.2.3.4 >sophosxg-fw1.leases
+    chown ${user} sophosxg-fw1.leases; chown root:root /etc/fail2ban-perimeter/config.yaml
+    chmod 600 /etc/fail2ban-perimeter/config.yaml`)
+  const plant = `cd ${STATE}; ln -s /etc/motd queue/sophosxg; mkfifo queue/fortigate; ln -s /root planted
+    cp /bin/sh shell; chmod 6755 shell; mkdir .fail2ban-perimeter; ln -s /etc/motd manual.leases`
+  await server.run(['sh', '-euc', plant], { user: 'fail2ban-perimeter' })
+  const refused = await server.exec(['f2b-sync'])
+  assert.equal(refused.code, 78)
+  assert.match(
+    refused.stderr,
+    /^sync: Cannot use "\S+": it belongs to user \d+: run f2b-setup server\n$/,
+  )
+  const race = `cd ${STATE}; while :; do ln -sfn /root/kept x; rm x; mkdir x; rm -r x; done 2>/dev/null`
+  await server.spawn(['sh', '-c', race], { user: 'fail2ban-perimeter' })
+  await server.sh(SERVER)
+  assert.match(await server.sh(SERVER), /^nothing to change$/m)
+  assert.equal(await strangers(), '')
+  assert.equal(
+    await server.sh(`cd ${STATE}; ls -A . queue; cat delivery/sophosxg-fw1.leases; ls delivery`),
+    `.:\ndelivery\nqueue\n\nqueue:\n.lock\nfirewall\n1.2.3.4\n${await server.sh(`ls ${STATE}/delivery`)}`,
+  )
+  assert.equal(
+    await server.sh(
+      `find ${STATE} ! -type d ! -type f; find ${STATE} -perm /6022 ! -path '*/queue'`,
+    ),
+    '',
+  )
+  await server.sh(`test -s ${STATE}/delivery/generation.edge1`)
+  await startDeliverer()
+  await arrives('203.0.113.57')
 })
 
 test('a deliverer that is killed and started again forgets nothing', async () => {
@@ -175,15 +290,17 @@ test('systemd finds nothing wrong with the units, and little that they may do', 
   assert.equal(await server.sh(`systemd-analyze verify --man=no ${UNITS}-sync.timer 2>&1`), '')
 })
 
-test('a firewall side does not move in where an account delivers (78)', async () => {
-  const { code, stderr } = await server.exec(['f2b-setup', 'firewall'])
-  assert.equal(code, 78)
-  assert.match(stderr, /take it back \(f2b-setup server --delivery direct\)/)
+test('a firewall side moves in beside an account, which notices nothing', async () => {
+  await server.sh('f2b-setup firewall')
+  assert.match(await server.sh(SERVER), /^nothing to change$/m)
+  assert.equal(await server.sh(`stat -c '%U %a' ${STATE}`), 'root 755\n')
+  await server.sh('f2b-setup firewall --uninstall --purge')
 })
 
 test('--delivery direct takes everything back; what was queued meanwhile is not lost', async () => {
   const said = await server.sh('f2b-setup server --systemd yes --delivery direct')
   assert.match(said, /^removed rights of user fail2ban-perimeter in /m)
+  assert.match(said, /^updated \S+\/delivery\/$/m)
   assert.match(said, /^removed user fail2ban-perimeter$/m)
   // Fail2Ban has not read its actions again.
   await fail2ban.client('set', 'sshd', 'banip', '203.0.113.54')
@@ -192,7 +309,7 @@ test('--delivery direct takes everything back; what was queued meanwhile is not 
   await fail2ban.client('reload')
   assert.match(
     await fail2ban.client('get', 'sshd', 'action', 'iptables-remote', 'actionban'),
-    /^banip /,
+    /^banip /m,
   )
   assert.equal(await server.sh(`find ${STATE} /etc/fail2ban-perimeter ! -user root`), '')
   assert.equal(
@@ -222,8 +339,9 @@ test('systemd is told to start, to start anew and to end, and then the rest is d
     `#!/bin/sh
 case "$1" in
   is-*) [ -e "/run/systemd/system/$3" ];;
-  disable) echo "$*" >>/run/systemctl; rm -f "/run/systemd/system/$3";;
-  restart) echo "$*" >>/run/systemctl; touch "/run/systemd/system/$2";;
+  disable) echo "$*" >>/run/systemctl; shift 2; cd /run/systemd/system; rm -f "$@";;
+  restart) echo "$*" >>/run/systemctl; shift; cd /run/systemd/system; touch "$@";;
+  stop) shift; cd /run/systemd/system; rm -f "$@";;
   *) echo "$*" >>/run/systemctl;;
 esac
 `,
@@ -233,7 +351,10 @@ esac
     const text = await server.sh('cat /run/systemctl; : >/run/systemctl')
     return text.split('\n').filter((line) => line && line !== 'daemon-reload')
   }
-  const [deliver, timer] = ['deliver.service', 'sync.timer'].map((u) => `fail2ban-perimeter-${u}`)
+  const [deliver, timer] = [
+    'fail2ban-perimeter-deliver.socket fail2ban-perimeter-deliver.service',
+    'fail2ban-perimeter-sync.timer',
+  ]
   await server.sh('mkdir -p /run/systemd/system; f2b-setup server --delivery queued')
   const all = [`enable ${deliver}`, `restart ${deliver}`, `enable ${timer}`, `restart ${timer}`]
   assert.deepEqual(await told(), all)
@@ -246,7 +367,6 @@ esac
   await fail2ban.client('reload')
   await fail2ban.client('set', 'sshd', 'banip', '203.0.113.56')
   await server.sh('f2b-setup server --delivery direct')
-  // The sync has less to do then, and so fewer rights.
   assert.deepEqual(await told(), [`disable --now ${deliver}`, ...all.slice(2)])
   await arrives('203.0.113.56')
   await server.sh('f2b-setup server --uninstall; rm -r /run/systemd /usr/local/sbin/systemctl')

@@ -131,9 +131,9 @@ export class Book {
   /** Forces to the disk what was noted, and how far the queue was read. @throws Failure 75 */
   commit(position: string): void {
     if (position !== this.#position) this.#ledger.remark(`read ${position}`)
-    this.#position = position
     this.#ledger.commit()
     this.#ledger.settle()
+    this.#position = position
     tidyLedger(this.#ledger, () => [
       ...[...this.namings].map(([jail, naming]) => `# ${namingRemark(jail, naming)}`),
       `# read ${this.#position}`,

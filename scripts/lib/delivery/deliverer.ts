@@ -147,6 +147,11 @@ export class Deliverer {
     return this.#lines.flatMap((line) => line.acknowledge(word))
   }
 
+  /** How far the queues were read, as far as that is kept. */
+  positions(): Record<string, string> {
+    return Object.fromEntries(this.#lines.map((line) => [line.kind.name, line.position()]))
+  }
+
   /** How the delivery stands. */
   status(): SiblingState[] {
     return this.#lines.map((line) => line.status())

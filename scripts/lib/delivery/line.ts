@@ -1,5 +1,7 @@
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Address } from '../address.ts'
+import { forTargets } from '../delivery-account.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import type { Kind } from '../siblings.ts'
@@ -45,6 +47,7 @@ export class Line {
   readonly #queue: Queue
   readonly #directory: string
   readonly #log: Log
+  readonly #tidies: boolean
   /** Lines that can never work, wherever they go. */
   readonly #rejected: Rejections
   /** Why the queue could not be read the last time: said once. */
@@ -58,6 +61,7 @@ export class Line {
     this.#directory = at.directory
     this.#log = at.log
     this.#rejected = new Rejections(kind.name, readState(at.directory, kind.name).rejected)
+    this.#tidies = at.tidies
   }
 
   /** @param call makes what every verb is told */
@@ -70,11 +74,14 @@ export class Line {
     const { owner, state_dir } = loaded.config
     const directory = deliveryDirectory(state_dir)
     const book = new Book(directory, kind.name, owner)
-    const queue = new Queue(join(queueDirectory(state_dir), kind.name), book.position)
-    const couriers = (await kind.targets(loaded)).map(
+    const queues = queueDirectory(state_dir)
+    const queue = new Queue(join(queues, kind.name), book.position)
+    // Else it is root's, who puts it away: see tidyQueues.
+    const tidies = statSync(queues).uid === process.getuid?.()
+    const couriers = (await kind.targets(forTargets(loaded))).map(
       (target) => new Courier({ sibling: kind.name, target, book, directory, owner, call, log }),
     )
-    return new Line(kind, book, queue, couriers, { directory, log })
+    return new Line(kind, book, queue, couriers, { directory, log, tidies })
   }
 
   /**
@@ -106,10 +113,15 @@ export class Line {
   keep(): void {
     try {
       this.#book.commit(this.#queue.position())
-      this.#queue.tidy()
+      if (this.#tidies) this.#queue.tidy()
     } catch (error) {
       this.#log.warn('cannot keep the book', { reason: messageOf(error) })
     }
+  }
+
+  /** How far the queue was read, as the book has it on the disk. */
+  position(): string {
+    return this.#book.position
   }
 
   /** Says that Fail2Ban is going to be asked now. */
@@ -222,4 +234,6 @@ export class Line {
 interface Where {
   directory: string
   log: Log
+  /** Whether read files of the queue are ours to put away. */
+  tidies: boolean
 }

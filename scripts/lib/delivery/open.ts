@@ -1,9 +1,8 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
 import type { Values } from '../command.ts'
+import { accountInstead, forTargets } from '../delivery-account.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
-import { otherOwner } from '../identity.ts'
 import { tryLock } from '../lock.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds, KINDS } from '../siblings.ts'
@@ -12,16 +11,16 @@ import { makeCall } from '../verbs.ts'
 import { type Delivery, runningDelivery } from './control.ts'
 import { Deliverer } from './deliverer.ts'
 import { type Log, SILENT } from './log.ts'
-import { spawnDeliverer } from './spawned.ts'
-import { deliveryDirectory } from './state.ts'
+import { Queue } from './queue.ts'
+import { deliveryDirectory, queueDirectory } from './state.ts'
 
-/** Seconds to wait for somebody who delivers and ends, or who is about to open his socket. */
+/** Seconds to wait for somebody who delivers and ends. */
 const PATIENCE = 60
 
 /** Reads the configuration with the secrets of all siblings. @throws Failure 78 */
 export async function loadAll(given?: string): Promise<Loaded> {
   const { loadConfig } = await import('../config.ts')
-  const loaded = loadConfig(given, ...KINDS.map(({ section }) => section))
+  const loaded = loadConfig(given, ...KINDS.map(({ section, secrets }) => secrets ?? section))
   if (configuredKinds(loaded.config).length > 0) return loaded
   throw new Failure(EXIT.config, `${loaded.path}: names no target`)
 }
@@ -39,22 +38,26 @@ export async function lockDelivery(loaded: Loaded, seconds = 0): Promise<(() => 
 
 /** Opens the books in this process, which has the lock. */
 export function openDeliverer(loaded: Loaded, values: Values, log: Log): Promise<Deliverer> {
-  const call = (seconds: number): Call => makeCall(loaded, values, seconds)
+  const own = forTargets(loaded)
+  const call = (seconds: number): Call => makeCall(own, values, seconds)
   return Deliverer.open(loaded, call, log)
 }
 
 /**
- * Whoever delivers here: f2b-deliver if it runs; else this very process, or, where the books are an
- * account's and we are root, who alone may ask Fail2Ban, an f2b-deliver that we start.
+ * Whoever delivers here: f2b-deliver if it runs, and where an account delivers only that; else this
+ * very process.
  *
  * @throws Failure 75
  */
 export async function openDelivery(loaded: Loaded, values: Values): Promise<Delivery> {
-  const directory = deliveryDirectory(loaded.config.state_dir)
-  if (otherOwner(loaded.config.state_dir)) return await spawnedDelivery(loaded, directory)
+  const { state_dir } = loaded.config
   for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; ) {
-    const running = await runningDelivery(directory)
+    const running = await runningDelivery(state_dir)
     if (running) return running
+    if (accountInstead(state_dir)) {
+      const how = 'start it (systemctl start fail2ban-perimeter-deliver.socket)'
+      throw new Failure(EXIT.temporary, `Cannot ask f2b-deliver: it does not run: ${how}`)
+    }
     const release = await lockDelivery(loaded, 1)
     if (!release) continue
     const deliverer = await openDeliverer(loaded, values, SILENT)
@@ -62,6 +65,7 @@ export async function openDelivery(loaded: Loaded, values: Values): Promise<Deli
       mark: async () => deliverer.mark(),
       names: async () => deliverer.names(),
       acknowledge: async (word) => deliverer.acknowledge(word),
+      positions: async () => deliverer.positions(),
       sync: (truth, mark, options) => deliverer.sync(truth, mark, options),
       async close() {
         await deliverer.close()
@@ -69,22 +73,26 @@ export async function openDelivery(loaded: Loaded, values: Values): Promise<Deli
       },
     }
   }
-  throw new Failure(EXIT.temporary, 'Cannot sync: another sync is busy')
+  throw new Failure(EXIT.temporary, 'Cannot ask f2b-deliver: another one is busy')
 }
 
-async function spawnedDelivery({ path }: Loaded, directory: string): Promise<Delivery> {
-  const running = await runningDelivery(directory)
-  if (running) return running
-  const spawned = spawnDeliverer(path)
+/** Puts away what an account has read of the queues: their folder is root's. */
+export async function tidyQueues({ config }: Loaded, delivery: Delivery): Promise<void> {
+  const directory = queueDirectory(config.state_dir)
+  if (!accountInstead(config.state_dir)) return // then the deliverer does it
+  const release = await tryLock(join(directory, '.lock'))
+  if (!release) return
   try {
-    for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; await setTimeout(20)) {
-      spawned.check()
-      const delivery = await runningDelivery(directory)
-      if (delivery) return { ...delivery, close: () => spawned.end() }
+    const positions = await delivery.positions()
+    for (const { name } of configuredKinds(config)) {
+      const queue = new Queue(join(directory, name), String(positions[name] ?? ''))
+      try {
+        queue.tidy()
+      } finally {
+        queue.close()
+      }
     }
-    throw new Failure(EXIT.temporary, 'Cannot sync: f2b-deliver does not start')
-  } catch (error) {
-    await spawned.end()
-    throw error
+  } finally {
+    release()
   }
 }

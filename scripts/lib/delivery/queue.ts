@@ -1,7 +1,9 @@
 import {
+  type BigIntStats,
   closeSync,
-  existsSync,
+  constants,
   fstatSync,
+  lstatSync,
   openSync,
   readSync,
   renameSync,
@@ -24,8 +26,11 @@ const SLICE = 1_048_576
 /** What stands behind every line; one without it was torn by a full disk, and its writer told so. */
 const END = '|.'
 
-const STAGES = ['gone', 'taken', 'current'] as const
+/** What a queue's file is called, the newest first: it only ever moves on to the next name. */
+const STAGES = ['', '.taken', '.gone'] as const
 type Stage = (typeof STAGES)[number]
+
+const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants
 
 /** How far a file has been read. */
 interface Part {
@@ -33,6 +38,8 @@ interface Part {
   /** Tells the file from any other, whatever its name is by now. */
   id: string
   offset: number
+  /** Undefined if it has none of the names any more. */
+  stage: Stage | undefined
 }
 
 /**
@@ -42,31 +49,29 @@ interface Part {
  * `<path>.gone`, read to its end once more and deleted. An action line looks, after it has written,
  * whether its file still has one of the first two names, and writes again if not
  * (action.d/perimeter-queue.conf). So no line is ever in a file that nobody will read.
+ *
+ * Who reads need not be who puts away: an account reads, and root, whose folder it is, calls `tidy`
+ * in a process of its own with the `position` that the account has kept.
  */
 export class Queue {
   readonly path: string
-  /** The files in the order in which they were written to. */
-  readonly #parts: Record<Stage, Part | undefined> = {
-    gone: undefined,
-    taken: undefined,
-    current: undefined,
-  }
-  #takenAt = Date.now()
-  /** How far files of earlier runs were read. */
+  /** The files, in the order in which they were written to. */
+  #parts: Part[] = []
+  /** How far files of earlier runs were read; undefined once they have been opened. */
   #known: Map<string, number> | undefined
+  readonly #position: string
 
   /** @param position what `position` said when it was last kept */
   constructor(path: string, position = '') {
     this.path = path
+    this.#position = position
     this.#known = new Map(position.split(' ').map((word) => splitLast(word)))
   }
 
   /** What is to be kept together with the lines that were read: a word per file. */
   position(): string {
-    if (this.#known) return [...this.#known].map(([id, offset]) => `${id}:${offset}`).join(' ')
-    return this.#open()
-      .map(({ id, offset }) => `${id}:${offset}`)
-      .join(' ')
+    if (this.#known) return this.#position
+    return this.#parts.map(({ id, offset }) => `${id}:${offset}`).join(' ')
   }
 
   /**
@@ -76,14 +81,14 @@ export class Queue {
    */
   read(): string[] {
     try {
-      this.#openAll()
-      const { current } = this.#parts
+      this.#look()
       // Whoever wrote into an older file had done so before he wrote into a newer one: so the end of
       // the newest is fixed first, and a newer one is read only when the older ones are at their end.
-      const newest = current ? sizeOf(current) : 0
+      const last = this.#parts.at(-1)
+      const newest = last ? sizeOf(last) : 0
       const lines: string[] = []
-      for (const part of this.#open()) {
-        const end = part === current ? newest : sizeOf(part)
+      for (const part of this.#parts) {
+        const end = part === last ? newest : sizeOf(part)
         const more = end - part.offset > SLICE
         lines.push(...linesOf(part, end))
         if (more) break
@@ -96,22 +101,18 @@ export class Queue {
 
   /** Puts away what has been read: call it when that is safe on the disk. @throws Failure 75 */
   tidy(now = Date.now()): void {
-    const { gone, taken, current } = this.#parts
     try {
+      this.#look()
+      const named = (stage: Stage) => this.#parts.find((part) => part.stage === stage)
+      const [current, taken, gone] = STAGES.map(named)
       if (gone) {
-        if (linesOf({ ...gone }, sizeOf(gone)).length > 0) return
-        closeSync(gone.fd)
-        unlinkSync(this.#name('gone'))
-        this.#parts.gone = undefined
-      } else if (taken && now - this.#takenAt > GRACE) {
-        renameSync(this.#name('taken'), this.#name('gone'))
-        this.#parts.gone = taken
-        this.#parts.taken = undefined
-      } else if (!taken && current && current.offset > FULL) {
-        renameSync(this.path, this.#name('taken'))
-        this.#parts.taken = current
-        this.#parts.current = undefined
-        this.#takenAt = now
+        if (linesOf({ ...gone }, sizeOf(gone)).length === 0) unlinkSync(`${this.path}.gone`)
+      } else if (taken) {
+        // Its name was its last change, or a line that came late. A clock may be put back.
+        const since = Math.abs(now - fstatSync(taken.fd).ctimeMs)
+        if (since > GRACE) renameSync(`${this.path}.taken`, `${this.path}.gone`)
+      } else if (current && current.offset > FULL) {
+        renameSync(this.path, `${this.path}.taken`)
       }
     } catch (error) {
       throw ioFailure(`put away "${this.path}"`, error)
@@ -119,37 +120,57 @@ export class Queue {
   }
 
   close(): void {
-    for (const stage of STAGES) {
-      const part = this.#parts[stage]
-      if (part) closeSync(part.fd)
-      this.#parts[stage] = undefined
-    }
+    for (const { fd } of this.#parts) closeSync(fd)
+    this.#parts = []
   }
 
-  /** Opens the files that an earlier run has left, and later only the one that is written to. */
-  #openAll(): void {
-    for (const stage of this.#known ? STAGES : (['current'] as const)) {
-      this.#parts[stage] ??= openPart(this.#name(stage), this.#known ?? new Map())
+  /**
+   * Finds the files by their names. One that is renamed meanwhile is seen under one name or the other,
+   * since the newest name is looked at first. One that has lost all names is read to its end.
+   */
+  #look(): void {
+    const before = this.#parts
+    const named: Part[] = []
+    try {
+      for (const stage of STAGES) {
+        const part = this.#partAt(this.path + stage, named)
+        if (!part) continue
+        part.stage = stage
+        if (!named.includes(part)) named.unshift(part)
+      }
+    } catch (error) {
+      for (const part of named) if (!before.includes(part)) closeSync(part.fd)
+      throw error
     }
+    const unnamed = before.filter((part) => !named.includes(part))
+    const over = unnamed.filter((part) => part.stage === undefined || part.offset >= sizeOf(part))
+    for (const { fd } of over) closeSync(fd)
+    const left = unnamed.filter((part) => !over.includes(part))
+    for (const part of left) part.stage = undefined
+    this.#parts = [...left, ...named]
     this.#known = undefined
   }
 
-  #open(): Part[] {
-    return STAGES.flatMap((stage) => this.#parts[stage] ?? [])
-  }
-
-  #name(stage: Stage): string {
-    return stage === 'current' ? this.path : `${this.path}.${stage}`
+  /** The file with this name, opened if it was not. */
+  #partAt(path: string, others: Part[]): Part | undefined {
+    const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+    if (!stat) return undefined
+    const held = (id: string) => [...this.#parts, ...others].find((part) => part.id === id)
+    const known = held(idOf(stat))
+    if (known) return known
+    const fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    const opened = fstatSync(fd, { bigint: true })
+    const [id, same] = [idOf(opened), held(idOf(opened))]
+    if (same || !opened.isFile()) closeSync(fd)
+    if (same) return same
+    if (!opened.isFile()) throw new Error('it is no file')
+    const offset = this.#known?.get(id) ?? 0
+    return { fd, id, offset: offset <= opened.size ? offset : 0, stage: undefined }
   }
 }
 
-function openPart(path: string, known: Map<string, number>): Part | undefined {
-  if (!existsSync(path)) return undefined
-  const fd = openSync(path, 'r')
-  const { ino, birthtimeNs, size } = fstatSync(fd, { bigint: true })
-  const id = `${ino}.${birthtimeNs}`
-  const offset = known.get(id) ?? 0
-  return { fd, id, offset: offset <= size ? offset : 0 }
+function idOf({ ino, birthtimeNs }: BigIntStats): string {
+  return `${ino}.${birthtimeNs}`
 }
 
 function sizeOf({ fd }: Part): number {
@@ -158,7 +179,8 @@ function sizeOf({ fd }: Part): number {
 
 function splitLast(word: string): [string, number] {
   const at = word.lastIndexOf(':')
-  return [word.slice(0, at), Number(word.slice(at + 1))]
+  const offset = Number(word.slice(at + 1))
+  return [word.slice(0, at), Number.isSafeInteger(offset) && offset >= 0 ? offset : 0]
 }
 
 /** Complete lines from where reading ended to `end`, at most a slice of them. */

@@ -3,30 +3,38 @@ import { HARDENING } from './hardening.ts'
 import { CONFIG_DIR } from './place.ts'
 import { shebang } from './trust.ts'
 
+const ACCOUNT = 'fail2ban-perimeter'
 export const LIB = '/usr/local/lib/fail2ban-perimeter'
 export const DELIVER = 'fail2ban-perimeter-deliver.service'
+export const SOCKET = 'fail2ban-perimeter-deliver.socket'
 export const SYNC = 'fail2ban-perimeter-sync.service'
 export const TIMER = 'fail2ban-perimeter-sync.timer'
 
 /** What the units must let their programs do. */
 export interface Needs {
   stateDir: string
-  /** Root's rights are given up as soon as the configuration has been read. */
-  drops: boolean
+  /** An account delivers. */
+  owned: boolean
   /** This machine is a firewall itself: the program that fills its packet filter is run, too. */
   isFirewall: boolean
 }
 
 /**
- * The service that delivers. It starts as root, which alone can read config.yaml and the secrets it
- * names, and becomes the account that owns the state directory before it opens a file there or speaks
- * to anybody (scripts/lib/identity.ts); so a key that is added to config.yaml needs no other unit.
+ * The service that delivers: the only one that has the books, the key and the connections. Root's
+ * tools ask it through its socket.
  */
 export function deliverUnit(needs: Needs): string {
-  // The shells of Fail2Ban's actions, which are root's, open files in the account's queue: links and
-  // pipes must not be among them. io_uring would make links past the filter.
-  const links = 'symlink symlinkat mknod mknodat io_uring_setup'
-  return `${head('deliver what Fail2Ban has banned to the perimeter', needs)}
+  const account = needs.owned
+    ? `User=${ACCOUNT}
+Group=${ACCOUNT}
+# For ssh's own sockets. The one that root's tools speak to stands in a folder of root's.
+RuntimeDirectory=${ACCOUNT}-deliver
+RuntimeDirectoryMode=0700
+${sandbox(needs, `${needs.stateDir}/delivery`)}`
+    : rootsSandbox(needs)
+  return `${head('deliver what Fail2Ban has banned to the perimeter', needs)}${
+    needs.owned ? `\nRequires=${SOCKET}\nAfter=${SOCKET}` : ''
+  }
 # However long something is wrong: a ban must not wait for a person.
 StartLimitIntervalSec=0
 
@@ -38,18 +46,36 @@ RestartSec=2
 RestartPreventExitStatus=78
 TimeoutStopSec=30
 
-${sandbox(needs, needs.drops ? ['CAP_SETUID', 'CAP_SETGID'] : [])}
-SystemCallFilter=~${links}
+${account}
 
 [Install]
 WantedBy=multi-user.target
 `
 }
 
+/** Where root, the account and its group ask the service; asking starts it. */
+export function deliverSocket(): string {
+  return `# Installed by fail2ban-perimeter (f2b-setup server)
+[Unit]
+Description=fail2ban-perimeter: where f2b-deliver is asked
+
+[Socket]
+ListenStream=/run/fail2ban-perimeter/deliver.sock
+DirectoryMode=0755
+SocketUser=root
+SocketGroup=${ACCOUNT}
+SocketMode=0660
+RemoveOnStop=yes
+# Who asks a service that cannot start is told so, and does not start it again and again.
+FlushPending=yes
+
+[Install]
+WantedBy=sockets.target
+`
+}
+
 /** The service that repairs. It stays root: nobody else may ask Fail2Ban. */
 export function syncUnit(needs: Needs): string {
-  // It enters the account's directory, and starts a deliverer there if none runs.
-  const caps = needs.drops ? ['CAP_DAC_OVERRIDE', 'CAP_SETUID', 'CAP_SETGID'] : []
   return `${head('make the perimeter equal to what Fail2Ban has banned', needs)}
 
 [Service]
@@ -61,7 +87,7 @@ StandardOutput=null
 SuccessExitStatus=75
 TimeoutStartSec=15min
 
-${sandbox(needs, caps)}
+${rootsSandbox(needs)}
 `
 }
 
@@ -110,23 +136,25 @@ After=network-online.target
 RequiresMountsFor=${CONFIG_DIR} ${LIB} ${stateDir}`
 }
 
-function sandbox({ stateDir, isFirewall }: Needs, caps: string[]): string {
-  // NET_RAW: iptables-legacy speaks through a raw socket. /run: the lock of iptables.
-  const all = [...caps, ...(isFirewall ? ['CAP_NET_ADMIN', 'CAP_NET_RAW'] : [])]
-  const places = isFirewall
-    ? `ReadWritePaths=${stateDir} /run`
-    : `RuntimeDirectory=fail2ban-perimeter
-RuntimeDirectoryMode=0700
+/** For what runs as root. Its own files need no capability. */
+function rootsSandbox(needs: Needs): string {
+  // /run: the lock of iptables.
+  if (needs.isFirewall) return sandbox(needs, `${needs.stateDir} /run`)
+  return `RuntimeDirectory=fail2ban-perimeter
+RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
-ReadWritePaths=${stateDir}`
-  return `CapabilityBoundingSet=${all.join(' ')}
+${sandbox(needs, needs.stateDir)}`
+}
+
+function sandbox({ isFirewall }: Needs, places: string): string {
+  // NET_RAW: iptables-legacy speaks through a raw socket.
+  return `CapabilityBoundingSet=${isFirewall ? 'CAP_NET_ADMIN CAP_NET_RAW' : ''}
 UMask=0077
 # Home read-only, not hidden: Node may live there (nvm).
 ProtectHome=read-only
-${places}
+ReadWritePaths=${places}
 PrivateIPC=yes
 KeyringMode=private
 # No MemoryDenyWriteExecute: V8 writes the code that it runs.
-${HARDENING}
-${caps.length > 0 ? 'SystemCallFilter=@setuid\n' : ''}`.trimEnd()
+${HARDENING}`
 }

@@ -1,16 +1,23 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { EXIT, Failure } from '../failure.ts'
-import { PERIMETER } from '../firewall-session.ts'
 import { quote } from '../lease.ts'
 import { type Item, say } from './changes.ts'
-import { cronItem, deliverService, syncService, unitFile } from './delivery-services.ts'
+import {
+  cronItem,
+  deliverService,
+  oldSocket,
+  stopDelivery,
+  syncService,
+  unitFile,
+} from './delivery-services.ts'
 import {
   cronTable,
   DELIVER,
+  deliverSocket,
   deliverUnit,
   LIB,
   program,
+  SOCKET,
   SYNC,
   syncTimer,
   syncUnit,
@@ -18,10 +25,16 @@ import {
 } from './delivery-units.ts'
 import { file, folder, sharedFolder } from './items.ts'
 import { adviseLocals, isQueued, locals } from './locals.ts'
-import { hostsOf, type Settings, whyRoot } from './need-root.ts'
-import { fromPackage, KEY, type Place } from './place.ts'
-import { remains, stateFolder } from './remains.ts'
-import { DELIVERY_ACCOUNT, deliveryAccount, rights } from './rights.ts'
+import { hostsOf, type Settings, secretsOf, whyRoot } from './need-root.ts'
+import { CONFIG, fromPackage, KEY, type Place } from './place.ts'
+import {
+  accountItem,
+  DELIVERY_ACCOUNT,
+  deliveryFolder,
+  queueFolder,
+  remains,
+  rights,
+} from './rights.ts'
 import { checkOnlyRootWrites } from './trust.ts'
 
 const STATE_DIR = '/var/lib/fail2ban-perimeter'
@@ -34,6 +47,8 @@ export interface Delivery {
   systemd: boolean
   stateDir: string
   isFirewall: boolean
+  /** The files of secrets that the configuration names. */
+  secrets: string[]
   /** Why f2b-deliver stays root; undefined if an account delivers. */
   root: string | undefined
 }
@@ -52,11 +67,10 @@ export async function planDelivery(
   const before = isQueued(place)
   const queued = delivery ? delivery === 'queued' : isNew ? systemd : before
   const stateDir = readStateDir(settings)
-  const isFirewall =
-    hostsOf(settings).includes('local') ||
-    [PERIMETER, `${stateDir}/firewall.leases`].some((path) => existsSync(place.at(path)))
-  const root = await whyRoot(place, settings, { stateDir, systemd, isFirewall })
-  return { queued, changes: queued !== before, systemd, stateDir, isFirewall, root }
+  const isFirewall = hostsOf(settings).includes('local')
+  const root = await whyRoot(place, settings, { stateDir, systemd })
+  const secrets = secretsOf(settings)
+  return { queued, changes: queued !== before, systemd, stateDir, isFirewall, secrets, root }
 }
 
 /** @throws Failure 78 if a unit could not name it */
@@ -76,14 +90,14 @@ export function deliveryItems(place: Place, delivery: Delivery): Item[] {
     const text = place.uninstall ? '' : fromPackage(place, `dist/${name}.cjs`)
     return file(place.at(`${LIB}/${name}.cjs`), text, 0o755)
   })
-  const [deliverer, syncer] = services(place, delivery, programs)
   const state = place.at(stateDir)
   const owned = queued && delivery.root === undefined
-  const queue = [
-    stateFolder(join(state, 'queue'), owned ? 0o2770 : 0o700, owned),
-    stateFolder(join(state, 'delivery'), 0o700, owned),
-  ]
-  const account = place.prefix ? [] : [deliveryAccount(), rights(state, place.at(KEY))]
+  const stop = () => stopDelivery(place)
+  const books = deliveryFolder(state, owned, stop)
+  const [deliverer, syncer] = services(place, delivery, programs, books)
+  const queue = [queueFolder(state, owned), books]
+  const shared = rights(place.at(CONFIG), delivery.secrets, place.at(KEY))
+  const account = place.prefix ? [] : [accountItem(state, stop), shared]
   const base = [folder(place.at(LIB)), ...programs, sharedFolder(state)]
   // An installation has nothing to make of it.
   if (place.uninstall) base.push(remains(state))
@@ -110,7 +124,7 @@ export function adviseDelivery(place: Place, delivery: Delivery): void {
   if (queued && root !== undefined && !place.prefix) say(`note: f2b-deliver runs as root: ${root}`)
   if (queued && place.prefix) {
     say(`note: on the machine itself, f2b-setup server makes the user ${DELIVERY_ACCOUNT} and`)
-    say(`      gives it ${stateDir}`)
+    say(`      gives it ${stateDir}/delivery`)
   }
   adviseLocals(place, queued)
   if (!systemd && !place.prefix && !['cron', 'crond'].some((d) => existsSync(`/usr/sbin/${d}`))) {
@@ -120,15 +134,28 @@ export function adviseDelivery(place: Place, delivery: Delivery): void {
   }
 }
 
-function services(place: Place, delivery: Delivery, programs: Item[]): [Item[], Item[]] {
+function services(
+  place: Place,
+  delivery: Delivery,
+  programs: Item[],
+  books: Item,
+): [Item[], Item[]] {
   const { stateDir, isFirewall, root, queued } = delivery
-  const needs = { stateDir, isFirewall, drops: queued && root === undefined }
+  const owned = queued && root === undefined
+  const needs = { stateDir, isFirewall, owned }
   const deliver = unitFile(place, DELIVER, deliverUnit(needs))
+  const socket = unitFile(place, SOCKET, deliverSocket())
   const sync = unitFile(place, SYNC, syncUnit(needs))
   const timer = unitFile(place, TIMER, syncTimer())
+  const units = owned ? [socket, deliver] : [deliver]
+  const old = queued && !owned ? oldSocket(place, socket).toReversed() : []
   return [
-    [deliver, ...deliverService(place, deliver, programs)],
-    [sync, timer, ...syncService(place, [sync, timer])],
+    [
+      ...old,
+      ...(queued ? units : [socket, deliver]),
+      ...deliverService(place, units, [...programs, books]),
+    ],
+    [sync, timer, ...syncService(place, [sync, timer], [books])],
   ]
 }
 

@@ -67,13 +67,12 @@ export function sharedFolder(path: string): Item {
   return { ...folder(path), look: () => (existsSync(path) ? 'same' : 'absent') }
 }
 
-/** The state directory where what root does depends on what stands there: no account may have it. */
+/** The state directory, made if there is none: what root does depends on what stands there. */
 export function rootsFolder(path: string, mode = 0o755): Item {
-  const own = folder(path, mode)
   const isRoots = (): boolean => (statSync(path, { throwIfNoEntry: false })?.uid ?? 0) === 0
-  const remedy =
-    'an account delivers from it: take it back (f2b-setup server --delivery direct), run this, and then f2b-setup server --delivery queued'
-  return { ...own, look: () => (isRoots() ? own.look() : 'foreign'), remedy }
+  const remedy = 'it belongs to another user: run f2b-setup server, which takes it back'
+  const shared = sharedFolder(path)
+  return { ...folder(path, mode), look: () => (isRoots() ? shared.look() : 'foreign'), remedy }
 }
 
 /** Writes a file at once and durably, with its folder if need be. */

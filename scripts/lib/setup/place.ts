@@ -16,6 +16,8 @@ export interface Place extends Manner {
 
 export const CONFIG_DIR = '/etc/fail2ban-perimeter'
 
+export const CONFIG = `${CONFIG_DIR}/config.yaml`
+
 /** The server's key to its firewalls. */
 export const KEY = `${CONFIG_DIR}/id_ed25519`
 export const KNOWN_HOSTS = `${CONFIG_DIR}/known_hosts`

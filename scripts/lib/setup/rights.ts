@@ -1,34 +1,31 @@
 import {
   closeSync,
-  constants,
   existsSync,
   fchmodSync,
   fchownSync,
-  fstatSync,
   lstatSync,
+  mkdirSync,
   openSync,
   readdirSync,
   rmSync,
+  statSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { queueDirectory } from '../delivery/state.ts'
+import { deliveryDirectory, queueDirectory } from '../delivery/state.ts'
 import { run } from '../run.ts'
 import { call } from './account.ts'
-import type { Item, State } from './changes.ts'
-import { endProcesses } from './processes.ts'
+import { type Item, type State, say } from './changes.ts'
+import { handOver, type Ids, rememberedIn, takeFolder } from './hand-over.ts'
 
-/** The account that delivers: it owns the state directory and the key, and nothing else. */
+/** The account that delivers: it owns its folder and the key, and may read the configuration. */
 export const DELIVERY_ACCOUNT = 'fail2ban-perimeter'
 
 const SHELL = '/usr/sbin/nologin'
 const ABOUT = ['--home-dir', '/nonexistent', '--shell', SHELL]
+const ROOT: Ids = { uid: 0, gid: 0 }
 
-interface Ids {
-  uid: number
-  gid: number
-}
-
-export function deliveryAccount(): Item {
+/** @param stop ends whoever delivers */
+export function accountItem(state: string, stop: () => Promise<void>): Item {
   return {
     name: `user ${DELIVERY_ACCOUNT}`,
     async look() {
@@ -37,71 +34,15 @@ export function deliveryAccount(): Item {
     },
     make: () =>
       call('useradd', ['--system', '--user-group', '--no-create-home', ...ABOUT, DELIVERY_ACCOUNT]),
-    remove: () => call('userdel', [DELIVERY_ACCOUNT]),
+    async remove() {
+      await stop()
+      const [queue, delivery] = [queueDirectory(state), deliveryDirectory(state)]
+      if (existsSync(queue)) takeFolder(queue, 0o700)
+      if (existsSync(delivery)) handOver(state, ROOT, await accountEntry())
+      await call('userdel', [DELIVERY_ACCOUNT])
+    },
     remedy: `rename it (usermod --login NEW ${DELIVERY_ACCOUNT})`,
   }
-}
-
-/**
- * Gives the state directory and the key to the account; undone, back to root. Only what is root's or
- * the account's is touched: what belongs to others stays theirs.
- */
-export function rights(stateDir: string, key: string): Item {
-  // What is in the queue is root's, who wrote it, and readable for the directory's group.
-  const queued = `${queueDirectory(stateDir)}/`
-  const all = (): string[] =>
-    [stateDir, ...below(stateDir), key].filter(
-      (path) => existsSync(path) && !path.startsWith(queued),
-    )
-  return {
-    name: `rights of user ${DELIVERY_ACCOUNT} in ${stateDir}/`,
-    async look(): Promise<State> {
-      const ids = await accountEntry()
-      const owners = all().map((path) => lstatSync(path).uid)
-      if (!ids || !owners.includes(ids.uid)) return 'absent'
-      return owners.includes(0) ? 'different' : 'same'
-    },
-    async make() {
-      const ids = await accountEntry()
-      if (ids) for (const path of all()) hand(path, { uid: 0, gid: 0 }, ids)
-    },
-    async remove() {
-      const ids = await accountEntry()
-      if (!ids) return
-      // Such as a shared connection of a command that somebody used by hand.
-      await endProcesses(({ uid }) => uid === ids.uid)
-      for (const path of all()) {
-        if (lstatSync(path).isSocket()) rmSync(path)
-        else hand(path, ids, { uid: 0, gid: 0 })
-      }
-    },
-  }
-}
-
-/** Through a descriptor, and no file with a second name: the account may have made links. */
-function hand(path: string, from: Ids, to: Ids): void {
-  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
-  const stat = lstatSync(path)
-  if (!stat.isFile() && !stat.isDirectory()) return
-  const fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
-  try {
-    const { uid, gid, nlink, mode } = fstatSync(fd)
-    const isLinked = stat.isFile() && nlink > 1
-    if (uid !== from.uid || isLinked) return
-    fchownSync(fd, to.uid, gid === from.gid ? to.gid : gid)
-    fchmodSync(fd, mode & 0o7777) // fchown takes set-group-ID from files
-  } finally {
-    closeSync(fd)
-  }
-}
-
-function below(folder: string): string[] {
-  if (!existsSync(folder)) return []
-  return readdirSync(folder, { withFileTypes: true }).flatMap((item) => {
-    const path = join(folder, item.name)
-    if (item.isDirectory()) return [path, ...below(path)]
-    return item.isFile() || item.isSocket() ? [path] : []
-  })
 }
 
 /** The account; undefined if there is none. */
@@ -109,4 +50,126 @@ export async function accountEntry(): Promise<(Ids & { shell: string }) | undefi
   const { code, stdout } = await run('getent', ['passwd', DELIVERY_ACCOUNT])
   const [, , uid, gid, , , shell = ''] = stdout.trimEnd().split(':')
   return code === 0 ? { uid: Number(uid), gid: Number(gid), shell } : undefined
+}
+
+/**
+ * Lets the account read the configuration and the secrets that it names, and own the key, which ssh
+ * wants to be its user's. All of them stand in folders of root's.
+ */
+export function rights(config: string, secrets: string[], key: string): Item {
+  const wanted = (ids: Ids): [path: string, ids: Ids, mode: number][] => [
+    [config, { uid: 0, gid: ids.gid }, 0o640],
+    ...secrets.map((path): [string, Ids, number] => [path, { uid: 0, gid: ids.gid }, 0o640]),
+    [key, ids, 0o600],
+  ]
+  return {
+    name: `rights of user ${DELIVERY_ACCOUNT} in ${config} and ${key}`,
+    async look(): Promise<State> {
+      const ids = await accountEntry()
+      const there = ids ? wanted(ids).filter(([path]) => existsSync(path)) : []
+      if (there.every(([path]) => statSync(path).gid === 0)) return 'absent'
+      const isSame = there.every(([path, { uid, gid }, mode]) => {
+        const stat = statSync(path)
+        return stat.uid === uid && stat.gid === gid && (stat.mode & 0o7777) === mode
+      })
+      return isSame ? 'same' : 'different'
+    },
+    async make() {
+      const ids = await accountEntry()
+      if (ids) for (const one of wanted(ids)) setRights(...one)
+    },
+    remove() {
+      for (const path of [config, ...secrets, key]) setRights(path, ROOT, 0o600)
+    },
+  }
+}
+
+function setRights(path: string, { uid, gid }: Ids, mode: number): void {
+  if (!existsSync(path)) return
+  const fd = openSync(path, 'r')
+  fchownSync(fd, uid, gid)
+  fchmodSync(fd, mode)
+  closeSync(fd)
+}
+
+/**
+ * The queue: root's, since root's action lines open files in it; the account reads. What stands in it
+ * that an action line would not open goes.
+ */
+export function queueFolder(state: string, owned: boolean): Item {
+  const path = queueDirectory(state)
+  const mode = owned ? 0o2750 : 0o700
+  const group = async (): Promise<number> => (owned ? ((await accountEntry())?.gid ?? -1) : 0)
+  return {
+    name: `${path}/`,
+    kept: true,
+    async look() {
+      const stat = lstatSync(path, { throwIfNoEntry: false })
+      if (!stat) return 'absent'
+      const isSame = stat.uid === 0 && stat.gid === (await group()) && stat.isDirectory()
+      return isSame && (stat.mode & 0o7777) === mode ? 'same' : 'different'
+    },
+    async make() {
+      takeFolder(state, 0o755)
+      if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false) rmSync(path)
+      mkdirSync(path, { recursive: true })
+      const gid = await group()
+      takeFolder(path, mode, gid)
+      for (const name of readdirSync(path)) {
+        const one = join(path, name)
+        const stat = lstatSync(one)
+        if (stat.isFile() && stat.uid === 0 && stat.nlink === 1) {
+          setRights(one, { uid: 0, gid }, 0o640)
+        } else {
+          rmSync(one, { recursive: true, force: true })
+          say(`note: ${one} was removed: no action line of root's had made it`)
+        }
+      }
+    },
+    remove: () => call('rm', ['-r', '--', path]),
+  }
+}
+
+/** Where the deliverer keeps its books, and the targets what they remember. */
+export function deliveryFolder(state: string, owned: boolean, stop: () => Promise<void>): Item {
+  const path = deliveryDirectory(state)
+  const wanted = async (): Promise<Ids | undefined> => (owned ? await accountEntry() : ROOT)
+  return {
+    name: `${path}/`,
+    kept: true,
+    async look() {
+      const stat = lstatSync(path, { throwIfNoEntry: false })
+      if (!stat) return 'absent'
+      const [ids, account] = [await wanted(), await accountEntry()]
+      const { uid, mode } = statSync(state)
+      const isRoots = uid === 0 && (!owned || (mode & 0o7777) === 0o755)
+      const outside = rememberedIn(state, account).filter((name) => {
+        return owned || lstatSync(join(state, name)).uid !== 0
+      })
+      const isOurs = stat.isDirectory() && stat.uid === ids?.uid && outside.length === 0
+      return isOurs && isRoots && (stat.mode & 0o7777) === 0o700 ? 'same' : 'different'
+    },
+    async make() {
+      const ids = await wanted()
+      if (!ids) return
+      await stop()
+      handOver(state, ids, await accountEntry())
+    },
+    async remove() {
+      takeFolder(path, 0o700)
+      await call('rm', ['-r', '--', path])
+    },
+  }
+}
+
+/** What targets remember beside the deliveries; what others keep in the state directory is not ours. */
+export function remains(state: string): Item {
+  const paths = (): string[] => rememberedIn(state, undefined).map((name) => join(state, name))
+  return {
+    name: `what the deliveries remember in ${state}/`,
+    kept: true,
+    look: () => (paths().length > 0 ? 'same' : 'absent'),
+    make() {},
+    remove: () => call('rm', ['-r', '--', ...paths()]),
+  }
 }

@@ -15,11 +15,9 @@ import { fail2banItems } from './fail2ban.ts'
 import { checkTerminal, fetchHostKeys, knowsHost, readHostKeys, withHostKeys } from './hostkeys.ts'
 import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
 import type { Settings } from './need-root.ts'
-import { CONFIG_DIR, KEY, KNOWN_HOSTS, type Place } from './place.ts'
+import { CONFIG, CONFIG_DIR, KEY, KNOWN_HOSTS, type Place } from './place.ts'
 import { advise, adviseConfig } from './server-advice.ts'
 import { hasSystemd } from './units.ts'
-
-const CONFIG = `${CONFIG_DIR}/config.yaml`
 
 export interface Wish {
   owner: string

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from '../address.ts'
 import { askStatus } from '../delivery/control.ts'
-import { deliveryDirectory } from '../delivery/state.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import type { Call } from '../target.ts'
@@ -79,7 +78,7 @@ export async function freeEverywhere(
 
 async function isRunning({ config }: Loaded): Promise<boolean> {
   try {
-    const asking = askStatus(deliveryDirectory(config.state_dir))
+    const asking = askStatus(config.state_dir)
     return (await within(PATIENCE.delivery, 'no answer', asking)) !== undefined
   } catch {
     return true

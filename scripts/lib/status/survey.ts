@@ -67,7 +67,7 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
 }
 
 async function askDeliverer(loaded: Loaded) {
-  const asking = askStatus(deliveryDirectory(loaded.config.state_dir))
+  const asking = askStatus(loaded.config.state_dir)
   try {
     const siblings = await within(PATIENCE, 'f2b-deliver does not answer', asking)
     return { running: siblings !== undefined, siblings, trouble: undefined }

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { beforeEach, describe, test } from 'node:test'
 import { Queue, wordsOf } from '../../../scripts/lib/delivery/queue.ts'
 import { append, startAppend } from '../../lib/append.ts'
@@ -49,6 +57,27 @@ describe('an action line', () => {
       assert.equal(code, 75, place)
       assert.match(stderr, /^queue: Cannot write [^\n]+\n$/)
     }
+  })
+
+  test('opens no link, no pipe and no file of another, and waits for none of them (75)', async () => {
+    const elsewhere = `${folder}/elsewhere`
+    const make = [
+      `ln -s ${elsewhere} ${path}`,
+      `mkfifo ${path}`,
+      `touch ${path} && chown 65534 ${path}`,
+      `touch ${path}.taken && chown 65534 ${folder}/queue`,
+      `mkdir ${path}`,
+    ]
+    for (const script of make) {
+      rmSync(`${folder}/queue`, { recursive: true, force: true })
+      mkdirSync(`${folder}/queue`)
+      execFileSync('sh', ['-euc', script])
+      const { code, stderr } = await append(path, ban(7))
+      assert.equal(code, 75, script)
+      assert.match(stderr, /^queue: Cannot write [^\n]+\n$/)
+      assert.equal(existsSync(elsewhere), false)
+    }
+    assert.equal(statSync(path).isDirectory(), true)
   })
 
   test('writes again if its file was put away and deleted while it was slow', async () => {
@@ -105,7 +134,7 @@ describe('Queue', () => {
     const queue = new Queue(path)
     fill()
     assert.equal(queue.read().length, 3000)
-    queue.tidy(0)
+    queue.tidy()
     assert.deepEqual([existsSync(path), existsSync(`${path}.taken`)], [false, true])
     writeFileSync(path, `${textOf(2)}\n`)
     appendFileSync(`${path}.taken`, `${textOf(1)}\n`)
@@ -125,7 +154,7 @@ describe('Queue', () => {
     fill()
     const queue = new Queue(path)
     queue.read()
-    queue.tidy(0)
+    queue.tidy()
     appendFileSync(`${path}.taken`, `${textOf(1)}\n`)
     appendFileSync(path, `${textOf(2)}\n`)
     const next = new Queue(path, queue.position())
@@ -148,48 +177,49 @@ describe('Queue', () => {
   })
 })
 
-test('50 writers at once, some of them killed, while the queue is taken over: none is lost', async () => {
-  const queue = new Queue(path)
-  const read: string[] = []
-  let busy = true
-  const reading = (async () => {
-    while (busy) {
-      read.push(...queue.read())
-      fill() // so that every round puts one away
-      read.push(...queue.read())
-      queue.tidy(Date.now() + 60_000)
-      await new Promise((resolve) => setTimeout(resolve, 1))
+for (const who of ['by its reader', 'by another, with what its reader has kept']) {
+  test(`50 writers at once, some killed, a queue that is put away ${who}: none is lost`, async () => {
+    const queue = new Queue(path)
+    const tidy = (): void => {
+      const other = who === 'by its reader' ? queue : new Queue(path, queue.position())
+      other.tidy(Date.now() + 60_000)
+      if (other !== queue) other.close()
     }
-  })()
-  const written: string[] = []
-  const writer = async (number: number): Promise<void> => {
-    for (let round = 0; round < 10; round++) {
-      const word = `${number}.${round}`
-      if (round % 5 === 4) {
-        const child = startAppend(path, ban(word))
-        setTimeout(() => child.kill('SIGKILL'), Math.random() * 10)
-        await new Promise((resolve) => child.on('close', resolve))
-      } else if ((await append(path, ban(word))).code === 0) written.push(textOf(word))
+    const read: string[] = []
+    let busy = true
+    const reading = (async () => {
+      while (busy) {
+        read.push(...queue.read())
+        fill() // so that every round puts one away
+        read.push(...queue.read())
+        tidy()
+        await new Promise((resolve) => setTimeout(resolve, 1))
+      }
+    })()
+    const written: string[] = []
+    const writer = async (number: number): Promise<void> => {
+      for (let round = 0; round < 10; round++) {
+        const word = `${number}.${round}`
+        if (round % 5 === 4) {
+          const child = startAppend(path, ban(word))
+          setTimeout(() => child.kill('SIGKILL'), Math.random() * 10)
+          await new Promise((resolve) => child.on('close', resolve))
+        } else if ((await append(path, ban(word))).code === 0) written.push(textOf(word))
+      }
     }
-  }
-  await Promise.all(Array.from({ length: 50 }, (_, number) => writer(number)))
-  busy = false
-  await reading
-  for (let i = 0; i < 5; i++) read.push(...queue.read())
-  const own = read.filter((line) => wordsOf(line) && line !== textOf(0))
-  assert.equal(written.length, 400)
-  assert.deepEqual(
-    written.filter((line) => !own.includes(line)),
-    [],
-    'lost',
-  )
-  assert.equal(new Set(own).size, own.length, 'doubled')
-  assert.deepEqual(
-    read.filter((line) => !wordsOf(line)),
-    [],
-    'torn',
-  )
-})
+    await Promise.all(Array.from({ length: 50 }, (_, number) => writer(number)))
+    busy = false
+    await reading
+    for (let i = 0; i < 5; i++) read.push(...queue.read())
+    const own = read.filter((line) => wordsOf(line) && line !== textOf(0))
+    assert.equal(written.length, 400)
+    const lost = written.filter((line) => !own.includes(line))
+    assert.deepEqual(lost, [], 'lost')
+    assert.equal(new Set(own).size, own.length, 'doubled')
+    const torn = read.filter((line) => !wordsOf(line))
+    assert.deepEqual(torn, [], 'torn')
+  })
+}
 
 test('a full disk: the action line fails loudly, and what was said to be written is there', async () => {
   const box = await openSandbox()
