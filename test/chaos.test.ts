@@ -89,7 +89,7 @@ async function isEqual(edge: number, { machine, fail2ban }: Server): Promise<voi
     return has === wants
   }
   const what = `edge${edge + 1} to have what ${machine.name} has banned`
-  await waitUntil(what, look, { timeout: 60_000, every: 500 }).catch((error) => {
+  await waitUntil(what, look, { timeout: 120_000, every: 500 }).catch((error) => {
     throw new Error(`${error.message}\nhas   ${has}\nwants ${wants}`)
   })
 }
@@ -166,14 +166,12 @@ async function afterACut(did: (what: string) => void): Promise<void> {
   await lab.network.heal(lab.firewall, 'mgmt')
   const healed = Date.now()
   did('heal edge1')
-  await waitUntil('the block', async () => !(await canConnect(lab.attacker, path(LATE))), {
-    timeout: 20_000,
-  })
+  await waitUntil('the block', async () => !(await canConnect(lab.attacker, path(LATE))))
   await sleep(1_000)
   const { answered } = await packets.stop()
   assert.ok(answered.length > 0, 'nothing came through while the firewall was away')
   const last = (answered.at(-1) ?? 0) - healed
-  assert.ok(last < 10_000, `it got in for ${last} ms after the firewall was back`)
+  assert.ok(last < 20_000, `it got in for ${last} ms after the firewall was back`)
 }
 
 async function banned(fail2ban: Fail2ban): Promise<string> {

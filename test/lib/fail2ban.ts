@@ -25,7 +25,7 @@ export interface Fail2ban {
   /** Fail2Ban's own log, across restarts. */
   log(): Promise<string>
   /** Waits until its log contains a text, such as `[sshd] Ban 203.0.113.101`. */
-  logged(text: string, timeout?: number): Promise<void>
+  logged(text: string): Promise<void>
   stop(): Promise<void>
   /** Starts it with the bans that its database holds. */
   start(): Promise<void>
@@ -57,9 +57,9 @@ export async function startFail2ban(machine: Machine, jails: readonly Jail[]): P
         input: line.repeat(times),
       })
     },
-    async logged(text, timeout = 10_000) {
+    async logged(text) {
       const written = async () => (await fail2ban.log()).includes(text)
-      await waitUntil(`"${text}" in the log of Fail2Ban`, written, { timeout, every: 50 })
+      await waitUntil(`"${text}" in the log of Fail2Ban`, written, { every: 50 })
     },
     stop: async () => void (await client('stop')),
     start: async () => void (await client('start')),

@@ -135,7 +135,7 @@ async function readJournal(machine: Machine): Promise<string[]> {
   // Messages keep their order, so when our own has arrived, all before it have.
   const mark = `lab-mark-${++marks}.`
   const script = 'logger "$1"; until grep -qF "$1" "$2"; do sleep 0.01; done; cat "$2"'
-  const text = await machine.run(['sh', '-c', script, 'sh', mark, SYSLOG_FILE], { timeout: 5000 })
+  const text = await machine.run(['sh', '-c', script, 'sh', mark, SYSLOG_FILE])
   return text.split('\n').filter((line) => line && !line.includes('lab-mark-'))
 }
 

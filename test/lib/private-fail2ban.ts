@@ -67,7 +67,7 @@ export async function startPrivateFail2ban(
       await call(['start'])
       // Actions of a ban run one after another, and the witness comes last.
       const restored = async () => readFileSync(at('witness'), 'utf8').includes(`${address} 1\n`)
-      await waitUntil(`the restored ban of ${address}`, restored, { timeout: 30_000, every: 50 })
+      await waitUntil(`the restored ban of ${address}`, restored, { every: 50 })
     },
     async remove() {
       await call(['stop']).catch(() => '')

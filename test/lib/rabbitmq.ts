@@ -60,7 +60,7 @@ export async function startBroker(vhost: string, users: BrokerUser[], { tls = fa
       child?.kill('SIGKILL')
       await gone
       child = undefined
-      await waitUntil('the port', async () => !(await reachable(port)), { timeout: 10_000 })
+      await waitUntil('the port', async () => !(await reachable(port)))
     },
     freeze: () => signal(child, 'STOP'),
     thaw: () => signal(child, 'CONT'),

@@ -34,9 +34,8 @@ export async function startSshd(machine: Machine, options: SshdOptions = {}): Pr
   await machine.writeFile('/etc/ssh/sshd_config', `${(options.config ?? []).join('\n')}\n${CONFIG}`)
   const hostKey = await createKey(machine, key)
   // sshd writes its number when it listens.
-  await machine.sh('rm -f /run/sshd.pid; /usr/sbin/sshd; until [ -s /run/sshd.pid ]; do :; done', {
-    timeout: 5000,
-  })
+  const listening = 'until [ -s /run/sshd.pid ]; do sleep 0.02; done'
+  await machine.sh(`rm -f /run/sshd.pid; /usr/sbin/sshd; ${listening}`)
   return {
     hostKey,
     async stop() {

@@ -6,11 +6,14 @@ export interface WaitOptions {
   every?: number
 }
 
-/** Waits until something is true. @throws Error `Waited 15000 ms in vain for ...` */
+/**
+ * Waits until something is true: a busy machine may take its time, and only what fails waits to the
+ * end. @throws Error `Waited 60000 ms in vain for ...`
+ */
 export async function waitUntil(
   what: string,
   check: () => boolean | Promise<boolean>,
-  { timeout = 15_000, every = 20 }: WaitOptions = {},
+  { timeout = 60_000, every = 20 }: WaitOptions = {},
 ): Promise<void> {
   const end = performance.now() + timeout
   while (!(await check())) {

@@ -134,7 +134,8 @@ test('gzip if asked, not if refused', async () => {
 })
 
 test('an entry that ends drops out, and with it ETag and Last-Modified change', async () => {
-  await open(`203.0.113.1\n203.0.113.2 # sshd ${inFuture(3)} web1\n`)
+  await open('203.0.113.1\n')
+  replaceList(`203.0.113.1\n203.0.113.2 # sshd ${inFuture(5)} web1\n`)
   const before = await get('/blocked-ips')
   assert.match(before.body.toString(), /203\.0\.113\.2/)
   const tag = { 'if-none-match': String(before.headers.etag) }
@@ -374,7 +375,8 @@ test('while a list of 100,000 is rewritten every second, nobody reads a part or 
   t.diagnostic(
     `${times.length} fetches, median ${times[times.length >> 1]?.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms`,
   )
-  assert.ok(p99 < 1000)
+  // A machine that is busy makes all of them slow; waiting for the list would do so to a few.
+  assert.ok(p99 < Math.max(1000, 20 * (times[times.length >> 1] ?? 0)))
 })
 
 test('a long list that changed is made ready before a device asks for it', async () => {

@@ -165,7 +165,7 @@ test('10 MB sent for ever is cut off, and the server stays small and alive', asy
   t.diagnostic(
     `cut off after ${Date.now() - began} ms and ${Math.round(Math.max(...sent) / 1e6)} MB`,
   )
-  assert.ok(Date.now() - began < 9_000)
+  assert.ok(Date.now() - began < 20_000)
   assert.equal(await device.post(SSLVPN_FAILED.v7({ remip: TRUE })), 204)
 })
 

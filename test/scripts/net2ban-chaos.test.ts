@@ -59,7 +59,7 @@ test('nothing is lost and nothing has effect twice, whatever is killed or cut me
   for (const name of CLIENTS) {
     const equal = () => JSON.stringify(lab.blocked(name)) === JSON.stringify(wanted)
     await waitUntil(`${name} to have all, seed ${seed}`, equal, {
-      timeout: 40_000,
+      timeout: 120_000,
       every: 200,
     }).catch((error) => {
       const logs = daemons.map((daemon) => daemon.log().split('\n').slice(-15).join('\n'))

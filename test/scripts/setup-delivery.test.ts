@@ -78,7 +78,7 @@ async function stopDeliverer(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> 
 async function arrives(address: string): Promise<void> {
   const list = ['/usr/local/lib/fail2ban-perimeter/listips', '--owner', 'web1']
   const isThere = async () => (await lab.firewall.run(list)).includes(`${address} sshd `)
-  await waitUntil(`${address} on the firewall`, isThere, { timeout: 15_000, every: 100 })
+  await waitUntil(`${address} on the firewall`, isThere, { every: 100 })
 }
 
 /** What is another's than it should be: root's, but for the folder of the account. */

@@ -218,7 +218,7 @@ test('f2b-status --unban goes through a running f2b-deliver, whose books are rig
   const ended = once(deliver, 'close')
   try {
     const delivered = async () => readFileSync(list, 'utf8').split('\n').length > 2
-    await waitUntil('the bans', delivered, { timeout: 20_000, every: 50 })
+    await waitUntil('the bans', delivered, { every: 50 })
     const { code, lines } = await status('--unban', IP, '--json')
     const said = JSON.parse(lines.join('\n'))
     assert.equal(code, 0)

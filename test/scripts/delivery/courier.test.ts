@@ -69,7 +69,7 @@ function textOf(change: Change): string {
 }
 
 function open(): Courier {
-  const call = () => ({ signal: AbortSignal.timeout(10_000) }) as Call
+  const call = () => ({ signal: AbortSignal.timeout(60_000) }) as Call
   return new Courier({
     sibling: 'firewall',
     target,
@@ -238,7 +238,7 @@ describe('Courier', () => {
     }
     const following = courier.follow()
     want(courier, '192.0.2.1')
-    await waitUntil('the third try', () => courier.queued === 0, { timeout: 10_000 })
+    await waitUntil('the third try', () => courier.queued === 0)
     assert.equal(tries, 3)
     courier.stop()
     await following
