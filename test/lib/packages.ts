@@ -12,6 +12,7 @@ const PACKAGES: Record<string, string> = {
   iptables: 'iptables',
   ip: 'iproute2',
   nsenter: 'util-linux',
+  pgrep: 'procps',
   logger: 'bsdutils',
   useradd: 'passwd',
   hostname: 'hostname',

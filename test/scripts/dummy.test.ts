@@ -25,7 +25,7 @@ test('f2b-dummy shows the lease of a ban, with its end', async () => {
     '60',
   ]
   const { code, stdout } = await dummy('', 'ban', ...options, '--port', 'ssh')
-  assert.deepEqual([code, stdout], [0, 'ban 203.0.113.7 sshd 4000000061 web1 ssh all\n'])
+  assert.deepEqual([code, stdout], [0, 'ban 203.0.113.7 sshd 4000000061 web1 22 all\n'])
 })
 
 test('f2b-dummy shows what a sync would do and counts it', async () => {
