@@ -28,7 +28,9 @@ work is rejected and shown by f2b-status.
   f2b-deliver --follow    stay and deliver as it comes: what the systemd unit runs
 
 A target that fails is tried again, at the latest after 30 seconds, and at once when it answers
-again; all others are served meanwhile. A firewall that has lost its bans is filled again.
+again; all others are served meanwhile. A firewall that has lost its bans is filled again. A changed
+configuration is taken up within a second; one that cannot be used changes nothing, and f2b-status
+says so.
 
 Options
   --follow          do not end; log a line for each delivery on standard error

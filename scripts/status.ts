@@ -51,7 +51,7 @@ Options
                     address, or "all"; it comes back only when it happens anew
   --json            for programs; moments are epoch seconds, null is what is not known:
                     {time, owner, code, problems: [{name, code, text}], fail2ban: {answers, bans, error},
-                    deliverer: {running, error},
+                    deliverer: {running, error, config: {path, since, error}},
                     targets: [{sibling, target, reachable, error, leases,
                     drift: {missing, extra, wrong_expiry}, queued, oldest_queued, last_success,
                     failing_since, last_error, rejected}], rejected: [{sibling, id, at,
@@ -64,7 +64,8 @@ Options
 For monitoring: 0 if all is well, else the worst (highest) code of the problems that are shown:
  69 75 76 77  what a target says itself: unreachable, busy, answers oddly, refuses us
  75           drift; queued for more than 2 minutes; Fail2Ban or f2b-deliver cannot be asked
- 77           something was rejected and nobody has acknowledged it`,
+ 77           something was rejected and nobody has acknowledged it
+ 78           f2b-deliver cannot use config.yaml as it is now, and goes on with the one before`,
   options: {
     unban: { type: 'string' },
     acknowledge: { type: 'string' },

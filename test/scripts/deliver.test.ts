@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { type Ended, run } from '../../scripts/lib/run.ts'
 import { append } from '../lib/append.ts'
 import { type Bench, makeBench } from '../lib/reporters.ts'
 import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
+import { waitUntil } from '../lib/wait.ts'
 import { startThreatJammer, type ThreatJammerSimulator } from '../simulators/threatjammer.ts'
 
 // Siblings other than the firewalls: a FortiGate list and a reporter, served side by side.
@@ -40,7 +43,7 @@ afterEach(async () => {
 function f2b(script: string, ...args: string[]): Promise<Ended> {
   const file = resolve(`dist/${script}.cjs`)
   const env = { ...process.env, TZ: 'UTC' }
-  return run(process.execPath, [file, ...args, '--config', bench.config], { env })
+  return run(process.execPath, [file, '--config', bench.config, ...args], { env })
 }
 
 const queue = (sibling: string, ...words: string[]) =>
@@ -98,6 +101,53 @@ test('f2b-sync makes the list equal to Fail2Ban, and leaves what a person wrote'
   assert.equal(again.stdout, 'added 0, extended 0, removed 0, unchanged 1\n')
   assert.equal(readFileSync(list, 'utf8').match(/192\.0\.2\.99/g)?.length, 1)
   assert.deepEqual(calls(), [], 'the reporter was not meant')
+})
+
+test('f2b-deliver takes up a changed configuration, and keeps the old one if the new one is no use', async () => {
+  const whole = readFileSync(bench.config, 'utf8')
+  const without = whole.replace(/fortigate:\n.*\n/, '')
+  writeFileSync(bench.config, without)
+  const args = [resolve('dist/deliver.cjs'), '--follow', '--config', bench.config]
+  const deliver = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+  let said = ''
+  deliver.stderr.setEncoding('utf8').on('data', (text) => {
+    said += text
+  })
+  const ended = once(deliver, 'close')
+  fail2ban.jails({ sshd: { bans: [], actionban: 'f2b-fortigate ban --ip "<ip>"' } })
+  try {
+    await waitUntil('f2b-deliver', () => said.includes(' ready '), { timeout: 30_000 })
+    // The ban comes first: a jail may use the new action before the target is known.
+    await queue('fortigate', 'ban', '1.2.3.4', 'sshd', began, '600')
+    writeFileSync(bench.config, whole)
+    await waitUntil('the ban', () => existsSync(list) && listed().includes('1.2.3.4'), {
+      timeout: 30_000,
+    })
+    await queue('threatjammer', 'ban', '1.2.3.5', 'sshd', began, '600')
+    await waitUntil('the report', () => calls().length === 1, { timeout: 30_000 })
+    // A broken file, and a copy of the good one for f2b-status to be asked with.
+    const good = join(bench.directory, 'good.yaml')
+    writeFileSync(good, whole)
+    writeFileSync(bench.config, `${whole}no_such_key: 1\n`)
+    const asked = async () => {
+      const { code, stdout } = await f2b('status', '--config', good, '--json')
+      return { code, ...JSON.parse(stdout) }
+    }
+    await waitUntil('the complaint', async () => (await asked()).code === 78, { timeout: 60_000 })
+    const { problems, deliverer } = await asked()
+    assert.match(problems[0].text, /^works with the configuration of .*unknown key "no_such_key"$/)
+    assert.equal(deliverer.config.path, bench.config)
+    await queue('fortigate', 'ban', '1.2.3.6', 'sshd', began, '600')
+    await waitUntil('the ban', () => listed().includes('1.2.3.6'), { timeout: 30_000 })
+    writeFileSync(bench.config, whole)
+    await waitUntil('no complaint', async () => (await asked()).deliverer.config.error === '', {
+      timeout: 60_000,
+    })
+    assert.equal(said.match(/took up the configuration/g)?.length, 1, said)
+  } finally {
+    deliver.kill('SIGTERM')
+    await ended
+  }
 })
 
 test('a queue that cannot be read keeps no other from being delivered', async () => {

@@ -207,7 +207,7 @@ test('f2b-status --json is for programs, and gives hostile values back as they w
     code: 0,
     problems: [],
     fail2ban: { answers: true, bans: 1, error: null },
-    deliverer: { running: false, error: null },
+    deliverer: { running: false, error: null, config: null },
     targets: [target, { ...target, target: 'stat2', last_success: null, last_error: null }],
     rejected: [],
   })

@@ -32,11 +32,14 @@ export class Book {
   readonly #ledger: Ledger
   readonly #owner: string
   readonly namings = new Map<string, Naming>()
-  /** Counts the changes; with `#changed`, what has changed since a moment. */
-  #turn = 0
+  /**
+   * Counts the changes; with `#changed`, what has changed since a moment. It begins with the time, so
+   * that what another book, or another process, has called a moment is one that is not remembered.
+   */
+  #turn = Date.now() * 1000
   #changed = new Map<string, number>()
-  /** Changes up to this turn are not remembered any more. */
-  #forgotten = 0
+  /** Changes before this turn are not remembered any more. */
+  #forgotten = this.#turn
   #position = ''
 
   constructor(directory: string, sibling: string, owner: string) {

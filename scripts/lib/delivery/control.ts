@@ -6,9 +6,9 @@ import { deliveryAccount } from '../delivery-account.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../failure.ts'
 import { formatLease, parseLease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
-import type { Deliverer } from './deliverer.ts'
+import type { Deliverer, DelivererState } from './deliverer.ts'
 import type { Acknowledged, Outcome } from './line.ts'
-import { deliveryDirectory, type SiblingState } from './state.ts'
+import { deliveryDirectory } from './state.ts'
 import type { Truth } from './truth.ts'
 
 // How f2b-sync and f2b-status speak with a running f2b-deliver: HTTP on a socket, a POST per question.
@@ -81,6 +81,7 @@ export async function serveControl(deliverer: Deliverer, { config }: Loaded): Pr
 }
 
 async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMessage) {
+  if (asked.url !== '/sync') await deliverer.refresh()
   if (asked.url === '/mark') return deliverer.mark()
   if (asked.url === '/names') return deliverer.names()
   if (asked.url === '/status') return deliverer.status()
@@ -106,8 +107,8 @@ async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMess
 }
 
 /** What the deliverer that runs says about itself; undefined if none does. */
-export async function askStatus(stateDir: string): Promise<SiblingState[] | undefined> {
-  return await ifRunning(ask<SiblingState[]>(socketPath(stateDir), '/status'))
+export async function askStatus(stateDir: string): Promise<DelivererState | undefined> {
+  return await ifRunning(ask<DelivererState>(socketPath(stateDir), '/status'))
 }
 
 async function ifRunning<T>(answer: Promise<T>): Promise<T | undefined> {

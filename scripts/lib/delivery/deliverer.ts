@@ -1,42 +1,96 @@
 import { mkdirSync, watch } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import type { Address } from '../address.ts'
+import { forTargets } from '../delivery-account.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { neverBan } from '../never.ts'
 import type { Loaded } from '../settled.ts'
-import { configuredKinds } from '../siblings.ts'
-import type { Call } from '../target.ts'
+import { configuredKinds, type Kind } from '../siblings.ts'
+import type { Call, Target } from '../target.ts'
+import { type ConfigState, ConfigWatch } from './config-watch.ts'
 import type { Courier } from './courier.ts'
 import { type Acknowledged, Line, type Outcome } from './line.ts'
 import type { Log } from './log.ts'
 import { queueDirectory, type SiblingState } from './state.ts'
 import type { Truth } from './truth.ts'
 
-/** Milliseconds between two looks at the queues, should a notification have been lost. */
+export interface DelivererOptions {
+  /** Makes what every verb is told. */
+  call(loaded: Loaded, seconds: number): Call
+  log: Log
+  /** Reads the configuration again. @throws Failure 78 */
+  load(): Promise<Loaded>
+}
+
+/** How the delivery stands, and with what configuration. */
+export interface DelivererState {
+  config: ConfigState
+  siblings: SiblingState[]
+}
+
+/** Milliseconds between two looks at the queues and the configuration, should a notification have been lost. */
 const LOOK = 1_000
 
 /** Everything that is delivered by this server. Only one process has it: the one with the lock. */
 export class Deliverer {
-  readonly #loaded: Loaded
-  readonly #lines: Line[]
+  readonly #options: DelivererOptions
+  readonly #watch: ConfigWatch
+  #loaded: Loaded
+  #lines: Line[]
+  #following: Promise<unknown> | undefined
   #stop: () => void = () => {}
+  #fail: (error: unknown) => void = () => {}
+  /** Syncs that are under way. */
+  readonly #syncs = new Set<Promise<unknown>>()
+  #refreshing: Promise<void> | undefined
 
-  private constructor(loaded: Loaded, lines: Line[]) {
+  private constructor(loaded: Loaded, lines: Line[], options: DelivererOptions) {
+    this.#options = options
+    this.#watch = new ConfigWatch(loaded, options.load)
     this.#loaded = loaded
     this.#lines = lines
   }
 
-  /**
-   * Opens the books of all configured siblings.
-   *
-   * @param call makes what every verb is told
-   */
-  static async open(loaded: Loaded, call: (seconds: number) => Call, log: Log): Promise<Deliverer> {
+  /** Opens the books of all configured siblings. */
+  static async open(loaded: Loaded, options: DelivererOptions): Promise<Deliverer> {
     makeDirectory(queueDirectory(loaded.config.state_dir))
-    const lines: Line[] = []
-    for (const kind of configuredKinds(loaded.config)) {
-      lines.push(await Line.open(kind, loaded, call, log))
+    return new Deliverer(loaded, openLines(loaded, await targetsOf(loaded), options), options)
+  }
+
+  /**
+   * Takes up the configuration if it has changed: what is under way is finished first, and what comes
+   * meanwhile waits in the queues. One that cannot be used changes nothing, and `status` says so.
+   */
+  async refresh(): Promise<void> {
+    if (!this.#refreshing && !this.#watch.isChanged) return
+    this.#refreshing ??= this.#takeUp().finally(() => {
+      this.#refreshing = undefined
+    })
+    await this.#refreshing
+  }
+
+  async #takeUp(): Promise<void> {
+    const { log } = this.#options
+    const read = await this.#watch.read(async (loaded) => ({
+      loaded,
+      targets: await targetsOf(loaded),
+    }))
+    if (!read) {
+      log.warn('keeps the old configuration', { reason: this.#watch.state.error })
+      return
     }
-    return new Deliverer(loaded, lines)
+    if (isDeepStrictEqual(read.loaded.config, this.#loaded.config)) return this.#watch.taken()
+    for (const courier of this.#couriers()) courier.stop()
+    await this.#following
+    await Promise.allSettled(this.#syncs)
+    // In one go: whoever asks has either the old lines or the new ones.
+    const closed = this.#lines.map((line) => line.close())
+    this.#loaded = read.loaded
+    this.#lines = openLines(read.loaded, read.targets, this.#options)
+    this.#watch.taken()
+    if (this.#following) this.#start()
+    log.info('took up the configuration', { targets: this.names().length })
+    await Promise.all(closed)
   }
 
   /** Reads the queues and hands on what is in them. @returns why some could not be read */
@@ -78,19 +132,32 @@ export class Deliverer {
 
   /** Delivers as lines arrive, until `stop`. */
   async follow(): Promise<void> {
-    const stopped = new Promise<void>((resolve) => {
+    const stopped = new Promise<void>((resolve, reject) => {
       this.#stop = resolve
+      this.#fail = reject
     })
     const look = (): void => void this.intake()
     const watcher = watch(queueDirectory(this.#loaded.config.state_dir), look)
-    const timer = setInterval(look, LOOK)
-    const following = Promise.all(this.#couriers().map((courier) => courier.follow()))
+    const timer = setInterval(() => {
+      look()
+      this.refresh().catch(this.#fail)
+    }, LOOK)
+    this.#start()
     look()
-    await Promise.race([stopped, following])
-    clearInterval(timer)
-    watcher.close()
+    try {
+      await stopped
+    } finally {
+      clearInterval(timer)
+      watcher.close()
+    }
+    await this.#refreshing
     for (const courier of this.#couriers()) courier.stop()
-    await following
+    await this.#following
+  }
+
+  #start(): void {
+    this.#following = Promise.all(this.#couriers().map((courier) => courier.follow()))
+    this.#following.catch(this.#fail)
   }
 
   stop(): void {
@@ -116,6 +183,17 @@ export class Deliverer {
    * @throws Failure 75 if so much has happened since `mark` that Fail2Ban must be asked again
    */
   async sync(
+    truth: Map<string, Truth>,
+    mark: Record<string, number>,
+    options: { names: string[]; dryRun: boolean },
+  ): Promise<Outcome[]> {
+    await this.#refreshing
+    const work = this.#sync(truth, mark, options)
+    this.#syncs.add(work)
+    return await work.finally(() => this.#syncs.delete(work))
+  }
+
+  async #sync(
     truth: Map<string, Truth>,
     mark: Record<string, number>,
     { names, dryRun }: { names: string[]; dryRun: boolean },
@@ -153,13 +231,31 @@ export class Deliverer {
   }
 
   /** How the delivery stands. */
-  status(): SiblingState[] {
-    return this.#lines.map((line) => line.status())
+  status(): DelivererState {
+    return { config: this.#watch.state, siblings: this.#lines.map((line) => line.status()) }
   }
 
   #couriers(): Courier[] {
     return this.#lines.flatMap(({ couriers }) => couriers)
   }
+}
+
+function targetsOf(loaded: Loaded): Promise<[Kind, Target[]][]> {
+  const kinds = configuredKinds(loaded.config)
+  return Promise.all(
+    kinds.map(
+      async (kind): Promise<[Kind, Target[]]> => [kind, await kind.targets(forTargets(loaded))],
+    ),
+  )
+}
+
+function openLines(
+  loaded: Loaded,
+  targets: [Kind, Target[]][],
+  { call, log }: DelivererOptions,
+): Line[] {
+  const callFor = (seconds: number): Call => call(loaded, seconds)
+  return targets.map(([kind, own]) => new Line(kind, own, loaded, callFor, log))
 }
 
 /** `edge1`, `firewall` or `firewall/edge1`. */

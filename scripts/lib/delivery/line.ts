@@ -1,11 +1,10 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Address } from '../address.ts'
-import { forTargets } from '../delivery-account.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import type { Kind } from '../siblings.ts'
-import type { Call, Synced } from '../target.ts'
+import type { Call, Synced, Target } from '../target.ts'
 import { Book, type Wish } from './book.ts'
 import { Courier } from './courier.ts'
 import type { Log } from './log.ts'
@@ -53,35 +52,30 @@ export class Line {
   /** Why the queue could not be read the last time: said once. */
   #unreadable = ''
 
-  private constructor(kind: Kind, book: Book, queue: Queue, couriers: Courier[], at: Where) {
-    this.kind = kind
-    this.couriers = couriers
-    this.#book = book
-    this.#queue = queue
-    this.#directory = at.directory
-    this.#log = at.log
-    this.#rejected = new Rejections(kind.name, readState(at.directory, kind.name).rejected)
-    this.#tidies = at.tidies
-  }
+  /** Closed, it keeps nothing any more: another line may have its files. */
+  #closed = false
 
   /** @param call makes what every verb is told */
-  static async open(
+  constructor(
     kind: Kind,
-    loaded: Loaded,
+    targets: Target[],
+    { config: { owner, state_dir } }: Loaded,
     call: (seconds: number) => Call,
     log: Log,
-  ): Promise<Line> {
-    const { owner, state_dir } = loaded.config
+  ) {
     const directory = deliveryDirectory(state_dir)
     const book = new Book(directory, kind.name, owner)
-    const queues = queueDirectory(state_dir)
-    const queue = new Queue(join(queues, kind.name), book.position)
-    // Else it is root's, who puts it away: see tidyQueues.
-    const tidies = statSync(queues).uid === process.getuid?.()
-    const couriers = (await kind.targets(forTargets(loaded))).map(
+    this.kind = kind
+    this.couriers = targets.map(
       (target) => new Courier({ sibling: kind.name, target, book, directory, owner, call, log }),
     )
-    return new Line(kind, book, queue, couriers, { directory, log, tidies })
+    this.#book = book
+    const queues = queueDirectory(state_dir)
+    this.#queue = new Queue(join(queues, kind.name), book.position)
+    this.#tidies = statSync(queues).uid === process.getuid?.()
+    this.#directory = directory
+    this.#log = log
+    this.#rejected = new Rejections(kind.name, readState(directory, kind.name).rejected)
   }
 
   /**
@@ -111,6 +105,7 @@ export class Line {
 
   /** Puts on the disk what was read and how far; what cannot be kept now is kept with the next. */
   keep(): void {
+    if (this.#closed) return
     try {
       this.#book.commit(this.#queue.position())
       if (this.#tidies) this.#queue.tidy()
@@ -161,6 +156,8 @@ export class Line {
   }
 
   async close(): Promise<void> {
+    this.keep()
+    this.#closed = true
     this.#queue.close()
     for (const { target } of this.couriers) await target.close?.()
   }
@@ -229,11 +226,4 @@ export class Line {
       return { ...outcome, failure: { code: codeOf(error), message: error.message } }
     }
   }
-}
-
-interface Where {
-  directory: string
-  log: Log
-  /** Whether read files of the queue are ours to put away. */
-  tidies: boolean
 }

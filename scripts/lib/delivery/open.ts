@@ -38,9 +38,8 @@ export async function lockDelivery(loaded: Loaded, seconds = 0): Promise<(() => 
 
 /** Opens the books in this process, which has the lock. */
 export function openDeliverer(loaded: Loaded, values: Values, log: Log): Promise<Deliverer> {
-  const own = forTargets(loaded)
-  const call = (seconds: number): Call => makeCall(own, values, seconds)
-  return Deliverer.open(loaded, call, log)
+  const call = (own: Loaded, seconds: number): Call => makeCall(forTargets(own), values, seconds)
+  return Deliverer.open(loaded, { call, log, load: () => loadAll(loaded.path) })
 }
 
 /**

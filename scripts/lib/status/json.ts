@@ -26,7 +26,11 @@ export function surveyJson(survey: Survey): unknown {
     code: codeOfSurvey(survey),
     problems: problemsIn(survey),
     fail2ban: { answers: fail2ban === undefined, bans: bans ?? null, error: fail2ban ?? null },
-    deliverer: { running: deliverer.running, error: deliverer.trouble ?? null },
+    deliverer: {
+      running: deliverer.running,
+      error: deliverer.trouble ?? null,
+      config: deliverer.config ?? null,
+    },
     targets: targets.map(
       ({ sibling, target, reachable, trouble, leases, drift, queue, state }) => ({
         sibling,

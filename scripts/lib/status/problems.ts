@@ -29,6 +29,7 @@ export function problemsIn(survey: Survey): Problem[] {
     ...(deliverer.trouble ? [{ name: 'f2b-deliver', ...deliverer.trouble }] : []).map(
       ({ name, code, message }) => ({ name, code, text: message }),
     ),
+    ...configOf(survey),
     ...lateIn(survey),
     ...[...new Set(rejected.map(({ sibling }) => sibling))].flatMap((name) => {
       const own = rejected.filter(({ sibling }) => sibling === name).map((one) => one.rejection)
@@ -74,6 +75,14 @@ function rejectedIn(name: string, all: readonly Rejection[], at: number): Proble
   if (unseen === 0) return []
   const text = `${count(unseen, 'change')} rejected, see below: --acknowledge says that you know`
   return [{ name, code: EXIT.refused, text }]
+}
+
+/** A deliverer that works with another configuration than the one that we have read. */
+function configOf({ at, deliverer: { config } }: Survey): Problem[] {
+  if (!config?.error) return []
+  const since = span(at - config.since)
+  const text = `works with the configuration of ${since} ago, for the one of now is no use to it`
+  return [{ name: 'f2b-deliver', code: EXIT.config, text: `${text}: ${config.error}` }]
 }
 
 function lateIn({ at, deliverer, targets }: Survey): Problem[] {

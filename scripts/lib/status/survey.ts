@@ -1,3 +1,4 @@
+import type { ConfigState } from '../delivery/config-watch.ts'
 import { askStatus } from '../delivery/control.ts'
 import type { Rejection } from '../delivery/rejected.ts'
 import {
@@ -25,7 +26,7 @@ export interface Survey {
   /** Bans of jails with actions of ours; undefined if Fail2Ban could not be asked. */
   bans: number | undefined
   fail2ban: Trouble | undefined
-  deliverer: { running: boolean; trouble: Trouble | undefined }
+  deliverer: { running: boolean; trouble: Trouble | undefined; config: ConfigState | undefined }
   /** Lines of a queue that can never work, wherever they go. */
   rejected: { sibling: string; rejection: Rejection }[]
   targets: TargetSurvey[]
@@ -55,7 +56,7 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
     owner: loaded.config.owner,
     bans: answer.truth && bansIn(answer.truth),
     fail2ban: answer.trouble,
-    deliverer: { running: told.running, trouble: told.trouble },
+    deliverer: { running: told.running, trouble: told.trouble, config: told.config },
     rejected: rejectedOf(loaded, told.siblings),
     targets: sites.map(({ sibling, target, remote }, i) => {
       const { trouble, leases, drift } = looks[i] ?? {}
@@ -66,13 +67,16 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
   }
 }
 
+/** What is known of a deliverer that says nothing. */
+const NOTHING = { siblings: undefined, config: undefined, trouble: undefined }
+
 async function askDeliverer(loaded: Loaded) {
   const asking = askStatus(loaded.config.state_dir)
   try {
-    const siblings = await within(PATIENCE, 'f2b-deliver does not answer', asking)
-    return { running: siblings !== undefined, siblings, trouble: undefined }
+    const told = await within(PATIENCE, 'f2b-deliver does not answer', asking)
+    return { running: told !== undefined, ...NOTHING, ...told }
   } catch (error) {
-    return { running: true, siblings: undefined, trouble: messageOnly(error) }
+    return { running: true, ...NOTHING, trouble: messageOnly(error) }
   }
 }
 

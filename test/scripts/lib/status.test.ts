@@ -31,7 +31,7 @@ function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
 }
 
 function survey(...targets: TargetSurvey[]): Survey {
-  const deliverer = { running: true, trouble: undefined }
+  const deliverer = { running: true, trouble: undefined, config: undefined }
   return {
     at: 1_800_000_000,
     owner: 'web1',
@@ -121,7 +121,26 @@ test('codeOfSurvey() is 0 if all is well, else the worst of the problems, which 
     [77, 1, rejecting({ at: AT - 90_000, expires: AT + 1 })],
     [77, 1, { ...survey(target()), rejected: [{ sibling: 's', rejection: rejection() }] }],
     [75, 1, { ...survey(), fail2ban: { code: 75, message: '' } }],
-    [75, 1, { ...survey(), deliverer: { running: true, trouble: { code: 75, message: 'odd' } } }],
+    [
+      75,
+      1,
+      {
+        ...survey(),
+        deliverer: { running: true, config: undefined, trouble: { code: 75, message: 'odd' } },
+      },
+    ],
+    [
+      78,
+      1,
+      {
+        ...survey(),
+        deliverer: {
+          running: true,
+          trouble: undefined,
+          config: { path: 'x', since: 1, error: 'y' },
+        },
+      },
+    ],
   ]
   for (const [code, count, one] of cases) {
     assert.deepEqual(
