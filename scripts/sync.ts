@@ -13,7 +13,7 @@ import type { Delivery } from './lib/delivery/control.ts'
 import { isMeant } from './lib/delivery/deliverer.ts'
 import type { Outcome } from './lib/delivery/line.ts'
 import { loadAll, openDelivery, tidyQueues } from './lib/delivery/open.ts'
-import { askTruth } from './lib/delivery/truth.ts'
+import { askTruth, troubleIn } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { tryLock } from './lib/lock.ts'
@@ -74,7 +74,9 @@ async function syncAll(loaded: Loaded, names: string[], values: Values): Promise
   try {
     await tidyQueues(loaded, delivery)
     checkNames(names, await delivery.names())
-    report(await syncTruth(loaded, delivery, { names, dryRun: values['dry-run'] === true }))
+    const options = { names, dryRun: values['dry-run'] === true }
+    const { outcomes, trouble } = await syncTruth(loaded, delivery, options)
+    report(outcomes, trouble)
   } finally {
     await delivery.close()
   }
@@ -88,20 +90,23 @@ async function syncTruth(
   loaded: Loaded,
   delivery: Delivery,
   options: { names: string[]; dryRun: boolean },
-): Promise<Outcome[]> {
+): Promise<{ outcomes: Outcome[]; trouble: Failure | undefined }> {
   let first: Outcome[] | undefined
   for (let round = 1; ; round++) {
     const mark = await delivery.mark()
-    const outcomes = await delivery.sync(await askTruth(loaded), mark, options)
+    const truth = await askTruth(loaded)
+    const outcomes = await delivery.sync(truth, mark, options)
     first ??= outcomes
     const removed = outcomes.some(
       ({ counts }) => (counts?.removed ?? 0) + (counts?.extended ?? 0) > 0,
     )
-    if (options.dryRun || !removed || round === ROUNDS) return first
+    if (options.dryRun || !removed || round === ROUNDS) {
+      return { outcomes: first, trouble: troubleIn(truth) }
+    }
   }
 }
 
-function report(outcomes: Outcome[]): void {
+function report(outcomes: Outcome[], trouble: Failure | undefined): void {
   const several = outcomes.length > 1
   for (const { target, lines, counts } of outcomes) {
     for (const line of lines) print(`${line}\n`)
@@ -109,10 +114,11 @@ function report(outcomes: Outcome[]): void {
     if (counts) print(`${name}${describe(counts)}\n`)
   }
   const failed = outcomes.flatMap(({ target, failure }) => (failure ? [{ target, failure }] : []))
-  if (failed.length === 0) return
   const parts = failed.map(({ target, failure }) => `on ${quote(target)}: ${failure.message}`)
-  const worst = Math.max(...failed.map(({ failure }) => failure.code)) as Failure['code']
-  throw new Failure(worst, `Cannot sync ${parts.join('; ')}`)
+  if (trouble) parts.push(trouble.message)
+  if (parts.length === 0) return
+  const codes = [...failed.map(({ failure }) => failure.code), trouble?.code ?? EXIT.done]
+  throw new Failure(Math.max(...codes) as Failure['code'], `Cannot sync ${parts.join('; ')}`)
 }
 
 /**

@@ -1,4 +1,5 @@
 // Installs the Debian packages that the tests need; `npm test` begins with it.
+import { fail2banReleases } from './fail2ban-releases.ts'
 import { installPackages, missingPackages } from './packages.ts'
 
 /** What single tests need beside a lab. */
@@ -13,3 +14,5 @@ const MORE = {
 const missing = missingPackages(MORE)
 if (missing.length > 0) process.stderr.write(`Installing ${missing.join(' ')}\n`)
 await installPackages(missing)
+// The tests have no network but their own.
+await fail2banReleases()

@@ -3,29 +3,35 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { afterEach, beforeEach, test } from 'node:test'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { type Ended, run } from '../../scripts/lib/run.ts'
 import { append } from '../lib/append.ts'
+import { openFail2ban, type PrivateFail2ban } from '../lib/private-fail2ban.ts'
 import { type Bench, makeBench } from '../lib/reporters.ts'
-import { standInFail2Ban } from '../lib/standin-fail2ban.ts'
 import { waitUntil } from '../lib/wait.ts'
 import { startThreatJammer, type ThreatJammerSimulator } from '../simulators/threatjammer.ts'
 
 // Siblings other than the firewalls: a FortiGate list and a reporter, served side by side.
 
 const KEY = 'tja_0123456789abcdefghijklmnopqrstuvwxyz'
-const fail2ban = standInFail2Ban()
 
+let fail2ban: PrivateFail2ban
 let service: ThreatJammerSimulator
 let bench: Bench
 let list: string
+
+before(async () => {
+  const jails = '[sshd]\naction = fortigate\n'
+  fail2ban = await openFail2ban({ jails, delivery: 'direct' })
+})
+after(() => fail2ban?.remove())
 
 beforeEach(async () => {
   service = await startThreatJammer(KEY)
   const section = [`report_url: ${service.reportUrl}`, `api_url: ${service.apiUrl}`]
   bench = makeBench('threatjammer', KEY, section, [
     'fail2ban:',
-    `  client: ${fail2ban.client}`,
+    `  socket: ${fail2ban.socket}`,
     'fortigate:',
     `  list_file: /tmp/f2b-list-${process.pid}`,
   ])
@@ -89,8 +95,7 @@ test('f2b-sync makes the list equal to Fail2Ban, and leaves what a person wrote'
     list,
     '192.0.2.99\n1.2.3.4 # sshd 0 web1\n1.2.3.5 # gone 0 web1\n1.2.3.6 # sshd 0 web2\n',
   )
-  const line = '1.2.3.7 \t2033-05-18 03:33:20 + -1 = 9999-12-31 23:59:59'
-  fail2ban.jails({ sshd: { bans: [line], actionban: 'f2b-fortigate ban --ip "<ip>"' } })
+  await fail2ban.seed([{ jail: 'sshd', id: '1.2.3.7', began: 2_000_000_000, seconds: -1 }])
   const drift = await f2b('sync', 'fortigate', '--dry-run')
   assert.match(drift.stdout, /added 1, extended 0, removed 2, unchanged 0/)
   const { code, stdout, stderr } = await f2b('sync', 'fortigate')
@@ -114,7 +119,7 @@ test('f2b-deliver takes up a changed configuration, and keeps the old one if the
     said += text
   })
   const ended = once(deliver, 'close')
-  fail2ban.jails({ sshd: { bans: [], actionban: 'f2b-fortigate ban --ip "<ip>"' } })
+  await fail2ban.seed([])
   try {
     await waitUntil('f2b-deliver', () => said.includes(' ready '), { timeout: 30_000 })
     // The ban comes first: a jail may use the new action before the target is known.

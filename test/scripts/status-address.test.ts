@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
+import type { Seed } from '../lib/private-fail2ban.ts'
 import { useServer } from '../lib/server.ts'
 import { standInSsh } from '../lib/standin-ssh.ts'
 import { waitUntil } from '../lib/wait.ts'
@@ -14,15 +15,16 @@ const ssh = standInSsh()
 const list = `${ssh.folder}/blocked.txt`
 const targets = `firewalls:\n  - host: addr1\nfortigate:\n  list_file: ${list}\n`
 const server = useServer(ssh, targets)
-const { fail2ban, state } = server
+const { state } = server
 const IP = '203.0.113.7'
 const BEGAN = Date.parse('2033-05-18T03:33:20Z') / 1000
 const END = BEGAN + 600
-const banned = (address: string): string =>
-  `${address} \t2033-05-18 03:33:20 + 600 = 2033-05-18 03:43:20`
+const banned = (id: string, matches: string[] = []): Seed => {
+  return { jail: 'sshd', id, began: BEGAN, seconds: 600, matches }
+}
 const HOSTILE = 'user \u001b[31mroot\u202e from\u0007 203.0.113.7'
 
-beforeEach(() => {
+beforeEach(async () => {
   rmSync(state, { recursive: true, force: true })
   ssh.told('addr1')
   // A firewall that remembers: what it has, and what it is told to give back.
@@ -30,7 +32,7 @@ beforeEach(() => {
   ssh.answer('addr1', 'unbanip', `set -- $command; sed -i "\\|^$3 \${2#fail2ban-} |d" "$at.has"`)
   ssh.has('addr1', [`${IP} sshd ${END} web1`, `${IP} - 0 web1`, '203.0.113.8 sshd 0 web1'])
   writeFileSync(list, `# mine\n${IP} # sshd ${END} web1\n${IP} # web 0 mail1\n203.0.113.0/24\n`)
-  fail2ban.jails({ sshd: { bans: [banned(IP), banned('203.0.113.8')] }, recidive: { bans: [] } })
+  await server.fail2ban.seed([banned(IP), banned('203.0.113.8')])
 })
 
 const left = (): string[] =>
@@ -42,10 +44,10 @@ async function status(...args: string[]): Promise<Ended & { lines: string[] }> {
 }
 
 test('f2b-status <ip> says who banned it, until when, where it is in force, and why', async () => {
-  fail2ban.store([
-    ['sshd', IP, BEGAN, 600, ['line one', HOSTILE]],
-    ['recidive', '203.0.113.0/28', BEGAN, -1],
-    ['sshd', 'no.address', BEGAN, -1],
+  await server.fail2ban.store([
+    banned(IP, ['line one', HOSTILE]),
+    { jail: 'recidive', id: '203.0.113.0/28', began: BEGAN, seconds: -1 },
+    { jail: 'sshd', id: 'no.address', began: BEGAN, seconds: -1 },
   ])
   const { code, stdout, lines } = await status(IP)
   assert.equal(code, 0)
@@ -155,7 +157,7 @@ test('f2b-status --unban frees in Fail2Ban and everywhere, and shows each place'
     ` fortigate web ${IP} never mail1`,
   ])
   assert.ok(lines.includes('To free all of 203.0.113.0/24: f2b-status --unban 203.0.113.0/24'))
-  assert.deepEqual(fail2ban.options().slice(-1), ['-i'])
+  assert.doesNotMatch(await server.fail2ban.client('banned'), /203\.0\.113\.7'/)
   assert.deepEqual(left(), ['203.0.113.8 sshd 0 web1'])
   assert.equal(readFileSync(list, 'utf8'), `# mine\n${IP} # web 0 mail1\n203.0.113.0/24\n`)
   assert.equal(existsSync(`${state}/queue`), false, 'nothing is queued where nothing is delivered')
@@ -167,19 +169,28 @@ test('f2b-status --unban frees in Fail2Ban and everywhere, and shows each place'
 })
 
 test('f2b-status --unban works while Fail2Ban is down, and says that it will be back', async () => {
-  fail2ban.down()
+  await server.fail2ban.stop()
   const { code, lines } = await status('--unban', IP)
   assert.equal(code, 75)
-  assert.match(lines[1] ?? '', /^ Fail2Ban not told: Failed to access socket path: .* \(75\)$/)
+  assert.match(
+    lines[1] ?? '',
+    /^ Fail2Ban not told: Cannot ask Fail2Ban: it does not run .* \(75\)$/,
+  )
   assert.equal(lines[2], ' firewall/addr1 freed in sshd, - (by hand)')
   assert.deepEqual(left(), ['203.0.113.8 sshd 0 web1'])
 })
 
 test('f2b-status --unban leaves a ban alone that came after it', async () => {
-  fail2ban.onUnban(
-    `printf '\\n%s' '${banned(IP)}' >>"$(dirname "$0")/answers/get sshd banip --with-time"`,
-  )
-  const { lines } = await status('--unban', IP)
+  // Whoever asks Fail2Ban does so with the Python of its client: this one bans again after an unban.
+  const { socket } = server.fail2ban
+  const again = `fail2ban-client -s ${socket} set sshd banip ${IP} >&2`
+  const python = `#!/bin/sh\n/usr/bin/python3 "$@"\ncase $3 in *'"unban"'*) ${again};; esac\n`
+  writeFileSync(`${ssh.folder}/python3`, python, { mode: 0o755 })
+  writeFileSync(`${ssh.folder}/client`, `#!${ssh.folder}/python3\n`)
+  const other = `${ssh.folder}/other.yaml`
+  const text = readFileSync(server.config, 'utf8')
+  writeFileSync(other, text.replace('socket:', `client: ${ssh.folder}/client\n  socket:`))
+  const { lines } = await status('--config', other, '--unban', IP)
   assert.deepEqual(left(), [`${IP} sshd ${END} web1`, '203.0.113.8 sshd 0 web1'])
   assert.equal(lines[2], ' firewall/addr1 freed in - (by hand)')
   assert.ok(lines.includes(`${IP} is banned in 1 jail, and in force on 2 of 2 targets.`))

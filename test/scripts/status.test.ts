@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
+import type { Seed } from '../lib/private-fail2ban.ts'
 import { parseMetrics } from '../lib/prometheus.ts'
 import { useServer } from '../lib/server.ts'
 import { standInSsh } from '../lib/standin-ssh.ts'
@@ -11,16 +12,15 @@ import { standInSsh } from '../lib/standin-ssh.ts'
 
 const ssh = standInSsh()
 const server = useServer(ssh, 'firewalls:\n  - host: stat1\n  - host: stat2\n')
-const { fail2ban, state } = server
+const { state } = server
 const queue = `${state}/queue/firewall`
-const banned = (address: string): string =>
-  `${address} \t2033-05-18 03:33:20 + 600 = 2033-05-18 03:43:20`
-/** When the bans that Fail2Ban lists end. */
-const END = Date.parse('2033-05-18T03:33:20Z') / 1000 + 600
+/** When the bans of Fail2Ban end. */
+const END = Date.parse('2033-05-18T03:43:20Z') / 1000
+const banned = (id: string): Seed => ({ jail: 'sshd', id, began: END - 600, seconds: 600 })
 /** What no terminal, file or label may be given: colours, a bell, a line, a turn of direction. */
 const HOSTILE = 'red\u001b[31m bell\u0007 csi\u009b1m turn\u202e "quote" back\\slash'
 
-beforeEach(() => {
+beforeEach(async () => {
   rmSync(state, { recursive: true, force: true })
   for (const host of ['stat1', 'stat2']) {
     ssh.told(host)
@@ -28,7 +28,7 @@ beforeEach(() => {
     ssh.answer(host, 'listips', 'case $command in *--) ;; *) cat "$at.has";; esac')
     ssh.has(host, [`203.0.113.1 sshd ${END} web1`])
   }
-  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
+  await server.fail2ban.seed([banned('203.0.113.1')])
 })
 
 async function status(...args: string[]): Promise<Ended & { lines: string[] }> {
@@ -51,7 +51,7 @@ test('f2b-status shows a row for each target, all lined up, and 0 if all is well
 })
 
 test('f2b-status counts what is missing, extra, and ends at another time; it changes nothing', async () => {
-  fail2ban.jails({ sshd: { bans: [1, 2, 3, 4].map((i) => banned(`203.0.113.${i}`)) } })
+  await server.fail2ban.seed([1, 2, 3, 4].map((i) => banned(`203.0.113.${i}`)))
   const extra = `203.0.113.9 sshd ${END} web1`
   ssh.has('stat1', [`203.0.113.1 sshd ${END} web1`, `203.0.113.2 sshd ${END - 99} web1`, extra])
   const { code, lines } = await status()
@@ -69,7 +69,7 @@ test('f2b-status counts what is missing, extra, and ends at another time; it cha
 
 test('f2b-status takes no ban for missing that is only on its way', async () => {
   // By the second look, the firewall has it.
-  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1'), banned('203.0.113.2')] } })
+  await server.fail2ban.seed([banned('203.0.113.1'), banned('203.0.113.2')])
   const late = `[ -e "$at.again" ] && echo 203.0.113.2 sshd ${END} web1; : >"$at.again"`
   ssh.answer('stat1', 'listips', `case $command in *--) ;; *) cat "$at.has"; ${late};; esac`)
   ssh.has(
@@ -104,14 +104,14 @@ test('f2b-status does not wait for a target that hangs', async () => {
 })
 
 test('f2b-status does not know the drift while Fail2Ban is down, and says so', async () => {
-  fail2ban.down()
+  await server.fail2ban.stop()
   const { code, lines } = await status()
   assert.equal(code, 75)
   assert.equal(lines[0], 'web1: Fail2Ban does not answer, 2 targets')
   assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}\? /)
   assert.match(
     lines[7] ?? '',
-    /^ {2}Fail2Ban {2}Cannot ask Fail2Ban: Failed .*; drift is unknown \(75\)$/,
+    /^ {2}Fail2Ban {2}Cannot ask Fail2Ban: it does not run .*; drift is unknown \(75\)$/,
   )
 })
 

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Ended } from '../../scripts/lib/run.ts'
+import type { Seed } from '../lib/private-fail2ban.ts'
 import { useServer } from '../lib/server.ts'
 import { standInSsh } from '../lib/standin-ssh.ts'
 import { waitUntil } from '../lib/wait.ts'
@@ -10,24 +11,24 @@ import { waitUntil } from '../lib/wait.ts'
 const ssh = standInSsh()
 const firewalls = 'firewalls:\n  - host: edge1\n  - host: edge2\n'
 const server = useServer(ssh, `never_ban: [198.51.100.7]\n${firewalls}`)
-const { fail2ban, state } = server
+const { state } = server
 /** What the only firewall of most tests has: one to stay, one too many, one by hand. */
 const HAS = ['203.0.113.1 sshd 0 web1', '203.0.113.2 web 0 web1', '203.0.113.3 - 0 web1']
-const banned = (address: string): string =>
-  `${address} \t2033-05-18 03:33:20 + -1 = 9999-12-31 23:59:59`
+const banned = (id: string, began = 2_000_000_000, seconds = -1): Seed => {
+  return { jail: 'sshd', id, began, seconds }
+}
 
-beforeEach(() => {
+beforeEach(async () => {
   for (const host of ['edge1', 'edge2']) {
     ssh.told(host)
     ssh.answer(host, 'listips', HAS.map((line) => `echo ${line}`).join('; '))
   }
-  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
-  fail2ban.store([['sshd', '203.0.113.4', 4_000_000_000, 60]])
+  await server.fail2ban.seed([banned('203.0.113.1'), banned('203.0.113.4', 4_000_000_000, 60)])
 })
 
 const sync = (...args: string[]): Promise<Ended> => server.run('sync', ...args)
 
-test('f2b-sync --dry-run shows the drift: stored bans count, those without a jail stay', async () => {
+test('f2b-sync --dry-run shows the drift; those without a jail stay', async () => {
   const { code, stdout, stderr } = await sync('edge1', '--dry-run')
   assert.deepEqual([code, stderr], [0, ''])
   assert.deepEqual(stdout.split('\n'), [
@@ -62,16 +63,16 @@ test('f2b-sync sends everything to every firewall, with the ports of the jails',
 })
 
 test('f2b-sync never bans what is in never_ban, even if Fail2Ban does', async () => {
-  fail2ban.jails({ sshd: { bans: [banned('198.51.100.7'), banned('203.0.113.1')] } })
+  await server.fail2ban.seed([banned('198.51.100.7'), banned('203.0.113.1')])
   const { stdout } = await sync('edge1', '--dry-run')
   assert.match(stdout, /^edge1: removed 203.0.113.2 web 0 web1\nadded 0, extended 0, removed 1/)
 })
 
 test('f2b-sync touches no firewall while Fail2Ban is down, and says so with 75', async () => {
-  fail2ban.down()
+  await server.fail2ban.stop()
   const { code, stdout, stderr } = await sync()
   assert.deepEqual([code, stdout], [75, ''])
-  assert.match(stderr, /^sync: Cannot ask Fail2Ban: Failed to access socket path: .*\n$/)
+  assert.match(stderr, /^sync: Cannot ask Fail2Ban: it does not run \(no answer at ".*"\)\n$/)
   assert.deepEqual([ssh.told('edge1'), ssh.told('edge2')], [[], []])
 })
 
@@ -92,12 +93,12 @@ test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for
   ssh.answer('edge2', 'listips', ':')
   const script = 'echo ok added 1; echo ok removed 0; echo ffff0123; echo ok'
   for (const host of ['edge1', 'edge2']) ssh.answer(host, 'firewall', script)
-  fail2ban.down()
+  await server.fail2ban.stop()
   for (const _ of [1, 2, 3]) {
     assert.deepEqual(await sync('--later'), { code: 0, stdout: '', stderr: '' })
   }
   await sleep(3000)
-  fail2ban.jails({ sshd: { bans: [banned('203.0.113.1')] } })
+  await server.fail2ban.start()
   const told: string[] = []
   const look = (): boolean => {
     told.push(...ssh.told('edge1'))

@@ -1,10 +1,11 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ioFailure } from '../failure.ts'
-import { alive, isSameEnd, type Lease, later, NO_JAIL } from '../lease.ts'
+import { alive, isSameEnd, later } from '../lease.ts'
 import { Ledger, RELEASED } from '../ledger.ts'
 import type { Naming } from '../ports.ts'
 import type { Operation } from './operation.ts'
+import { isKept, type Truth } from './truth.ts'
 
 /** Bytes above which a ledger is looked at for lines that no longer count. */
 const WORTH_COMPACTING = 1_048_576
@@ -82,22 +83,31 @@ export class Book {
 
   /**
    * What is to be, given what Fail2Ban has banned: exactly that, but for what lines of the queue have
-   * said since `mark`, which is newer than the answer that was asked for then.
+   * said since `mark`, which is newer than the answer that was asked for then, and for what is not
+   * understood, which stays.
    *
    * @returns undefined if too much has happened since: ask again
    */
-  merge(leases: readonly Lease[], mark: number): Wish[] | undefined {
+  merge(truth: Truth, mark: number): Wish[] | undefined {
     if (mark < this.#forgotten) return undefined
     const isNewer = (key: Key): boolean => (this.#changed.get(textOf(key)) ?? 0) > mark
-    const merged: Wish[] = []
-    for (const { address, jail, expires } of leases) {
-      const key = { address: address.text, jail }
-      const known = this.#row(key)
-      const same = known !== undefined && isSameEnd(known, expires)
-      if (!isNewer(key)) merged.push({ ...key, expires: same ? known : expires })
+    const now = Date.now() / 1000
+    const merged = new Map<string, Wish>()
+    for (const leases of [truth.leases, truth.inexact]) {
+      for (const { address, jail, expires } of leases) {
+        const key = { address: address.text, jail }
+        if (isNewer(key) || merged.has(textOf(key))) continue
+        const known = this.#row(key)
+        const isBetter = leases === truth.inexact && known !== undefined && alive(known, now)
+        const same = known !== undefined && (isBetter || isSameEnd(known, expires))
+        merged.set(textOf(key), { ...key, expires: same ? known : expires })
+      }
     }
-    const kept = (wish: Wish): boolean => isNewer(wish) || wish.jail === NO_JAIL
-    return [...merged, ...[...this.living()].filter(kept)]
+    for (const wish of this.living()) {
+      const stays = isNewer(wish) || (!merged.has(textOf(wish)) && isKept(truth, wish.jail))
+      if (stays) merged.set(textOf(wish), wish)
+    }
+    return [...merged.values()]
   }
 
   /** Makes the leases exactly these. @returns those that had to be changed */

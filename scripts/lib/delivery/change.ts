@@ -1,6 +1,7 @@
 import { codeOf, EXIT, Failure } from '../failure.ts'
 import { type Lease, NO_JAIL } from '../lease.ts'
 import type { Call, Change, Changed, Target } from '../target.ts'
+import { isKept, type Truth } from './truth.ts'
 
 /** So many changes are made one by one; more are made by reading, changing and sending it all. */
 const FEW = 8
@@ -58,11 +59,36 @@ async function changeAll(target: Target, call: Call, changes: Change[]): Promise
   }
 }
 
-/** What somebody banned by hand and without a jail, which no truth of Fail2Ban's knows of. */
-export async function byHand(target: Target, call: Call): Promise<Lease[]> {
+/**
+ * What a target is to have: these leases, and of those that it has what stays without being asked
+ * for: what was banned by hand and without a jail, and the leases of jails that are not understood.
+ */
+export async function withKept(
+  target: Target,
+  call: Call,
+  leases: Lease[],
+  truth: Truth | undefined,
+): Promise<Lease[]> {
   const quiet = { ...call, jail: NO_JAIL, dryRun: false }
-  if (target.byHand) return await target.byHand(quiet)
-  return (await target.list(quiet)).filter((lease) => lease.jail === NO_JAIL)
+  const manual = target.byHand
+    ? await target.byHand(quiet)
+    : (await target.list(quiet)).filter(({ jail }) => jail === NO_JAIL)
+  const isOdd = truth !== undefined && (truth.keepsOthers || truth.kept.size > 0)
+  const others = isOdd ? await target.list({ ...quiet, jail: undefined }) : []
+  const known = new Set(leases.map(keyOf))
+  return [
+    ...manual,
+    ...others.filter((lease) => {
+      return (
+        truth && lease.jail !== NO_JAIL && isKept(truth, lease.jail) && !known.has(keyOf(lease))
+      )
+    }),
+    ...leases,
+  ]
+}
+
+function keyOf({ address, jail }: Lease): string {
+  return `${address.text} ${jail}`
 }
 
 function jailOf(change: Change): string {

@@ -4,12 +4,11 @@ import { join } from 'node:path'
 import manifest from '../../../package.json' with { type: 'json' }
 import { deliveryAccount } from '../delivery-account.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../failure.ts'
-import { formatLease, parseLease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import type { Deliverer, DelivererState } from './deliverer.ts'
 import type { Acknowledged, Outcome } from './line.ts'
 import { deliveryDirectory } from './state.ts'
-import type { Truth } from './truth.ts'
+import { readTruth, type Truth, type WrittenTruth, writeTruth } from './truth.ts'
 
 // How f2b-sync and f2b-status speak with a running f2b-deliver: HTTP on a socket, a POST per question.
 // Root asks and an account answers: what comes back is taken for text that anybody may have written.
@@ -30,12 +29,8 @@ export interface Delivery {
   close(): Promise<void>
 }
 
-/** A truth on the wire: lease lines and namings by sibling. */
 interface Asked {
-  truth: Record<
-    string,
-    { leases: string[]; namings: Record<string, [string, string]>; used: boolean }
-  >
+  truth: Record<string, WrittenTruth>
   mark: Record<string, number>
   names: string[]
   dryRun: boolean
@@ -92,16 +87,7 @@ async function answerTo(deliverer: Deliverer, owner: string, asked: IncomingMess
   if (asked.url !== '/sync') throw new Failure(EXIT.usage, 'No such question')
   const { truth, mark, names, dryRun } = JSON.parse(await bodyOf(asked, LONGEST.question)) as Asked
   const read = Object.entries(truth).map(
-    ([sibling, { leases, namings, used }]): [string, Truth] => [
-      sibling,
-      {
-        used,
-        leases: leases.map((line) => parseLease(line, owner)),
-        namings: new Map(
-          Object.entries(namings).map(([jail, [ports, protocol]]) => [jail, { ports, protocol }]),
-        ),
-      },
-    ],
+    ([sibling, one]) => [sibling, readTruth(one, owner)] as const,
   )
   return await deliverer.sync(new Map(read), mark, { names, dryRun })
 }
@@ -131,11 +117,7 @@ export async function runningDelivery(stateDir: string): Promise<Delivery | unde
     acknowledge: (word) => put('/acknowledge', word),
     positions: () => put('/positions'),
     sync(truth, mark, options) {
-      const written = [...truth].map(([sibling, { leases, namings, used }]) => {
-        const names = [...namings].map(([jail, one]) => [jail, [one.ports, one.protocol]])
-        const value = { leases: leases.map(formatLease), namings: Object.fromEntries(names), used }
-        return [sibling, value]
-      })
+      const written = [...truth].map(([sibling, one]) => [sibling, writeTruth(one)])
       return put('/sync', { truth: Object.fromEntries(written), mark, ...options })
     },
     async close() {},

@@ -15,11 +15,12 @@ import {
 } from '../target.ts'
 import { Backlog, type Pending } from './backlog.ts'
 import { type Book, type Key, openLedger, textOf, tidyLedger, type Wish } from './book.ts'
-import { byHand, makeChanges } from './change.ts'
+import { makeChanges, withKept } from './change.ts'
 import type { Log } from './log.ts'
 import { banKey, type Rejection } from './rejected.ts'
 import { Standing } from './standing.ts'
 import { fileNameOf, type State } from './state.ts'
+import type { Truth } from './truth.ts'
 
 /** Changes that travel together. */
 const BATCH = 1000
@@ -128,10 +129,10 @@ export class Courier {
   }
 
   /** Makes the target equal to the book, whatever it has. @throws Failure */
-  async sync(show: (line: string) => void): Promise<Synced> {
+  async sync(truth: Truth, show: (line: string) => void): Promise<Synced> {
     return await this.#inTurn(async () => {
       try {
-        const counts = await this.#syncTarget({ ...this.#call(DEADLINE.sync), show })
+        const counts = await this.#syncTarget({ ...this.#call(DEADLINE.sync), show }, truth)
         this.#standing.succeeded()
         // What it did not take is tried one by one: then it says why.
         while (counts.refused && this.#backlog.waiting > 0) {
@@ -146,9 +147,9 @@ export class Courier {
   }
 
   /** Shows what a sync would change. @throws Failure */
-  async compare(wishes: Wish[], show: (line: string) => void): Promise<Synced> {
+  async compare(wishes: Wish[], truth: Truth, show: (line: string) => void): Promise<Synced> {
     const call = { ...this.#call(DEADLINE.sync), show, dryRun: true }
-    return await this.#inTurn(() => this.#send(call, this.#possible(wishes)))
+    return await this.#inTurn(() => this.#send(call, this.#possible(wishes), truth))
   }
 
   /** @returns false if the target fails */
@@ -237,10 +238,11 @@ export class Courier {
     }
   }
 
-  async #syncTarget(call: Call): Promise<Synced> {
+  /** @param truth says which leases of the target stay that the book does not know */
+  async #syncTarget(call: Call, truth?: Truth): Promise<Synced> {
     const { book, owner } = this.#options
     const wishes = this.#possible([...book.living()])
-    const counts = await this.#send(call, wishes)
+    const counts = await this.#send(call, wishes, truth)
     const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
     const lines = wishes.filter((wish) => !lacks.has(wish)).map((wish) => ({ ...wish, owner }))
     const now = Date.now() / 1000
@@ -272,12 +274,12 @@ export class Courier {
     return done
   }
 
-  async #send(call: Call, wishes: Wish[]): Promise<Synced> {
+  async #send(call: Call, wishes: Wish[], truth?: Truth): Promise<Synced> {
     const leases = wishes.map((wish) => leaseOf(wish, wish.expires, this.#options.owner))
     if (await this.target.has?.(call, leases)) {
       return { added: 0, extended: 0, removed: 0, unchanged: leases.length }
     }
-    return await this.target.sync(call, [...(await byHand(this.target, call)), ...leases])
+    return await this.target.sync(call, await withKept(this.target, call, leases, truth))
   }
 
   #has({ address, jail }: Key): number | undefined {

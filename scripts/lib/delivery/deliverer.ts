@@ -199,16 +199,18 @@ export class Deliverer {
     { names, dryRun }: { names: string[]; dryRun: boolean },
   ): Promise<Outcome[]> {
     this.intake()
-    const lines = this.#lines.filter(({ kind }) => !kind.shared || truth.get(kind.name)?.used)
-    const wishes = lines.map((line) => {
-      return line.merge(truth.get(line.kind.name), mark[line.kind.name] ?? 0)
+    const known = this.#lines.flatMap((line) => {
+      const own = truth.get(line.kind.name)
+      return own && (own.used || !line.kind.shared) ? [{ line, own }] : []
     })
-    const work = lines.flatMap((line, i) => {
-      const own = wishes[i] ?? []
+    const merged = known.map(({ line, own }) => {
+      return { line, own, wishes: line.merge(own, mark[line.kind.name] ?? 0) }
+    })
+    const work = merged.flatMap(({ line, own, wishes }) => {
       const meant = line.couriers.filter(({ target }) => {
         return isMeant(names, line.kind.name, target.name)
       })
-      return dryRun ? line.compare(own, meant) : line.sync(own, truth.get(line.kind.name), meant)
+      return dryRun ? line.compare(wishes, own, meant) : line.sync(wishes, own, meant)
     })
     return await Promise.all(work)
   }

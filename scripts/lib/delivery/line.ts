@@ -125,24 +125,24 @@ export class Line {
   }
 
   /** @returns what is to be; see Book.merge @throws Failure 75 if Fail2Ban must be asked again */
-  merge(truth: Truth | undefined, mark: number): Wish[] {
-    const merged = this.#book.merge(truth?.leases ?? [], mark)
+  merge(truth: Truth, mark: number): Wish[] {
+    const merged = this.#book.merge(truth, mark)
     if (merged) return merged
     throw new Failure(EXIT.temporary, 'Cannot sync: too much has changed meanwhile, try again')
   }
 
   /** Shows what a sync of these targets would change. */
-  compare(wishes: Wish[], meant: Courier[]): Promise<Outcome>[] {
-    return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, show)))
+  compare(wishes: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+    return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, truth, show)))
   }
 
   /** Makes the book and these targets equal to what is to be. */
-  sync(wishes: Wish[], truth: Truth | undefined, meant: Courier[]): Promise<Outcome>[] {
-    for (const [jail, naming] of truth?.namings ?? []) this.#book.name(jail, naming)
+  sync(wishes: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+    for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
     this.keep()
     this.#forgetTaken(wishes)
-    const outcomes = meant.map((one) => this.#outcome(one, (show) => one.sync(show)))
+    const outcomes = meant.map((one) => this.#outcome(one, (show) => one.sync(truth, show)))
     // For targets that are not meant, or cannot be reached now. Those that are have their turn.
     for (const key of changed) for (const courier of this.couriers) courier.notice(key)
     return outcomes

@@ -1,17 +1,51 @@
-import { askFail2Ban, type Jail } from '../fail2ban.ts'
-import { formatLease, type Lease } from '../lease.ts'
+import { type Address, parseBanned } from '../address.ts'
+import { bannable } from '../bannable.ts'
+import { checkBlocktype } from '../blocktype.ts'
+import { type Action, askJails, type Ban, type Jail, silent } from '../fail2ban.ts'
+import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../failure.ts'
+import {
+  alive,
+  checkJail,
+  expiry,
+  formatLease,
+  type Lease,
+  NO_JAIL,
+  now,
+  parseLease,
+} from '../lease.ts'
+import { neverBan } from '../never.ts'
 import { type Naming, readNaming } from '../ports.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds, type Kind } from '../siblings.ts'
-import { readLeases } from '../sync-input.ts'
+import { longest } from '../sync-input.ts'
+import { type HandedOver, handedOver } from './action-line.ts'
+import { stillRestoring } from './restoring.ts'
 
-/** What Fail2Ban has banned for one sibling. */
+/** Something about a jail that is not understood, or that cannot be served. */
+export interface Problem {
+  jail: string
+  action: string | undefined
+  code: ExitCode
+  reason: string
+}
+
+/** What Fail2Ban has banned for one sibling: what the action lines would have queued. */
 export interface Truth {
   leases: readonly Lease[]
+  /** Those whose beginning is not known: their end is the latest that it can be. */
+  inexact: readonly Lease[]
   namings: Map<string, Naming>
   /** Whether any jail has an action that goes there. */
   used: boolean
+  /** Names whose leases stay as they are, since it is not understood what should be. */
+  kept: Set<string>
+  /** True if a jail is not understood at all: leases of names that no other has stay, too. */
+  keepsOthers: boolean
+  problems: Problem[]
 }
+
+/** Seconds after its start in which Fail2Ban may have no jails yet. */
+const START = 120
 
 /**
  * What Fail2Ban has banned now, for each sibling that is configured.
@@ -21,30 +55,214 @@ export interface Truth {
 export async function askTruth(loaded: Loaded): Promise<Map<string, Truth>> {
   const { config } = loaded
   const kinds = configuredKinds(config)
-  const isOurs = (command: string): boolean => kinds.some(({ uses }) => uses.test(command))
-  const jails = await askFail2Ban(config.fail2ban, config.owner, isOurs)
-  return new Map(kinds.map((kind) => [kind.name, truthOf(loaded, kind, jails)]))
+  const uses = new RegExp(kinds.map((kind) => kind.uses.source).join('|'))
+  const { jails, started, database } = await askJails(config.fail2ban, uses)
+  if (jails.length === 0 && Date.now() / 1000 - started < START) {
+    throw silent('it has no jails yet, it was started a moment ago')
+  }
+  const waiting = stillRestoring(config.state_dir, jails)
+  const mayBan = bannable(neverBan(config.never_ban), config.min_prefix)
+  return new Map(
+    kinds.map((kind) => {
+      const reader = new Reader(kind, config.owner, database, mayBan)
+      for (const jail of jails) reader.read(jail, waiting.get(jail.name) ?? [])
+      return [kind.name, reader.truth()]
+    }),
+  )
 }
 
-/** Without what may never be banned: Fail2Ban bans by hand whatever it is told. */
-function truthOf({ config }: Loaded, kind: Kind, jails: Jail[]): Truth {
-  const uses = jails.filter(({ actions }) => actions.some(({ command }) => kind.uses.test(command)))
-  const lines = uses.flatMap(({ leases }) => leases.map(formatLease))
-  const call = { config, owner: config.owner, jail: undefined }
-  const { leases } = readLeases(lines.join('\n'), call, { 'allow-empty': true })
+/** Whether a lease that Fail2Ban did not name is to stay as it is. */
+export function isKept(
+  { kept, keepsOthers, namings }: Pick<Truth, 'kept' | 'keepsOthers' | 'namings'>,
+  name: string,
+): boolean {
+  return name === NO_JAIL || kept.has(name) || (keepsOthers && !namings.has(name))
+}
+
+/** Makes of what Fail2Ban says what it means for one sibling. */
+class Reader {
+  readonly #kind: Kind
+  readonly #owner: string
+  readonly #database: boolean
+  readonly #mayBan: (address: Address) => boolean
+  readonly #leases: { exact: Lease[]; inexact: Lease[] } = { exact: [], inexact: [] }
+  readonly #truth: Omit<Truth, 'leases' | 'inexact'> = {
+    namings: new Map(),
+    used: false,
+    kept: new Set(),
+    keepsOthers: false,
+    problems: [],
+  }
+
+  constructor(kind: Kind, owner: string, database: boolean, mayBan: (address: Address) => boolean) {
+    this.#kind = kind
+    this.#owner = owner
+    this.#database = database
+    this.#mayBan = mayBan
+  }
+
+  truth(): Truth {
+    const { exact, inexact } = this.#leases
+    return { ...this.#truth, leases: longest(exact), inexact: longest(inexact) }
+  }
+
+  /** @param waiting bans of the jail that Fail2Ban has not restored yet */
+  read(jail: Jail, waiting: Ban[]): void {
+    if (jail.error !== undefined) this.#isUnknown(jail, undefined, jail.error)
+    for (const action of jail.actions) {
+      if (action.error !== undefined) this.#isUnknown(jail, action.name, action.error)
+      else if (this.#kind.uses.test(action.actionban ?? '')) this.#readAction(jail, action, waiting)
+    }
+  }
+
+  #readAction(jail: Jail, action: Action, waiting: Ban[]): void {
+    this.#truth.used = true
+    const inet4 = handedOver(this.#kind, action, 'inet4')
+    const inet6 = handedOver(this.#kind, action, 'inet6')
+    if (!inet4 || !inet6) {
+      const reason = 'its actionban is none that we know'
+      this.#isUnknown(jail, action.name, reason, EXIT.input)
+      return
+    }
+    const names = [inet4.name, inet6.name]
+    try {
+      checkBlocktype(action.properties ?? {})
+    } catch (error) {
+      // The action line refuses every ban.
+      this.#note(jail, action.name, codeOf(error), messageOf(error))
+      return
+    }
+    try {
+      const naming = namingOf(inet4)
+      for (const name of names) {
+        checkJail(name)
+        if (naming) this.#name(jail, action, name, naming)
+      }
+      addressOf(inet4, '192.0.2.1')
+      addressOf(inet6, '2001:db8::1')
+    } catch (error) {
+      this.#isWrong(jail, action, names, codeOf(error), messageOf(error))
+      return
+    }
+    if (jail.bansError !== undefined) {
+      this.#isWrong(jail, action, names, EXIT.temporary, jail.bansError)
+      return
+    }
+    const nameless = [...jail.bans, ...waiting].filter((ban) => !this.#take(ban, { inet4, inet6 }))
+    if (nameless.length === 0 || this.#database) return // what is no address was refused
+    const reason = `the address of ${nameless.length} bans is not known without its database`
+    this.#isWrong(jail, action, names, EXIT.temporary, reason)
+  }
+
+  /** @returns false if the ban is of no address */
+  #take(ban: Ban, said: { inet4: HandedOver; inet6: HandedOver }): boolean {
+    const text = ban.ip ?? ban.id
+    const handed = text.includes(':') ? said.inet6 : said.inet4
+    let address: Address
+    try {
+      address = addressOf(handed, text)
+    } catch {
+      return false
+    }
+    const seconds = handed.seconds ?? ban.seconds
+    const isExact = ban.began !== null || seconds < 0
+    const expires = expiry(ban.began ?? Date.now() / 1000, seconds)
+    if (this.#mayBan(address) && alive(expires, now())) {
+      const lease = { address, jail: handed.name, expires, owner: this.#owner }
+      this.#leases[isExact ? 'exact' : 'inexact'].push(lease)
+    }
+    return true
+  }
+
+  /** The last action counts, as with bans one after another. */
+  #name(jail: Jail, action: Action, name: string, naming: Naming): void {
+    const known = this.#truth.namings.get(name)
+    this.#truth.namings.set(name, naming)
+    if (!known || (known.ports === naming.ports && known.protocol === naming.protocol)) return
+    const [was, is] = [known, naming].map(({ ports, protocol }) => `${ports}/${protocol}`)
+    const reason = `blocks ${is} under the name "${name}", for which another blocks ${was}: give it another name`
+    this.#note(jail, action.name, EXIT.input, reason)
+  }
+
+  /** The leases of these names stay as they are. */
+  #isWrong(jail: Jail, action: Action, names: string[], code: ExitCode, reason: string): void {
+    for (const name of names) this.#truth.kept.add(name)
+    this.#note(jail, action.name, code, reason)
+  }
+
+  /** Not even under which names it blocks is known. */
+  #isUnknown(
+    jail: Jail,
+    action: string | undefined,
+    reason: string,
+    code: ExitCode = EXIT.temporary,
+  ): void {
+    this.#truth.kept.add(jail.name)
+    this.#truth.keepsOthers = true
+    this.#note(jail, action, code, reason)
+  }
+
+  #note({ name }: Jail, action: string | undefined, code: ExitCode, reason: string): void {
+    this.#truth.problems.push({ jail: name, action, code, reason })
+  }
+}
+
+function namingOf({ ports, protocol }: HandedOver): Naming | undefined {
+  return ports === undefined ? undefined : readNaming(ports, protocol ?? '')
+}
+
+/** @throws Failure 65 */
+function addressOf({ address }: HandedOver, ip: string): Address {
+  return parseBanned(address.replaceAll('<ip>', ip))
+}
+
+/** A truth as it travels to whom delivers: without its problems, which are said here. */
+export type WrittenTruth = Pick<Truth, 'used' | 'keepsOthers'> & {
+  leases: string[]
+  inexact: string[]
+  namings: [string, Naming][]
+  kept: string[]
+}
+
+export function writeTruth({ used, keepsOthers, ...truth }: Truth): WrittenTruth {
   return {
-    leases,
-    used: uses.length > 0,
-    namings: new Map(uses.flatMap((jail) => namingOf(jail, kind))),
+    used,
+    keepsOthers,
+    leases: truth.leases.map(formatLease),
+    inexact: truth.inexact.map(formatLease),
+    namings: [...truth.namings],
+    kept: [...truth.kept],
   }
 }
 
-/** What the action of the jail blocks; an action without ports says something that is no port. */
-function namingOf(jail: Jail, kind: Kind): [string, Naming][] {
-  const action = jail.actions.find(({ command }) => kind.uses.test(command))
-  try {
-    return action ? [[jail.name, readNaming(action.ports, action.protocol)]] : []
-  } catch {
-    return []
+/** @throws Failure 65 */
+export function readTruth({ used, keepsOthers, ...written }: WrittenTruth, owner: string): Truth {
+  return {
+    used,
+    keepsOthers,
+    leases: written.leases.map((line) => parseLease(line, owner)),
+    inexact: written.inexact.map((line) => parseLease(line, owner)),
+    namings: new Map(written.namings),
+    kept: new Set(written.kept),
+    problems: [],
   }
+}
+
+/** One sentence for all that is not understood; undefined if all is. */
+export function troubleIn(truth: Map<string, Truth>): Failure | undefined {
+  const problems = problemsIn(truth)
+  if (problems.length === 0) return undefined
+  const worst = Math.max(...problems.map(({ code }) => code)) as ExitCode
+  return new Failure(worst, problems.map(sentenceOf).join('; '))
+}
+
+/** Each once, whatever siblings it is about. */
+export function problemsIn(truth: Map<string, Truth>): Problem[] {
+  const all = [...truth.values()].flatMap(({ problems }) => problems)
+  return [...new Map(all.map((one) => [sentenceOf(one), one])).values()]
+}
+
+export function sentenceOf({ jail, action, reason }: Problem): string {
+  const place = action === undefined ? '' : `, action ${JSON.stringify(action)}`
+  return `jail ${JSON.stringify(jail)}${place}: ${reason}`
 }

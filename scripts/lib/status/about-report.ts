@@ -55,11 +55,15 @@ function bansTable(bans: Ban[], { address, at }: About, paper: Paper): string[] 
   const rows = bans.map((ban) => [
     plain(ban.jail),
     ...(ranges ? [ban.address.text] : []),
-    ban.live ? `${moment(ban.began)} (${span(at - ban.began)} ago)` : 'only stored',
+    ban.live ? since(ban, at) : 'only stored',
     ending(ban.expires, at),
     String(ban.times ?? ''),
   ])
   return indented(tableOf(columns.map(columnOf), rows, paper))
+}
+
+function since({ began }: Ban, at: number): string {
+  return began === undefined ? '?' : `${moment(began)} (${span(at - began)} ago)`
 }
 
 function placesTable({ address, at, places }: About, paper: Paper): string[] {

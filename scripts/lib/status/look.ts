@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Values } from '../command.ts'
-import { byHand } from '../delivery/change.ts'
+import { withKept } from '../delivery/change.ts'
 import { banKey } from '../delivery/rejected.ts'
 import type { Truth } from '../delivery/truth.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
@@ -120,18 +120,20 @@ async function compare(target: Target, books: Books, call: Call, truth: Truth): 
     show: (line: string) => lines.push(line),
   }
   const rejected = books.rejected(target.name)
-  const wanted = truth.leases
-    .map((lease) => asDelivered(lease, books))
-    .filter(({ address, jail, expires }) => !rejected.has(banKey(address.text, jail), expires))
-  const counts = await target.sync(dry, [...(await byHand(target, call)), ...wanted])
+  const exact = truth.leases.map((lease) => asDelivered(lease, books, 1))
+  const inexact = truth.inexact.map((lease) => asDelivered(lease, books, Infinity))
+  const wanted = [...exact, ...inexact].filter(({ address, jail, expires }) => {
+    return !rejected.has(banKey(address.text, jail), expires)
+  })
+  const counts = await target.sync(dry, await withKept(target, call, wanted, truth))
   const { added, extended, removed, unchanged } = counts
   const drift = { missing: added, extra: removed, wrong_expiry: extended, lines }
   return { leases: extended + removed + unchanged, drift }
 }
 
-/** Fail2Ban tells the end of a ban to a second more or less; what was delivered is as good. */
-function asDelivered(lease: Lease, books: Books): Lease {
+/** Fail2Ban tells the end of a ban to some seconds more or less; what was delivered is as good. */
+function asDelivered(lease: Lease, books: Books, seconds: number): Lease {
   const known = books.wants(lease.address.text, lease.jail)
   if (known === undefined || known === 0 || lease.expires === 0) return lease
-  return Math.abs(known - lease.expires) <= 1 ? { ...lease, expires: known } : lease
+  return Math.abs(known - lease.expires) <= seconds ? { ...lease, expires: known } : lease
 }

@@ -1,4 +1,5 @@
 import type { Rejection } from '../delivery/rejected.ts'
+import { sentenceOf } from '../delivery/truth.ts'
 import { EXIT } from '../failure.ts'
 import { alive } from '../lease.ts'
 import { isDrifting } from './looks.ts'
@@ -20,8 +21,9 @@ const NEWS = 86_400
 
 /** Everything that is wrong, each with its exit code. */
 export function problemsIn(survey: Survey): Problem[] {
-  const { fail2ban, deliverer, rejected, targets } = survey
+  const { fail2ban, unclear, deliverer, rejected, targets } = survey
   return [
+    ...unclear.map((one) => ({ name: 'Fail2Ban', code: one.code, text: sentenceOf(one) })),
     ...(fail2ban ? [{ name: 'Fail2Ban', ...fail2ban }] : []).map(({ name, code, message }) => ({
       ...{ name, code },
       text: `${message}; drift is unknown`,

@@ -8,7 +8,7 @@ import {
   type SiblingState,
   type State,
 } from '../delivery/state.ts'
-import type { Truth } from '../delivery/truth.ts'
+import { type Problem, problemsIn, type Truth } from '../delivery/truth.ts'
 import { EXIT } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
@@ -26,6 +26,8 @@ export interface Survey {
   /** Bans of jails with actions of ours; undefined if Fail2Ban could not be asked. */
   bans: number | undefined
   fail2ban: Trouble | undefined
+  /** What is not understood of Fail2Ban's jails. */
+  unclear: Problem[]
   deliverer: { running: boolean; trouble: Trouble | undefined; config: ConfigState | undefined }
   /** Lines of a queue that can never work, wherever they go. */
   rejected: { sibling: string; rejection: Rejection }[]
@@ -56,6 +58,7 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
     owner: loaded.config.owner,
     bans: answer.truth && bansIn(answer.truth),
     fail2ban: answer.trouble,
+    unclear: answer.truth ? problemsIn(answer.truth) : [],
     deliverer: { running: told.running, trouble: told.trouble, config: told.config },
     rejected: rejectedOf(loaded, told.siblings),
     targets: sites.map(({ sibling, target, remote }, i) => {
@@ -115,6 +118,6 @@ function rejectedOf({ config }: Loaded, siblings: SiblingState[] | undefined): S
 
 /** One that several siblings block is one ban. */
 function bansIn(truth: Map<string, Truth>): number {
-  const leases = [...truth.values()].flatMap((one) => one.leases)
+  const leases = [...truth.values()].flatMap((one) => [...one.leases, ...one.inexact])
   return new Set(leases.map(({ address, jail }) => `${address.text} ${jail}`)).size
 }

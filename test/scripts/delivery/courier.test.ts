@@ -5,6 +5,7 @@ import { parseAddress } from '../../../scripts/lib/address.ts'
 import { Book } from '../../../scripts/lib/delivery/book.ts'
 import { Courier, changesFor } from '../../../scripts/lib/delivery/courier.ts'
 import { SILENT } from '../../../scripts/lib/delivery/log.ts'
+import type { Truth } from '../../../scripts/lib/delivery/truth.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
 import type { Lease } from '../../../scripts/lib/lease.ts'
 import { RELEASED } from '../../../scripts/lib/ledger.ts'
@@ -17,6 +18,17 @@ import {
 } from '../../../scripts/lib/target.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 import { waitUntil } from '../../lib/wait.ts'
+
+/** Fail2Ban has no bans, and no jail that is odd. */
+const NOTHING = {
+  leases: [],
+  inexact: [],
+  namings: new Map(),
+  used: true,
+  kept: new Set<string>(),
+  keepsOthers: false,
+  problems: [],
+}
 
 const folder = temporaryFolder('courier')
 const END = Math.floor(Date.now() / 1000) + 600
@@ -175,8 +187,8 @@ describe('Courier', () => {
     want(courier, '192.0.2.2')
     answer = (changes) => ({ results: changes.map(() => undefined) })
     await courier.deliver()
-    await courier.sync(() => {})
-    await courier.compare([...book.living()], () => {})
+    await courier.sync(NOTHING, () => {})
+    await courier.compare([...book.living()], NOTHING, () => {})
     assert.deepEqual(told, [
       'ban 192.0.2.1 NEVER',
       'ban 192.0.2.2 0',
@@ -209,10 +221,10 @@ describe('Courier', () => {
     for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
     refuses = ['192.0.2.2']
     answer = (changes) => ({ results: changes.map(() => new Failure(65, 'never_ban')) })
-    await courier.sync(() => {})
+    await courier.sync(NOTHING, () => {})
     assert.deepEqual(told, ['sync 192.0.2.1 192.0.2.2 192.0.2.3', 'ban 192.0.2.2 0'])
     assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.2 in sshd', false]])
-    await courier.sync(() => {})
+    await courier.sync(NOTHING, () => {})
     assert.deepEqual(told.at(-1), 'sync 192.0.2.1 192.0.2.3')
   })
 
@@ -286,12 +298,33 @@ describe('Book', () => {
     ban('192.0.2.3')
     book.take({ verb: 'unban', address: parseAddress('192.0.2.4'), jail: 'sshd' })
     const truth = [lease('192.0.2.1', END + 1), lease('192.0.2.4', END), lease('192.0.2.5', END)]
-    const merged = book.merge(truth, mark)
+    const merged = book.merge({ ...NOTHING, leases: truth }, mark)
     // 1 ends within a second of what is known; 2 is over; 3 is newer; 4 was freed meanwhile.
     assert.deepEqual(wishes(merged), ['192.0.2.1 0', '192.0.2.3 0', '192.0.2.5 0'])
     const changed = book.become(merged ?? []).map(({ address }) => address)
     assert.deepEqual(changed.sort(), ['192.0.2.2', '192.0.2.5'])
     assert.equal(book.wants({ address: '192.0.2.2', jail: 'sshd' }), RELEASED)
+  })
+
+  test('merge() leaves as they are the leases of names that are not understood', () => {
+    ban('192.0.2.1')
+    book.take({
+      verb: 'ban',
+      address: parseAddress('192.0.2.2'),
+      jail: 'web',
+      expires: END,
+      naming: undefined,
+    })
+    const merge = (truth: Partial<Truth>): string[] =>
+      wishes(book.merge({ ...NOTHING, ...truth }, book.mark()))
+    assert.deepEqual(merge({}), [])
+    assert.deepEqual(merge({ kept: new Set(['web']) }), ['192.0.2.2 0'])
+    assert.deepEqual(merge({ keepsOthers: true }), ['192.0.2.1 0', '192.0.2.2 0'])
+    const namings = new Map([['sshd', { ports: '22', protocol: 'tcp' }]])
+    assert.deepEqual(merge({ keepsOthers: true, namings }), ['192.0.2.2 0'])
+    // What is known of an end is better than the latest that it can be.
+    assert.deepEqual(merge({ inexact: [lease('192.0.2.1', END + 500)] }), ['192.0.2.1 0'])
+    assert.deepEqual(merge({ inexact: [lease('192.0.2.3', END + 500)] }), ['192.0.2.3 500'])
   })
 
   test('commit() keeps ports, and how far the queue was read', () => {

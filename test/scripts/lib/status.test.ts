@@ -37,6 +37,7 @@ function survey(...targets: TargetSurvey[]): Survey {
     owner: 'web1',
     bans: 3,
     fail2ban: undefined,
+    unclear: [],
     deliverer,
     rejected: [],
     targets,
