@@ -32,11 +32,15 @@ export interface PrivateFail2ban {
   dump(): Promise<string>
   /** Starts it anew with these bans and no others, unless it has just those. */
   seed(bans: Seed[]): Promise<void>
+  /** Empties the database of bans. */
+  forget(): Promise<void>
+  /** What a jail has restored since it was started the last time, as its log says. */
+  restored(jail: string): string[]
   /** Puts bans into the database, as if they had been there for long. */
   store(bans: Seed[]): Promise<void>
   /** Bans by hand, and waits until all of it is in the database, which another thread writes. */
   ban(jail: string, ...ids: string[]): Promise<void>
-  /** What its filters read: `<epoch> failure <address>`, or `<epoch> user <name> <address>`. */
+  /** What its filters read: `<epoch> failure <address>`; filter `users`: `<epoch> user <name> <address>`. */
   write(line: string): void
   /** The lines of its log that say ERROR. */
   errors(): string[]
@@ -139,6 +143,14 @@ export async function openFail2ban(options: Options): Promise<PrivateFail2ban> {
       await fail2ban.start()
       await waitUntil('the bans', () => isSeeded(bans), { every: 50 })
     },
+    forget: async () => void (await rows(true, [])),
+    restored(jail) {
+      const text = readFileSync(at('log'), 'utf8')
+      const since = text.slice(text.lastIndexOf('Starting Fail2ban'))
+      return [...since.matchAll(/\[([^\]]*)\] Restore Ban (\S+)/g)].flatMap(([, name, id = '']) =>
+        name === jail ? [id] : [],
+      )
+    },
     store: async (bans) => void (await rows(false, bans)),
     directory,
     socket: at('sock'),
@@ -229,13 +241,10 @@ function layOut(directory: string, release: Release, options: Options): void {
   for (const file of ours()) copyFileSync(join(ACTIONS, file), at(`action.d/${file}`))
   if (options.delivery) deliver(directory, options.delivery)
   for (const name of ['watched', 'witness', 'called']) write(name, '')
+  write('filter.d/x.conf', '[Definition]\nfailregex = ^ failure <ADDR>$\ndatepattern = ^Epoch\n')
   write(
-    'filter.d/x.conf',
-    `[Definition]
-failregex = ^ failure <ADDR>$
-            ^ user <F-ID>\\S+</F-ID> <ADDR>$
-datepattern = ^Epoch
-`,
+    'filter.d/users.conf',
+    '[Definition]\nfailregex = ^ user <F-ID>\\S+</F-ID> <ADDR>$\ndatepattern = ^Epoch\n',
   )
   write(
     'fail2ban.local',
@@ -255,17 +264,26 @@ allowipv6 = auto
   for (const [name, text] of Object.entries(options.files ?? {})) write(name, text)
 }
 
-/** What a section says itself comes after these and wins; jail.conf has sections for most names. */
+/** What each jail needs and does not say itself; jail.conf has sections for most names. */
 function jailLocal(directory: string, jails: string): string {
-  const defaults = `enabled = true
-filter = x
-backend = polling
-logpath = ${directory}/watched
-usedns = no
-maxretry = 1
-bantime = 600
-`
-  return jails.replaceAll('DIRECTORY', directory).replace(/^\[.*\]\n/gm, `$&${defaults}`)
+  const defaults = {
+    enabled: 'true',
+    filter: 'x',
+    backend: 'polling',
+    logpath: `${directory}/watched`,
+    usedns: 'no',
+    maxretry: '1',
+    bantime: '600',
+  }
+  const sections = jails.replaceAll('DIRECTORY', directory).split(/^(?=\[)/m)
+  const completed = sections.map((section) => {
+    if (!section.startsWith('[') || section.startsWith('[DEFAULT]')) return section
+    const missing = Object.entries(defaults).filter(([key]) => {
+      return !new RegExp(`^${key} *=`, 'm').test(section)
+    })
+    return `${section}\n${missing.map((pair) => pair.join(' = ')).join('\n')}\n`
+  })
+  return completed.join('\n')
 }
 
 /** What `f2b-setup server` writes for a queued delivery, or commands that note their words. */
