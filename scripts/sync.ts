@@ -17,6 +17,7 @@ import { askTruth, troubleIn } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { tryLock } from './lib/lock.ts'
+import { resolveTargets } from './lib/never-resolve.ts'
 import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
 import { describe } from './lib/verbs.ts'
@@ -70,6 +71,7 @@ function runLater(given: string | undefined): void {
 }
 
 async function syncAll(loaded: Loaded, names: string[], values: Values): Promise<void> {
+  await resolveTargets(loaded.config)
   const delivery = await openDelivery(loaded, values)
   try {
     await tidyQueues(loaded, delivery)

@@ -12,8 +12,8 @@ const ALWAYS = {
 
 /**
  * The never-ban list in force on this machine: what nobody may ban, this machine's own addresses,
- * its default gateways and resolvers, and what was configured. Private ranges are not in it by
- * themselves, since people protect internal networks too.
+ * its default gateways and resolvers, the targets' addresses, and what was configured. Private ranges
+ * are not in it by themselves, since people protect internal networks too. No name is looked up here.
  *
  * @param configured addresses and ranges from `never_ban` and of the configured targets
  * @param families of what is to be banned: what the system has of others need not be looked at
@@ -30,7 +30,8 @@ export function neverBan(
   for (const family of families) for (const entry of ALWAYS[family]) add(entry)
   for (const entry of configured) add(entry)
   const gateways = families.flatMap((family) => GATEWAYS[family]())
-  for (const entry of [...ownAddresses(families), ...gateways, ...resolvers()]) {
+  const targets = Object.values(readResolved()).flatMap(({ addresses }) => addresses)
+  for (const entry of [...ownAddresses(families), ...gateways, ...resolvers(), ...targets]) {
     try {
       add(entry)
     } catch {
@@ -40,22 +41,53 @@ export function neverBan(
   return [...list.values()]
 }
 
-/**
- * The addresses of the configured targets, as far as the configuration names addresses: a host name
- * is not looked up, since that would make every ban wait for the name service.
- */
-export function targetAddresses(
-  config: Pick<Config, 'firewalls' | 'sophosxg' | 'fortigate'>,
-): string[] {
+/** Where the addresses of named targets are kept, by name: see never-resolve.ts. */
+export const RESOLVED = '/run/fail2ban-perimeter/targets.resolved'
+
+/** Addresses of a name, and when they were found, epoch milliseconds. */
+export type Resolved = Record<string, { at: number; addresses: string[] }>
+
+/** The addresses of the configured targets, as far as the configuration names addresses. */
+export function targetAddresses(config: Targets): string[] {
+  return targetHosts(config).addresses
+}
+
+/** What the configured targets are reached at: addresses, and names, some of which only ssh knows. */
+export function targetHosts(config: Targets): {
+  addresses: string[]
+  names: { name: string; ssh: boolean }[]
+} {
   const urls = [
     ...config.sophosxg.map((target) => target.url),
     config.fortigate?.push?.url,
+    config.threatjammer?.report_url,
+    config.threatjammer?.api_url,
+    config.abuseipdb?.url,
   ].flatMap((url) => url ?? [])
   const hosts = [
-    ...config.firewalls.map((firewall) => firewall.host),
     ...urls.map((url) => new URL(url).hostname.replace(/^\[|\]$/g, '')),
+    ...(config.net2ban ? [config.net2ban.global.server] : []),
   ]
-  return hosts.filter((host) => isIP(host) !== 0)
+  const firewalls = config.firewalls.map(({ host }) => host).filter((host) => host !== 'local')
+  return {
+    addresses: [...firewalls, ...hosts].filter((host) => isIP(host) !== 0),
+    names: [
+      ...firewalls.map((name) => ({ name, ssh: true })),
+      ...hosts.map((name) => ({ name, ssh: false })),
+    ].filter(({ name }, i, all) => isIP(name) === 0 && all.findIndex((o) => o.name === name) === i),
+  }
+}
+
+type Targets = Pick<Config, 'firewalls' | 'sophosxg' | 'fortigate'> &
+  Partial<Pick<Config, 'threatjammer' | 'abuseipdb' | 'net2ban'>>
+
+/** What the last sync has found of names. */
+export function readResolved(): Resolved {
+  try {
+    return JSON.parse(readFileSync(RESOLVED, 'utf8'))
+  } catch {
+    return {}
+  }
 }
 
 function ownAddresses(families: readonly Family[]): string[] {
