@@ -1,13 +1,14 @@
 // Prints, side by side in one run, this project, the document's scripts and the physical floor.
 //
 //   npm run bench [-- --node /path/to/another/node]...
-//   npm run bench -- delivery|fortigate|net2ban
+//   npm run bench -- delivery|fortigate|net2ban|packets
 import { parseArgs } from 'node:util'
 import { benchBan } from './bench/ban.ts'
 import { benchBulk } from './bench/bulk.ts'
 import { benchDelivery } from './bench/delivery.ts'
 import { benchFortigate } from './bench/fortigate.ts'
 import { benchNet2ban } from './bench/net2ban.ts'
+import { benchPackets } from './bench/packets.ts'
 import { printRows } from './bench/table.ts'
 
 const { values, positionals } = parseArgs({
@@ -18,9 +19,16 @@ const { values, positionals } = parseArgs({
 if (positionals[0] === 'fortigate') await benchFortigate()
 else if (positionals[0] === 'delivery') printRows(await benchDelivery())
 else if (positionals[0] === 'net2ban') await benchNet2ban()
+else if (positionals[0] === 'packets') await benchForwarding()
 else await benchFirewall()
 
 async function benchFirewall(): Promise<void> {
   for (const node of [process.execPath, ...(values.node ?? [])]) printRows(await benchBan(node))
   for (const backend of ['nftables', 'ipset'] as const) printRows(await benchBulk(backend))
+}
+
+async function benchForwarding(): Promise<void> {
+  for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
+    printRows(await benchPackets(backend))
+  }
 }

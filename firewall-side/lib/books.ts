@@ -34,7 +34,7 @@ export interface Caller {
 
 /**
  * Who holds what, until when, and on which ports: the ledger with its remarks, and the rules for
- * changing it. Knows nothing of the kernel; what has changed is in `touched`, `loads` and `fresh`.
+ * changing it. Knows nothing of the kernel; what has changed is in `touched`, `loads` and `left`.
  * Everything here happens under the firewall's lock, between `open` and `settle` or `revert`.
  */
 export class Books {
@@ -54,8 +54,8 @@ export class Books {
    * where that is known without a walk through the ledger.
    */
   readonly loads = new Map<string, readonly Entry[] | undefined>()
-  /** Jails with a range of a length that their chain did not look for. */
-  readonly fresh = new Set<string>()
+  /** Addresses per jail that left with a load. */
+  readonly left = new Map<string, Map<string, Address>>()
   /** The latest ends before they were changed, by address and jail. */
   readonly #before = new Map<string, number | undefined>()
   /** One line for the journal for each thing done. */
@@ -198,6 +198,7 @@ export class Books {
       const others = this.#othersIn(jail)
       const entries = others.length > 0 ? latestEach([...wanted, ...others]) : wanted
       this.loads.set(jail, entries)
+      this.#noteLeft(jail, changes)
       this.#ledger.putAll(changes)
       this.usage.add(owner, added - removed)
       for (const { address } of entries) this.#noteWidth(jail, address)
@@ -263,6 +264,12 @@ export class Books {
     return { before: this.#before.has(key) ? this.#before.get(key) : end, now: end }
   }
 
+  /** The jails that hold an address. */
+  jailsWith(address: string): string[] {
+    const rows = this.#ledger.held(address).filter((row) => alive(row.expires, this.at))
+    return rows.map((row) => row.jail)
+  }
+
   /** Puts everything on the disk. @throws Failure 75 */
   commit(): void {
     this.#ledger.commit()
@@ -275,20 +282,26 @@ export class Books {
     this.clear()
   }
 
+  /** Says that the kernel has what is on the disk, and goes on. */
+  noteClean(): void {
+    this.usage.save(this.#ledger)
+  }
+
   /** Takes everything back, because the kernel does not have it. */
   revert(): void {
     this.#ledger.revert()
     this.#readRegister()
     this.usage.recount(this.#ledger, this.at)
-    // What failed has cost us as much: it counts toward what an owner may do in a minute.
-    this.usage.save(this.#ledger)
+    // What failed has cost us as much: it counts toward what an owner may do in a minute. And who
+    // knows what of it the kernel has done: the next one looks.
+    this.usage.begin()
     this.clear()
   }
 
   clear(): void {
     this.touched.clear()
     this.loads.clear()
-    this.fresh.clear()
+    this.left.clear()
     this.#before.clear()
   }
 
@@ -366,8 +379,17 @@ export class Books {
     this.#ledger.put(line)
   }
 
+  #noteLeft(jail: string, changes: readonly Line[]): void {
+    const left = new Map<string, Address>()
+    for (const { address: text, expires } of changes) {
+      const address = expires === RELEASED ? canonical(text) : undefined
+      if (address) left.set(text, address)
+    }
+    this.left.set(jail, left)
+  }
+
   #noteWidth(jail: string, address: Address): void {
-    if (this.#register.addWidth(jail, address)) this.fresh.add(jail)
+    this.#register.addWidth(jail, address)
   }
 
   #readRegister(): void {

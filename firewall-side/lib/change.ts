@@ -1,35 +1,39 @@
-import { type Chain, type Change, loadsOf } from './backend.ts'
+import type { Address } from '../../scripts/lib/address.ts'
+import { type Chain, type Change, directOf, isIndexed, loadsOf } from './backend.ts'
 import type { Books } from './books.ts'
 
 /**
  * What the kernel must be told of what the books have gone through since they were opened.
  *
- * @param before the chains that it has, by jail
+ * @param before the chains that it has
  * @param neverChanged whether it has another never-ban list
  */
-export function changeOf(
-  books: Books,
-  before: ReadonlyMap<string, Chain>,
-  neverChanged: boolean,
-): Change {
-  const { loads, fresh, never } = books
-  const chains = books.chains()
-  const after = byJail(chains)
+export function changeOf(books: Books, before: readonly Chain[], neverChanged: boolean): Change {
+  const { loads, never } = books
+  const now = books.chains()
+  const moved = JSON.stringify(now) !== JSON.stringify(before)
+  const direct = directOf(now)
   const change: Change = {
-    drop: [...before.values()].filter((chain) => !after.has(chain.jail)),
-    fresh: [...after.keys()].filter((jail) => !before.has(jail) || fresh.has(jail)),
+    chains: { before, now: moved ? now : before },
+    direct,
     enter: [],
     extend: [],
     leave: [],
+    free: freeOf(books, before, direct),
     load: [],
   }
-  const moved = chains.some((chain) => !sameServices(chain, before.get(chain.jail)))
-  if (moved || change.drop.length + change.fresh.length > 0) change.chains = chains
-  if (neverChanged || change.chains) change.never = never
+  if (now.length > 0 && (neverChanged || moved)) change.never = never
+  const after = byJail(now)
   for (const jail of books.touched.keys()) {
     if (after.has(jail) && !loads.has(jail)) addEntries(change, books, jail)
   }
-  const whole = chains.filter((chain) => loads.has(chain.jail))
+  const whole = now.filter((chain) => loads.has(chain.jail))
+  // What was found without the index has to be in it once another jail comes first.
+  const was = directOf(before)
+  if (was !== undefined && was !== direct && after.has(was)) {
+    const chain = after.get(was)
+    if (chain && !loads.has(was)) whole.push(chain)
+  }
   const unknown = whole.filter((chain) => loads.get(chain.jail) === undefined)
   if (unknown.length > 0) change.load = loadsOf(unknown, books.contents().entries)
   for (const chain of whole) {
@@ -49,11 +53,26 @@ function addEntries(change: Change, books: Books, jail: string): void {
   }
 }
 
+/** What somebody no longer bans, and nobody else does. */
+function freeOf(books: Books, before: readonly Chain[], direct: string | undefined): Address[] {
+  const had = byJail(before)
+  const was = directOf(before)
+  const free = new Map<string, Address>()
+  for (const [jail, addresses] of [...books.touched, ...books.left]) {
+    const widths = had.get(jail)?.widths
+    for (const [text, address] of addresses) {
+      const width = `${address.family}/${address.prefix}`
+      const single = address.prefix === (address.family === 'inet4' ? 32 : 128)
+      if (!widths || !(single || widths.includes(width))) continue
+      if (!isIndexed({ address, jail }, was) || free.has(text)) continue
+      const jails = books.jailsWith(text)
+      if (!jails.some((held) => isIndexed({ address, jail: held }, direct))) free.set(text, address)
+    }
+  }
+  return [...free.values()]
+}
+
 /** Chains by the name of their jail. */
 export function byJail(chains: readonly Chain[]): Map<string, Chain> {
   return new Map(chains.map((chain) => [chain.jail, chain]))
-}
-
-function sameServices(a: Chain, b: Chain | undefined): boolean {
-  return JSON.stringify(a.services) === JSON.stringify(b?.services)
 }

@@ -1,15 +1,19 @@
-import type { Address, Family } from '../../scripts/lib/address.ts'
+import { type Address, type Family, isSingle, parseAddress } from '../../scripts/lib/address.ts'
 import { pieces } from '../../scripts/lib/bulk.ts'
-import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
   type Backend,
   type Chain,
   type Change,
+  directOf,
   type Entry,
+  type Held,
+  isIndexed,
   type Load,
   loadsOf,
+  nearOf,
   secondsLeft,
+  shapeOf,
 } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
@@ -24,36 +28,60 @@ const OPTIONS = 'timeout 0 maxelem 4194304'
 
 const TYPES = { inet4: 'hash:net family inet', inet6: 'hash:net family inet6' } as const
 
+/** Chains and sets of the index; the sets end in `-4` or `-6`. */
+const NEVER = 'perimeter-never'
+const BANNED = 'perimeter-banned'
+const NEAR = 'perimeter-near'
+const RANGES = 'perimeter-ranges'
+
 /**
- * The document's iptables chains with a set behind each. `hash:net` holds single addresses and
- * ranges side by side, overlapping or not, and a change costs the same at any size.
+ * iptables chains with sets behind them: for each jail one of single addresses (`fail2ban-sshd-4`)
+ * and one of ranges (`fail2ban-sshd-4r`), and the index. `hash:net` looks once for each prefix
+ * length in it, and a change costs the same at any size.
+ *
+ *   FORWARD           -j perimeter-look
+ *   perimeter-look    fail2ban-sshd-4 -> fail2ban-sshd         the first jail, directly
+ *                     perimeter-banned-4 -> perimeter-banned   the index of all others
+ *                     perimeter-near-4 -> perimeter-near       is there any range near?
+ *   perimeter-banned  fail2ban-web-4 -> fail2ban-web           jail by jail
+ *   fail2ban-web      perimeter-never-4 -> RETURN
+ *                     -p tcp -m multiport --dports 80 -j DROP
  */
 export function ipset(config: FirewallConfig): Backend {
   const { hooks, blocktype } = config
   const tool = new Tool('ipset', ['-exist', 'restore'])
 
-  const makeChains = async (chains: Chain[], drop: Chain[]): Promise<void> => {
-    const gone = drop.map(({ jail }) => chainName(jail))
-    const wanted = chains.map(({ jail }) => chainName(jail))
-    await feed(tool, ['f2b-never', ...wanted].flatMap(bothSets).map(create))
+  /** @returns the chains that other programs have made; they are left alone */
+  const makeChains = async (
+    before: readonly Chain[],
+    chains: readonly Chain[],
+    known: readonly Chain[],
+  ): Promise<string[]> => {
+    const wanted = setsOf(chains)
+    const gone = new Set(setsOf(before))
+    const foreign = new Set<string>()
+    await feed(tool, wanted.map(create))
     for (const family of netfilter.FAMILIES) {
       const now = await netfilter.dump(family)
       if (!now) continue
-      // Also what was to go when somebody was killed.
-      gone.push(...netfilter.ourChains(now).filter((chain) => !wanted.includes(chain)))
-      await writeChains(family, now, chains)
+      const theirs = netfilter.checkForeign(now, chains, known)
+      for (const chain of theirs) foreign.add(chain)
+      const ours = chains.filter(({ jail }) => !theirs.has(chainName(jail)))
+      for (const suffix of SUFFIXES) gone.add(RANGES + suffix)
+      // Also what was to go when a process was killed.
+      for (const chain of netfilter.ourChains(now)) {
+        for (const suffix of SUFFIXES) gone.add(chain + suffix)
+      }
+      const names = before.map(({ jail }) => chainName(jail))
+      const layout = layoutOf(family, ours, blocktype)
+      await netfilter.restore(family, netfilter.layoutLines(now, layout, hooks, names))
     }
-    if (gone.length > 0) await destroy(tool, [...new Set(gone)].flatMap(bothSets))
-  }
-
-  const writeChains = async (family: Family, now: netfilter.Dump, chains: Chain[]) => {
-    const foreign = netfilter.foreignChain(now, chains)
-    if (foreign) throw foreignFailure(foreign)
-    const body = ({ jail }: Chain): string[] => [
-      `-m set --match-set ${setName('f2b-never', family)} src -j RETURN`,
-      `-m set --match-set ${setName(chainName(jail), family)} src -j ${blocktype}`,
-    ]
-    await netfilter.restore(family, netfilter.chainLines(family, now, chains, hooks, body))
+    const left = new Set(wanted)
+    await destroy(
+      tool,
+      [...gone].filter((set) => !left.has(set)),
+    )
+    return [...foreign]
   }
 
   return {
@@ -68,49 +96,105 @@ export function ipset(config: FirewallConfig): Backend {
     },
 
     async apply(change) {
-      if (change.chains) await makeChains(change.chains, change.drop)
+      const { before, now } = change.chains
+      if (before !== now) await makeChains(before, now, before)
       await feed(tool, linesOf(change))
     },
 
     async rebuild({ chains, entries, never }) {
-      await makeChains(chains, [])
-      await feed(tool, linesOf({ ...NOTHING, never, load: loadsOf(chains, entries) }))
+      const foreign = await makeChains([], chains, chains)
+      const direct = directOf(chains)
+      const load = loadsOf(chains, entries)
+      const index = entries
+      if (chains.length > 0) await feed(tool, linesOf({ ...NOTHING, direct, never, load, index }))
+      return foreign
     },
 
-    async count(chains) {
+    async shape(chains) {
+      const names = (await run('ipset', ['list', '-n'])).stdout.split('\n')
+      const lines = setsOf(chains).filter((set) => names.includes(set))
       for (const family of netfilter.FAMILIES) {
         const now = await netfilter.dump(family)
-        if (now && !netfilter.intact(family, now, chains, hooks)) return undefined
+        if (now) lines.push(...netfilter.ourPart(now, hooks))
+        const never = await run('ipset', ['save', setName(NEVER, family)])
+        lines.push(...never.stdout.split('\n').slice(1).sort())
       }
-      const { stdout } = await run('ipset', ['list', '-t'])
-      return countSets(stdout, chains)
+      return shapeOf(lines.join('\n'))
     },
 
-    async present() {
-      return (await run('ipset', ['list', '-n', 'f2b-never-4'])).code === 0
+    async held(chains) {
+      return heldIn((await run('ipset', ['save'])).stdout, chains)
     },
 
     async remove() {
+      const chains = new Set([NEVER, BANNED, NEAR, RANGES, 'f2b-swap'])
       for (const family of netfilter.FAMILIES) {
         const now = await netfilter.dump(family)
         if (!now) continue
-        const sets = netfilter.ourChains(now).map((chain) => setName(chain, family))
-        await netfilter.restore(
-          family,
-          netfilter.chainLines(family, now, [], hooks, () => []),
-        )
-        await destroy(tool, [...sets, setName('f2b-never', family), setName('f2b-swap', family)])
+        for (const chain of netfilter.ourChains(now)) chains.add(chain)
+        await netfilter.restore(family, netfilter.layoutLines(now, new Map(), hooks))
       }
+      await destroy(
+        tool,
+        [...chains].flatMap((chain) => SUFFIXES.map((suffix) => chain + suffix)),
+      )
     },
   }
 }
 
-/** What to say when a chain of the name we need was made by somebody else. */
-export function foreignFailure(chain: string): Failure {
-  return new Failure(
-    EXIT.unexpected,
-    `Cannot use chain "${chain}": it was not made by fail2ban-perimeter; remove it first`,
-  )
+const SUFFIXES = ['-4', '-6', '-4r', '-6r']
+
+/** Every chain of one family. */
+function layoutOf(family: Family, chains: readonly Chain[], blocktype: string): netfilter.Layout {
+  const layout: netfilter.Layout = new Map()
+  const [first, ...others] = chains
+  if (!first) return layout
+  const ranged = chains.filter((chain) => hasRanges(chain, family))
+  const to = (set: string, chain: string, not = '') =>
+    `-m set ${not}--match-set ${set} src -j ${chain}`
+  const single = ({ jail }: Chain) => to(setName(chainName(jail), family), chainName(jail))
+  const range = ({ jail }: Chain) => to(rangeSet(chainName(jail), family), chainName(jail))
+  layout.set(netfilter.LOOK, [
+    single(first),
+    ...(others.length > 0 ? [to(setName(BANNED, family), BANNED)] : []),
+    ...(ranged.length > 0 ? [to(setName(NEAR, family), NEAR)] : []),
+    netfilter.lastRule(netfilter.LOOK),
+  ])
+  if (others.length > 0) {
+    layout.set(BANNED, [...others.map(single), netfilter.lastRule(BANNED)])
+  }
+  if (ranged.length > 0) {
+    const none = to(setName(RANGES, family), 'RETURN', '! ')
+    layout.set(NEAR, [none, ...ranged.map(range), netfilter.lastRule(NEAR)])
+  }
+  for (const chain of chains) {
+    const free = to(setName(NEVER, family), 'RETURN')
+    layout.set(chainName(chain.jail), [free, ...netfilter.blockRules(chain, family, blocktype)])
+  }
+  return layout
+}
+
+function hasRanges({ widths }: Chain, family: Family): boolean {
+  return widths.some((width) => width.startsWith(family))
+}
+
+/** Every set that there should be. */
+function setsOf(chains: readonly Chain[]): string[] {
+  if (chains.length === 0) return []
+  return netfilter.FAMILIES.flatMap((family) => {
+    const ranged = chains.filter((chain) => hasRanges(chain, family))
+    const index = [
+      NEVER,
+      ...(chains.length > 1 ? [BANNED] : []),
+      ...(ranged[0] ? [NEAR, RANGES] : []),
+    ]
+    return [
+      ...[...index, ...chains.map(({ jail }) => chainName(jail))].map((name) =>
+        setName(name, family),
+      ),
+      ...ranged.map(({ jail }) => rangeSet(chainName(jail), family)),
+    ]
+  })
 }
 
 /** Has ipset work on the first lines while the last ones are still made. */
@@ -131,10 +215,11 @@ function* ended(lines: Iterable<string>): Generator<string, void> {
 
 /** Destroys those of the sets that there are. */
 async function destroy(tool: Tool, sets: string[]): Promise<void> {
-  const names = (await run('ipset', ['list', '-n'])).stdout.split('\n')
+  if (sets.length === 0) return
+  const names = new Set((await run('ipset', ['list', '-n'])).stdout.split('\n'))
   await feed(
     tool,
-    sets.filter((set) => names.includes(set)).map((set) => `destroy ${set}`),
+    sets.filter((set) => names.has(set)).map((set) => `destroy ${set}`),
   )
 }
 
@@ -142,74 +227,135 @@ function setName(chain: string, family: Family): string {
   return `${chain}-${family === 'inet4' ? 4 : 6}`
 }
 
-function bothSets(chain: string): string[] {
-  return netfilter.FAMILIES.map((family) => setName(chain, family))
+function rangeSet(chain: string, family: Family): string {
+  return `${setName(chain, family)}r`
+}
+
+function setOf({ jail, address }: { jail: string; address: Address }): string {
+  return (isSingle(address) ? setName : rangeSet)(chainName(jail), address.family)
 }
 
 function create(set: string): string {
-  return `create ${set} ${TYPES[set.endsWith('-4') ? 'inet4' : 'inet6']} ${OPTIONS}`
+  return `create ${set} ${TYPES[/-4r?$/.test(set) ? 'inet4' : 'inet6']} ${OPTIONS}`
 }
 
 /** What of a change goes into sets. */
-type Contained = Pick<Change, 'never' | 'load' | 'enter' | 'extend' | 'leave'>
-const NOTHING = { load: [], enter: [], extend: [], leave: [] }
+type Contained = Omit<Change, 'chains'>
+const NOTHING = { load: [], enter: [], extend: [], leave: [], free: [] }
 
 function* linesOf(change: Contained) {
-  yield* neverLines(change)
-  yield* loadLines(change.load)
-  yield* entryLines(change)
+  const { direct, never, load, enter, extend, leave, free, index } = change
+  if (never) yield* neverLines(never)
+  yield* pieces(leave, (e) => `del ${setOf(e)} ${e.address.text}`, '\n')
+  yield* pieces(free, (address) => `del ${indexSet(address)} ${address.text}`, '\n')
+  if (index) yield* reindexing(index, direct)
+  else yield* indexing([...load.flatMap(({ entries }) => entries), ...enter, ...extend], direct)
+  yield* loadLines(load)
+  yield* pieces([...enter, ...extend], (e) => `add ${setOf(e)} ${element(e)}`, '\n')
 }
 
-function* neverLines({ never }: Contained): Generator<string> {
-  if (!never) return
+function* neverLines(never: Address[]): Generator<string> {
   for (const family of netfilter.FAMILIES) {
     const elements = never.filter((a) => a.family === family)
-    yield* replaced(setName('f2b-never', family), elements, (a) => a.text)
+    yield* replaced(setName(NEVER, family), elements, (a) => a.text)
   }
 }
 
 function* loadLines(loads: Load[]): Generator<string> {
   for (const { chain, entries } of loads) {
     for (const family of netfilter.FAMILIES) {
-      const elements = entries.filter((e) => e.address.family === family)
-      yield* replaced(setName(chainName(chain.jail), family), elements, element)
+      const own = entries.filter((e) => e.address.family === family)
+      const singles = own.filter((e) => isSingle(e.address))
+      yield* replaced(setName(chainName(chain.jail), family), singles, element)
+      if (!hasRanges(chain, family)) continue
+      const ranges = own.filter((e) => !isSingle(e.address))
+      yield* replaced(rangeSet(chainName(chain.jail), family), ranges, element)
     }
   }
 }
 
 /** Fills a set beside the one in use and swaps the two, so that nobody is free in between. */
-function* replaced<T>(set: string, elements: T[], text: (element: T) => string): Generator<string> {
-  const beside = `f2b-swap-${set.endsWith('-4') ? 4 : 6}`
+function* replaced<T>(
+  set: string,
+  elements: readonly T[],
+  text: (element: T) => string,
+): Generator<string> {
+  const beside = `f2b-swap-${/-4r?$/.test(set) ? 4 : 6}`
   yield `${create(beside)}\nflush ${beside}`
   yield* pieces(elements, (one) => `add ${beside} ${text(one)}`, '\n')
   yield `swap ${beside} ${set}\ndestroy ${beside}`
 }
 
-function* entryLines({ enter, extend, leave }: Contained): Generator<string> {
-  const setOf = ({ jail, address }: { jail: string; address: Address }) =>
-    setName(chainName(jail), address.family)
-  yield* pieces(leave, (e) => `del ${setOf(e)} ${e.address.text}`, '\n')
-  yield* pieces([...enter, ...extend], (e) => `add ${setOf(e)} ${element(e)}`, '\n')
+/**
+ * Makes the index find entries. Its elements have no end: what only the index still has costs a
+ * packet from there a look, and goes with a later `index`.
+ */
+function* indexing(entries: readonly Entry[], direct: string | undefined): Generator<string> {
+  for (const [set, texts] of indexOf(entries, direct)) {
+    yield* pieces([...texts], (text) => `add ${set} ${text}`, '\n')
+  }
+}
+
+function* reindexing(entries: readonly Entry[], direct: string | undefined): Generator<string> {
+  for (const [set, texts] of indexOf(entries, direct)) {
+    yield* replaced(set, [...texts], (text) => text)
+  }
+}
+
+/** What has to be in which set of the index. */
+function indexOf(entries: readonly Entry[], direct: string | undefined): Map<string, Set<string>> {
+  const sets = new Map<string, Set<string>>()
+  const add = (set: string, text: string): void => {
+    const texts = sets.get(set)
+    if (texts) texts.add(text)
+    else sets.set(set, new Set([text]))
+  }
+  for (const entry of entries) {
+    if (!isIndexed(entry, direct)) continue
+    const { address } = entry
+    add(indexSet(address), address.text)
+    if (!isSingle(address)) add(setName(NEAR, address.family), nearText(address))
+  }
+  return sets
+}
+
+function indexSet(address: Address): string {
+  return setName(isSingle(address) ? BANNED : RANGES, address.family)
+}
+
+/** One wider than a block is its own. */
+function nearText(range: Address): string {
+  return (nearOf(range) ?? range).text
 }
 
 function element({ address, expires }: Entry): string {
   return `${address.text} timeout ${expires ? secondsLeft(expires, LONGEST) : 0}`
 }
 
-function countSets(listing: string, chains: Chain[]): Map<string, number> | undefined {
-  const sizes = new Map<string, number>()
-  for (const block of listing.split('\n\n')) {
-    const name = /^Name: (.*)$/m.exec(block)?.[1]
-    if (name) sizes.set(name, Number(/^Number of entries: (\d+)$/m.exec(block)?.[1] ?? 0))
+/** Reads `ipset save`: an entry counts if a packet finds it. */
+function heldIn(saved: string, chains: readonly Chain[]): Held {
+  const sets = new Map<string, Set<string>>()
+  for (const line of saved.split('\n')) {
+    const [word, set = '', text = ''] = line.split(' ', 3)
+    if (word === 'create') sets.set(set, new Set())
+    else if (word === 'add') sets.get(set)?.add(text)
   }
-  const counts = new Map<string, number>()
+  const direct = directOf(chains)
+  const has = (set: string, text: string) => sets.get(set)?.has(text) === true
+  const blocks = new Set<string>()
   for (const { jail } of chains) {
-    const found = bothSets(chainName(jail)).map((set) => sizes.get(set))
-    if (found.includes(undefined)) return undefined
-    counts.set(
-      jail,
-      found.reduce((sum: number, size) => sum + (size ?? 0), 0),
-    )
+    const chain = chainName(jail)
+    for (const suffix of SUFFIXES) {
+      for (const text of sets.get(chain + suffix) ?? []) {
+        const address = parseAddress(text)
+        const near = isSingle(address) || has(setName(NEAR, address.family), nearText(address))
+        const indexed = !isIndexed({ address, jail }, direct) || has(indexSet(address), text)
+        if (near && indexed) blocks.add(`${chain} ${address.text}`)
+      }
+    }
   }
-  return counts
+  const index = [BANNED, NEAR, RANGES].flatMap((name) =>
+    netfilter.FAMILIES.map((family) => sets.get(setName(name, family))?.size ?? 0),
+  )
+  return { blocks, indexed: index.reduce((sum, size) => sum + size, 0) }
 }

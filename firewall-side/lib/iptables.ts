@@ -1,10 +1,13 @@
-import { type Address, type Family, parseAddress } from '../../scripts/lib/address.ts'
-import { type Backend, type Chain, type Change, type Entry, loadsOf } from './backend.ts'
+import { type Address, type Family, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import { type Backend, type Chain, type Change, loadsOf, shapeOf } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
-import { foreignFailure } from './ipset.ts'
 import { chainName } from './names.ts'
-import type { Dump } from './netfilter.ts'
 import * as netfilter from './netfilter.ts'
+
+const BLOCKS = / -j (DROP|REJECT)\b/
+
+/** Where the jails' chains are jumped to from. */
+const BANNED = 'perimeter-banned'
 
 /**
  * One rule per address: the document's own rules, for machines with nothing else. The kernel cannot
@@ -13,30 +16,31 @@ import * as netfilter from './netfilter.ts'
 export function iptables(config: FirewallConfig): Backend {
   const { hooks, blocktype } = config
 
-  /** Writes whole chains anew. The entries of a chain not in `entries` are taken from the kernel. */
-  const writeChains = async (
-    chains: Chain[],
-    never: Address[] | undefined,
-    entries: (jail: string) => readonly Entry[] | undefined,
-  ): Promise<void> => {
+  /**
+   * Makes both families as they should be, in one transaction each.
+   *
+   * @param bodyOf the rules of a jail's chain but the last, made of those that it has
+   * @returns the chains that other programs have made
+   */
+  const write = async (
+    chains: readonly Chain[],
+    before: readonly Chain[],
+    bodyOf: (chain: Chain, family: Family, old: string[]) => string[],
+  ): Promise<string[]> => {
+    const foreign = new Set<string>()
     for (const family of netfilter.FAMILIES) {
       const now = await netfilter.dump(family)
       if (!now) continue
-      const foreign = netfilter.foreignChain(now, chains)
-      if (foreign) throw foreignFailure(foreign)
-      const body = ({ jail }: Chain): string[] => {
-        const rules = now.rules.get(chainName(jail)) ?? []
-        const free = never ? texts(never, family) : sources(rules, 'RETURN')
-        const blocked = entries(jail)?.map((e) => e.address)
-        return [
-          ...free.map((source) => `-s ${source} -j RETURN`),
-          ...(blocked ? texts(blocked, family) : sources(rules, blocktype)).map(
-            (source) => `-s ${source} -j ${blocktype}`,
-          ),
-        ]
-      }
-      await netfilter.restore(family, netfilter.chainLines(family, now, chains, hooks, body))
+      const theirs = netfilter.checkForeign(now, chains, before)
+      for (const chain of theirs) foreign.add(chain)
+      const ours = chains.filter(({ jail }) => !theirs.has(chainName(jail)))
+      const layout = layoutOf(family, ours, (chain) =>
+        bodyOf(chain, family, now.rules.get(chainName(chain.jail)) ?? []),
+      )
+      const gone = before.map(({ jail }) => chainName(jail))
+      await netfilter.restore(family, netfilter.layoutLines(now, layout, hooks, gone))
     }
+    return [...foreign]
   }
 
   return {
@@ -49,107 +53,122 @@ export function iptables(config: FirewallConfig): Backend {
     },
 
     async apply(change) {
-      if (change.chains) await writeChains(change.chains, change.never, () => undefined)
-      for (const family of netfilter.FAMILIES) {
-        const now = await netfilter.dump(family)
-        if (now) await netfilter.restore(family, changeLines(family, now, change, blocktype))
-      }
+      const { before, now } = change.chains
+      const changed = before !== now || change.never
+      const { enter, extend, leave, load } = change
+      if (!changed && enter.length + extend.length + leave.length + load.length === 0) return
+      await write(now, before, (chain, family, old) => {
+        const free = change.never ? texts(change.never, family) : sources(old, 'RETURN')
+        const blocked = wantedSources(chain.jail, family, sources(old, blocktype), change)
+        return bodyRules(family, free, blocked, blocktype)
+      })
     },
 
     async rebuild({ chains, entries, never }) {
-      const byJail = new Map(
-        loadsOf(chains, entries).map((load) => [load.chain.jail, load.entries]),
-      )
-      await writeChains(chains, never, (jail) => byJail.get(jail))
+      const loads = new Map(loadsOf(chains, entries).map((load) => [load.chain.jail, load.entries]))
+      return await write(chains, chains, ({ jail }, family) => {
+        const blocked = (loads.get(jail) ?? []).map((entry) => entry.address)
+        return bodyRules(family, texts(never, family), texts(blocked, family), blocktype)
+      })
     },
 
-    async count(chains) {
-      const counts = new Map<string, number>()
+    async shape(chains) {
+      const names = new Set(chains.map(({ jail }) => chainName(jail)))
+      const lines: string[] = []
       for (const family of netfilter.FAMILIES) {
         const now = await netfilter.dump(family)
         if (!now) continue
-        if (!netfilter.intact(family, now, chains, hooks)) return undefined
-        for (const { jail } of chains) {
-          const rules = sources(now.rules.get(chainName(jail)) ?? [], blocktype)
-          counts.set(jail, (counts.get(jail) ?? 0) + rules.length)
+        for (const line of netfilter.ourPart(now, hooks)) {
+          const [chain = '', flag] = line.split(' ', 2)
+          if (flag !== '-s' || !names.has(chain) || !BLOCKS.test(line)) lines.push(line)
         }
       }
-      return counts
+      return shapeOf(lines.join('\n'))
     },
 
-    async present() {
-      const now = await netfilter.dump('inet4')
-      return now !== undefined && netfilter.ourJumps(now).length > 0
+    async held(chains) {
+      const blocks = new Set<string>()
+      for (const family of netfilter.FAMILIES) {
+        const now = await netfilter.dump(family)
+        for (const { jail } of chains) {
+          const chain = chainName(jail)
+          for (const source of sources(now?.rules.get(chain) ?? [], blocktype)) {
+            blocks.add(`${chain} ${parseAddress(source).text}`)
+          }
+        }
+      }
+      return { blocks, indexed: 0 }
     },
 
     async remove() {
-      await writeChains([], [], () => [])
+      await write([], [], () => [])
     },
   }
 }
 
-/** Single rules to enter and remove, looked up first, so that nothing is doubled. */
-function changeLines(family: Family, now: Dump, change: Change, blocktype: string): string[] {
-  const free = change.never && texts(change.never, family)
-  const lines = free ? netfilter.ourChains(now).flatMap((chain) => freeLines(chain, now, free)) : []
-  for (const [jail, wanted] of wantedSources(family, now, change, blocktype)) {
-    const chain = chainName(jail)
-    const rules = now.rules.get(chain) ?? []
-    const have = new Set(sources(rules, blocktype))
-    const first = (free ?? sources(rules, 'RETURN')).length + 1
-    for (const source of have) {
-      if (!wanted.has(source)) lines.push(`-D ${chain} -s ${source} -j ${blocktype}`)
-    }
-    for (const source of wanted) {
-      if (!have.has(source)) lines.push(`-I ${chain} ${first} -s ${source} -j ${blocktype}`)
-    }
+function layoutOf(
+  family: Family,
+  chains: readonly Chain[],
+  bodyOf: (chain: Chain) => string[],
+): netfilter.Layout {
+  const layout: netfilter.Layout = new Map()
+  if (chains.length === 0) return layout
+  const { LOOK, lastRule } = netfilter
+  layout.set(LOOK, [`-j ${BANNED}`, lastRule(LOOK)])
+  const jumps = chains.flatMap((chain) => netfilter.jumpsTo(chain, family))
+  layout.set(BANNED, [...jumps, lastRule(BANNED)])
+  for (const chain of chains) {
+    layout.set(chainName(chain.jail), [...bodyOf(chain), lastRule(chain.jail)])
   }
-  return lines
+  return layout
 }
 
-/** Who is never blocked comes first in every chain. */
-function freeLines(chain: string, now: Dump, free: string[]): string[] {
-  const old = sources(now.rules.get(chain) ?? [], 'RETURN')
+/** Who is never blocked comes first. */
+function bodyRules(
+  family: Family,
+  free: Iterable<string>,
+  blocked: Iterable<string>,
+  blocktype: string,
+): string[] {
+  const target = netfilter.target(family, blocktype)
   return [
-    ...old.map((source) => `-D ${chain} -s ${source} -j RETURN`),
-    ...free.map((source) => `-I ${chain} 1 -s ${source} -j RETURN`),
+    ...Array.from(free, (source) => `-s ${source} -j RETURN`),
+    ...Array.from(blocked, (source) => `-s ${source} -j ${target}`),
   ]
 }
 
-/** What each chain that the change is about should block in the end. */
+/** What a chain should block in the end. */
 function wantedSources(
+  jail: string,
   family: Family,
-  now: Dump,
-  change: Change,
-  blocktype: string,
-): Map<string, Set<string>> {
-  const wanted = new Map<string, Set<string>>()
-  const of = (jail: string): Set<string> => {
-    const known = wanted.get(jail)
-    if (known) return known
-    const fresh = new Set(sources(now.rules.get(chainName(jail)) ?? [], blocktype))
-    wanted.set(jail, fresh)
-    return fresh
-  }
-  for (const { chain, entries } of change.load) {
-    const addresses = entries.map((entry) => entry.address)
-    wanted.set(chain.jail, new Set(texts(addresses, family)))
-  }
-  for (const { jail, address } of change.leave) of(jail).delete(address.text)
-  for (const { jail, address } of [...change.enter, ...change.extend]) {
-    if (address.family === family) of(jail).add(address.text)
+  old: string[],
+  { load, enter, extend, leave }: Change,
+): Set<string> {
+  const loaded = load.find(({ chain }) => chain.jail === jail)
+  const addresses = loaded?.entries.map((entry) => entry.address)
+  const wanted = new Set(addresses ? texts(addresses, family) : old)
+  const own = <T extends { jail: string }>(list: readonly T[]) =>
+    list.filter((item) => item.jail === jail)
+  for (const { address } of own(leave)) wanted.delete(sourceOf(address))
+  for (const { address } of [...own(enter), ...own(extend)]) {
+    if (address.family === family) wanted.add(sourceOf(address))
   }
   return wanted
 }
 
-function texts(list: Address[], family: Family): string[] {
-  return list.filter((address) => address.family === family).map((address) => address.text)
+function texts(list: readonly Address[], family: Family): string[] {
+  return list.filter((address) => address.family === family).map(sourceOf)
+}
+
+/** An address as iptables prints it. */
+function sourceOf(address: Address): string {
+  return isSingle(address) ? `${address.text}/${address.prefix}` : address.text
 }
 
 /** The sources that a chain's rules block or let pass. */
 function sources(rules: string[], target: string): string[] {
   return rules.flatMap((rule) => {
-    const [, source, action] = /^-A \S+ -s (\S+) -j (\S+)/.exec(rule) ?? []
-    return source && action === target ? [parseAddress(source).text] : []
+    const [, source, action] = /^-s (\S+) -j (\S+)/.exec(rule) ?? []
+    return source && action === target ? [source] : []
   })
 }

@@ -1,14 +1,24 @@
 import type { Family } from '../../scripts/lib/address.ts'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
 import type { Chain } from './backend.ts'
 import { chainName } from './names.ts'
 import { Tool } from './tool.ts'
 
-// The iptables half that the backends `ipset` and `iptables` share: the document's chains and jumps.
+// The iptables half that the backends `ipset` and `iptables` share: chains, and jumps into the first.
 
 /** In a comment on every rule of ours that stands in somebody else's chain, or ends one of ours. */
 const MARK = 'fail2ban-perimeter'
+
+/** What the hooks jump to: it finds out whether a source is banned at all. */
+export const LOOK = 'perimeter-look'
+
+/** The only rule of ours in somebody else's chain. */
+const JUMP = `-m comment --comment ${MARK} -j ${LOOK}`
+
+const OURS = /^(fail2ban|f2b|perimeter)-/
+const SIGN = new RegExp(`--comment "${MARK}: | --match-set perimeter-never-`)
 
 /** `multiport` takes 15 ports, and a range counts as two. */
 const MULTIPORT = 15
@@ -20,9 +30,12 @@ export const FAMILIES = ['inet4', 'inet6'] as const
 export interface Dump {
   /** Every chain that there is, also other people's. */
   chains: Set<string>
-  /** The rules of a chain, as `-A` lines. */
+  /** The rules of a chain, without `-A <chain>`. */
   rules: Map<string, string[]>
 }
+
+/** The chains that there should be, each with its rules in the very words that `iptables -S` uses. */
+export type Layout = Map<string, string[]>
 
 /** @returns undefined if iptables does not work here for that family */
 export async function dump(family: Family): Promise<Dump | undefined> {
@@ -34,9 +47,10 @@ export async function dump(family: Family): Promise<Dump | undefined> {
     if (!chain) continue
     if (flag === '-P' || flag === '-N') found.chains.add(chain)
     if (flag !== '-A') continue
+    const rule = line.slice(chain.length + 4)
     const rules = found.rules.get(chain)
-    if (rules) rules.push(line)
-    else found.rules.set(chain, [line])
+    if (rules) rules.push(rule)
+    else found.rules.set(chain, [rule])
   }
   return found
 }
@@ -48,79 +62,153 @@ export async function restore(family: Family, lines: string[]): Promise<void> {
   await new Tool(`${TOOLS[family]}-restore`, ['-w', '5', '--noflush']).feed(script)
 }
 
-/** Our chains, told by the last rule that only we write. */
+/** Our chains, told by their name and a rule that only we write. */
 export function ourChains(now: Dump): string[] {
   return [...now.rules].flatMap(([chain, rules]) =>
-    rules.some((rule) => rule.includes(`--comment "${MARK}: `)) ? [chain] : [],
+    OURS.test(chain) && rules.some((rule) => SIGN.test(rule)) ? [chain] : [],
   )
 }
 
-/** Our jumps in other people's chains, as `-A` lines. */
-export function ourJumps(now: Dump): string[] {
-  return [...now.rules.values()].flat().filter((rule) => rule.includes(`--comment ${MARK} `))
+/** The rule that each of our chains ends with. */
+export function lastRule(name: string): string {
+  return `-m comment --comment "${MARK}: ${name}" -j RETURN`
 }
 
 /**
- * The lines that make chains and jumps as they should be.
+ * The chains that have the name of one of ours but hold rules of another program. An empty one is
+ * ours: `iptables -F` leaves nothing else of it, and nobody misses what is written there.
  *
- * @param body the rules of a chain before its final RETURN, without `-A <chain>`
+ * @param known chains that were ours before: for those, the others are served all the same
+ * @throws Failure 76 for any other
  */
-export function chainLines(
-  family: Family,
+export function checkForeign(
   now: Dump,
-  chains: Chain[],
+  chains: readonly Chain[],
+  known: readonly Chain[],
+): Set<string> {
+  const ours = new Set(ourChains(now))
+  const theirs = new Set<string>()
+  const old = new Set(known.map(({ jail }) => jail))
+  for (const { jail } of chains) {
+    const name = chainName(jail)
+    if (!now.rules.has(name) || ours.has(name)) continue
+    if (!old.has(jail)) throw foreignFailure(name)
+    theirs.add(name)
+  }
+  return theirs
+}
+
+/** What to say when a chain of the name we need was made by another program. */
+function foreignFailure(chain: string): Failure {
+  return new Failure(EXIT.unexpected, foreignText(chain))
+}
+
+export function foreignText(chain: string): string {
+  return `Cannot use chain "${chain}": it was not made by fail2ban-perimeter; remove it first`
+}
+
+/**
+ * The lines that make our chains and jumps as they should be, in the hooks that exist (DOCKER-USER
+ * does not everywhere). What is right already is left alone, with its counters.
+ *
+ * @param gone chains that were ours before; what an `iptables -F` left of them goes, too
+ */
+export function layoutLines(
+  now: Dump,
+  layout: Layout,
   hooks: string[],
-  body: (chain: Chain) => string[],
+  gone: Iterable<string> = [],
 ): string[] {
-  const wanted = chains.map((chain) => chainName(chain.jail))
-  const gone = ourChains(now).filter((chain) => !wanted.includes(chain))
+  const old = new Set(ourChains(now))
+  for (const name of gone) if (now.chains.has(name) && !now.rules.has(name)) old.add(name)
+  const superfluous = [...old].filter((chain) => !layout.has(chain))
+  const fresh = new Map<string, string[]>()
+  const edits: string[] = []
+  for (const [chain, rules] of layout) {
+    const lines = now.chains.has(chain) && edited(chain, now.rules.get(chain) ?? [], rules)
+    if (lines) edits.push(...lines)
+    else fresh.set(chain, rules)
+  }
   return [
-    ...wanted.map((chain) => `:${chain} - [0:0]`),
-    ...ourJumps(now).map((rule) => rule.replace(/^-A/, '-D')),
-    ...gone.flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]),
-    ...chains.flatMap((chain) => chainRules(chain, body(chain))),
-    ...jumpLines(family, now, chains, hooks),
+    ...[...fresh.keys()].map((chain) => `:${chain} - [0:0]`),
+    ...[...fresh].flatMap(([chain, rules]) => rules.map((rule) => `-A ${chain} ${rule}`)),
+    ...edits,
+    ...jumpLines(now, layout.size > 0 ? hooks : []),
+    ...superfluous.map((chain) => `-F ${chain}`),
+    ...superfluous.map((chain) => `-X ${chain}`),
   ]
 }
 
-/** The jumps that there should be, in the hooks that exist (DOCKER-USER does not everywhere). */
-export function jumpLines(family: Family, now: Dump, chains: Chain[], hooks: string[]): string[] {
-  return hooks
-    .filter((hook) => now.chains.has(hook))
-    .flatMap((hook) =>
-      chains.flatMap(({ jail, services }) =>
-        services
-          .flatMap((service) => matches(service, family))
-          .map(
-            (match) => `-I ${hook} 1 ${match}-m comment --comment ${MARK} -j ${chainName(jail)}`,
-          ),
-      ),
-    )
+/**
+ * The lines that turn a chain's rules into others without touching those that stay; undefined if it
+ * is better written anew.
+ */
+function edited(chain: string, old: string[], rules: string[]): string[] | undefined {
+  const wanted = new Set(rules)
+  const kept = old.filter((rule) => wanted.has(rule))
+  const have = new Set(kept)
+  const inOrder = rules.filter((rule) => have.has(rule))
+  if (kept.length !== inOrder.length || kept.some((rule, i) => rule !== inOrder[i]))
+    return undefined
+  if (2 * (old.length + rules.length - 2 * kept.length) > rules.length + 10) return undefined
+  return [
+    ...old.filter((rule) => !wanted.has(rule)).map((rule) => `-D ${chain} ${rule}`),
+    ...rules.flatMap((rule, i) => (have.has(rule) ? [] : [`-I ${chain} ${i + 1} ${rule}`])),
+  ]
 }
 
-/** True if the chains end as ours do and as many jumps stand as should. */
-export function intact(family: Family, now: Dump, chains: Chain[], hooks: string[]): boolean {
+/** One jump at the top of each hook, and none elsewhere. */
+function jumpLines(now: Dump, hooks: string[]): string[] {
+  const lines: string[] = []
+  for (const chain of now.chains) {
+    const ours = (now.rules.get(chain) ?? []).filter(isJump)
+    const wanted = hooks.includes(chain)
+    if (wanted && ours.length === 1 && ours[0] === JUMP) continue
+    lines.push(...ours.map((rule) => `-D ${chain} ${rule}`))
+    if (wanted) lines.push(`-I ${chain} 1 ${JUMP}`)
+  }
+  return lines
+}
+
+function isJump(rule: string): boolean {
+  return rule.includes(`--comment ${MARK} `)
+}
+
+/** Everything of ours in a dump, with which hooks there are: one that comes later wants a jump. */
+export function ourPart(now: Dump, hooks: string[]): string[] {
   const ours = new Set(ourChains(now))
-  const all = chains.every((chain) => ours.has(chainName(chain.jail)))
-  return all && ourJumps(now).length === jumpLines(family, now, chains, hooks).length
+  const lines: string[] = []
+  for (const chain of now.chains) {
+    const rules = now.rules.get(chain) ?? []
+    if (ours.has(chain) || hooks.includes(chain)) lines.push(`:${chain}`)
+    const shown = ours.has(chain) ? rules : rules.filter(isJump)
+    lines.push(...shown.map((rule) => `${chain} ${rule}`))
+  }
+  return lines
 }
 
-/** The first chain that has the name of one of ours but was made by somebody else. */
-export function foreignChain(now: Dump, chains: Chain[]): string | undefined {
-  const ours = ourChains(now)
-  const names = chains.map((chain) => chainName(chain.jail))
-  return names.find((name) => now.chains.has(name) && !ours.includes(name))
+/** The rules of a jail's chain that block, for whoever comes as far. */
+export function blockRules({ jail, services }: Chain, family: Family, blocktype: string): string[] {
+  const rules = services.flatMap((service) => matches(service, family))
+  return [...rules.map((match) => `${match}-j ${target(family, blocktype)}`), lastRule(jail)]
 }
 
-function chainRules({ jail }: Chain, body: string[]): string[] {
-  const name = chainName(jail)
-  const last = `-m comment --comment "${MARK}: ${jail}" -j RETURN`
-  return [...body, last].map((rule) => `-A ${name} ${rule}`)
+/** The jumps into a jail's chain for what it is about. */
+export function jumpsTo({ jail, services }: Chain, family: Family): string[] {
+  return services
+    .flatMap((service) => matches(service, family))
+    .map((match) => `${match}-j ${chainName(jail)}`)
+}
+
+/** What blocks, as iptables prints it. */
+export function target(family: Family, blocktype: string): string {
+  const answer = family === 'inet4' ? 'icmp-port-unreachable' : 'icmp6-port-unreachable'
+  return blocktype === 'REJECT' ? `REJECT --reject-with ${answer}` : blocktype
 }
 
 function matches({ protocol, ports }: Service, family: Family): string[] {
   if (protocol === 'all') return ['']
-  const name = protocol === 'icmp' && family === 'inet6' ? 'icmpv6' : protocol
+  const name = protocol === 'icmp' && family === 'inet6' ? 'ipv6-icmp' : protocol
   if (ports === 'all') return [`-p ${name} `]
   return slots(ports).map((list) => `-p ${name} -m multiport --dports ${list} `)
 }

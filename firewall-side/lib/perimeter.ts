@@ -1,13 +1,17 @@
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
+import { alive } from '../../scripts/lib/lease.ts'
 import { lock } from '../../scripts/lib/lock.ts'
-import type { Backend, Chain, Change } from './backend.ts'
+import { type Backend, type Chain, type Change, directOf, type Entry } from './backend.ts'
 import { Books, type Caller, SLACK } from './books.ts'
-import { byJail, changeOf } from './change.ts'
+import { changeOf } from './change.ts'
 import type { FirewallConfig } from './config.ts'
 import { Journal } from './journal.ts'
+import { chainName } from './names.ts'
+import { foreignText } from './netfilter.ts'
 import { neverHere } from './never.ts'
 import type { Paths } from './paths.ts'
 import type { Request } from './request.ts'
+import { keepOpen } from './tool.ts'
 
 /** What a request came to: lines to print, or a code and one sentence. */
 export interface Answer {
@@ -21,6 +25,12 @@ const COMPACT_AT = 1000
 
 /** What the kernel is most likely to be told of. */
 const CHANGING: ReadonlySet<string> = new Set(['ban', 'unban', 'sync', 'flush'])
+
+/** A session looks at the shape of the kernel's part at most so often, seconds. */
+const LOOK_EVERY = 5
+
+/** The index is made anew when it has so many entries more than twice what is needed. */
+const STALE = 1000
 
 /** So many refusals of one batch stand in the journal; the others are counted. */
 const REFUSED = 10
@@ -42,7 +52,11 @@ export class Perimeter {
   readonly #books: Books
   readonly #journal = new Journal()
   /** The chains that the kernel has, as far as the books know. */
-  #before = new Map<string, Chain>()
+  #before: readonly Chain[] = []
+  /** What was repaired before the first request, since the last process did not end well. */
+  #mended: string[] = []
+  /** When the shape of the kernel's part was last looked at, epoch seconds. */
+  #looked = 0
 
   constructor(config: FirewallConfig, paths: Paths, backend: Backend, caller: Caller) {
     this.#config = config
@@ -55,6 +69,7 @@ export class Perimeter {
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
     const work = async () => {
+      this.#mended = this.#books.usage.unclean ? await this.#repair() : []
       const answers: Answer[] = []
       for (const request of requests) answers.push(await this.#answer(request))
       return await this.#conclude(answers)
@@ -89,6 +104,7 @@ export class Perimeter {
     await this.#locked(async () => {
       await this.#backend.remove()
       this.#books.usage.never = ''
+      this.#books.usage.shape = undefined
       this.#books.settle()
     })
   }
@@ -98,11 +114,8 @@ export class Perimeter {
     await this.#locked(async () => {
       if (!this.#backend.expires) this.#books.touchEnded()
       this.#renewLong()
-      if (this.#before.size > 0 && !(await this.#backend.present())) {
-        await this.#rebuild()
-        this.#books.log.push('restored what somebody had removed from the kernel')
-      }
       await this.#takeEffect()
+      await this.#repair()
       this.#books.compact(this.#backend.expires ? COMPACT_AT : 0)
       this.#books.shrink()
     })
@@ -116,17 +129,18 @@ export class Perimeter {
    */
   async #locked<T>(work: () => Promise<T>, changes = false): Promise<T> {
     try {
-      const locked = lock(`${this.#paths.run}/firewall.lock`)
+      const locked = lock(`${this.#paths.run}/firewall.lock`, 15, undefined, keepOpen)
       if (changes) this.#backend.tool?.start()
       if (changes) this.#journal.open()
       const never = neverHere(this.#config, this.#paths)
       const release = await locked
       try {
         this.#books.open(never)
-        this.#before = byJail(this.#books.chains())
+        this.#before = this.#books.chains()
         return await work()
       } finally {
         this.#books.clear()
+        this.#backend.tool?.dismiss()
         release()
       }
     } finally {
@@ -158,6 +172,7 @@ export class Perimeter {
   }
 
   async #request(request: Request): Promise<string[]> {
+    if (request.verb === 'sync' || request.verb === 'digest') await this.#glance()
     if (request.verb === 'list') return this.#books.list(request.jail)
     if (request.verb === 'blocked') return this.#books.blocked(request.address)
     if (request.verb === 'sync') return [this.#books.sync(request)]
@@ -182,25 +197,37 @@ export class Perimeter {
     if (!this.#backend.expires) this.#books.touchEnded()
     await this.#takeEffect()
     const restored = await this.#repair()
-    return [`generation ${generation}`, `leases ${usage.leases(this.#caller.owner)}`, ...restored]
+    const counts = [`generation ${generation}`, `leases ${usage.leases(this.#caller.owner)}`]
+    return [...counts, ...this.#mended, ...restored]
   }
 
-  /** Compares the counts of books and kernel, and builds the kernel's part anew if they differ. */
+  /** Whoever asks for a sync or a digest wants to know that the kernel is right: a look at its shape. */
+  async #glance(): Promise<void> {
+    const { at, usage } = this.#books
+    if (Math.abs(at - this.#looked) < LOOK_EVERY) return
+    this.#looked = at
+    if ((await this.#backend.shape(this.#before)) !== usage.shape) await this.#rebuildAndSay()
+  }
+
+  /** Compares the kernel's own dump with the books, and builds our part anew if they differ. */
   async #repair(): Promise<string[]> {
-    const least = countPerJail(this.#books.contents(this.#books.at + SLACK).entries)
-    const most = countPerJail(this.#books.contents(this.#books.at - SLACK).entries)
     const chains = this.#books.chains()
-    const counts = await this.#backend.count(chains)
-    const equal = chains.every(({ jail }) => {
-      const count = counts?.get(jail) ?? -1
-      return count >= (least.get(jail) ?? 0) && count <= (most.get(jail) ?? 0)
-    })
-    if (counts && equal) return []
-    const { entries } = await this.#rebuild()
-    if (entries.length === 0) return []
+    const { usage, at } = this.#books
+    if ((await this.#backend.shape(chains)) !== usage.shape) return await this.#rebuildAndSay()
+    const { blocks, indexed } = await this.#backend.held(chains)
+    const { entries } = this.#books.contents(at - SLACK)
+    if (!isSame(blocks, entries, at)) return await this.#rebuildAndSay()
+    if (indexed > 2 * entries.length + STALE) await this.#backend.apply(reindexing(chains, entries))
+    return []
+  }
+
+  async #rebuildAndSay(): Promise<string[]> {
+    const { entries, foreign } = await this.#rebuild()
+    this.#books.noteClean()
     const line = `restored ${counted(entries, 'block')} that the kernel did not have as they should be`
-    this.#books.log.push(line)
-    return [line]
+    const lines = [...(entries.length > 0 ? [line] : []), ...foreign]
+    this.#books.log.push(...lines)
+    return lines
   }
 
   /** Writes the books, then the kernel; see the class comment for what happens if that fails. */
@@ -209,7 +236,7 @@ export class Perimeter {
     try {
       this.#books.commit()
       await this.#intoKernel(changeOf(this.#books, this.#before, never !== this.#books.usage.never))
-      this.#before = byJail(this.#books.chains())
+      this.#before = this.#books.chains()
       this.#books.usage.never = never
       this.#books.settle()
       // Without a kernel that ends leases by itself, the sweeper needs to see what has ended.
@@ -222,21 +249,32 @@ export class Perimeter {
   }
 
   async #intoKernel(change: Change): Promise<void> {
+    if (isNothing(change)) return
+    const { chains, never } = change
+    this.#books.usage.begin()
     try {
       await this.#backend.apply(change)
+      if (never || chains.before !== chains.now) await this.#noteShape(chains.now)
     } catch (error) {
       if (codeOf(error) !== EXIT.temporary) throw error
-      // Something of ours is missing, because somebody flushed the rules, say.
-      await this.#rebuild()
+      // Something of ours is missing, because another program flushed the rules, say.
+      await this.#rebuildAndSay()
     }
   }
 
   async #rebuild() {
     const contents = this.#books.contents()
-    await this.#backend.rebuild(contents)
+    this.#books.usage.begin()
+    const foreign = (await this.#backend.rebuild(contents)).map(foreignText)
     this.#books.commit()
     this.#books.usage.never = contents.never.map((address) => address.text).join(' ')
-    return contents
+    await this.#noteShape(contents.chains)
+    return { ...contents, foreign }
+  }
+
+  /** What the kernel's part looks like after our own change, to see when another program changes it. */
+  async #noteShape(chains: readonly Chain[]): Promise<void> {
+    this.#books.usage.shape = await this.#backend.shape(chains)
   }
 
   /** A kernel that counts to 24 days is told again every day how long a longer lease still runs. */
@@ -252,10 +290,26 @@ function changesKernel(request: Request | Failure): boolean {
   return !(request instanceof Failure) && CHANGING.has(request.verb)
 }
 
-function countPerJail(entries: { jail: string }[]): Map<string, number> {
-  const counts = new Map<string, number>()
-  for (const { jail } of entries) counts.set(jail, (counts.get(jail) ?? 0) + 1)
-  return counts
+/** True if exactly those entries are blocked; either is right about what is just ending. */
+function isSame(blocks: ReadonlySet<string>, entries: readonly Entry[], at: number): boolean {
+  const most = new Set<string>()
+  for (const { jail, address, expires } of entries) {
+    const block = `${chainName(jail)} ${address.text}`
+    most.add(block)
+    if (alive(expires, at + SLACK) && !blocks.has(block)) return false
+  }
+  return [...blocks].every((block) => most.has(block))
+}
+
+/** A change of the index alone: without what nobody needs in it any more. */
+function reindexing(chains: readonly Chain[], index: readonly Entry[]): Change {
+  const nothing = { enter: [], extend: [], leave: [], free: [], load: [] }
+  return { chains: { before: chains, now: chains }, direct: directOf(chains), index, ...nothing }
+}
+
+function isNothing({ chains, never, index, ...lists }: Change): boolean {
+  if (chains.before !== chains.now || never || index) return false
+  return Object.values(lists).every((list) => !Array.isArray(list) || list.length === 0)
 }
 
 function counted(list: readonly unknown[], noun: string): string {

@@ -2,6 +2,17 @@ import { deferred } from '../../scripts/lib/deferred.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { type Ended, run } from '../../scripts/lib/run.ts'
 
+/** What every tool keeps open, besides us. */
+let kept: number[] = []
+
+/**
+ * Has every tool hold this lock with us: if we are killed, nobody takes it before the tool that we
+ * have started is done, so nobody looks at the kernel while it is still being changed.
+ */
+export function keepOpen(lock: number): void {
+  kept = [lock]
+}
+
 type Input = string | Iterable<string>
 
 /** A process of the tool that has not been told anything yet. */
@@ -49,6 +60,6 @@ export class Tool {
 
   #launch(): Waiting {
     const { promise: input, give } = deferred<Input>()
-    return { give, ended: run(this.#file, this.#args, { input, says: 'errors' }) }
+    return { give, ended: run(this.#file, this.#args, { input, says: 'errors', fds: kept }) }
   }
 }

@@ -16,6 +16,8 @@ interface Counts {
   operations: Record<string, number>
   /** The never-ban list that the kernel has. */
   never: string
+  /** What our part of the kernel looked like after our last change. */
+  shape: string | undefined
   /** Where each owner last came from: nobody may ban it. */
   peers: Record<string, string>
   /** When leases longer than the kernel can count were last renewed, epoch seconds. */
@@ -31,6 +33,7 @@ interface Counts {
 export class Usage {
   readonly #path: string
   #counts: Counts
+  #unclean = false
 
   constructor(directory: string) {
     this.#path = join(directory, 'firewall.usage')
@@ -52,6 +55,27 @@ export class Usage {
     this.#counts.never = text
   }
 
+  get shape(): string | undefined {
+    return this.#counts.shape
+  }
+
+  set shape(digest: string | undefined) {
+    this.#counts.shape = digest
+  }
+
+  /**
+   * True if the last change of the kernel was not seen to its end, or nobody knows: its process was
+   * killed, the ledger was edited by hand, what stood in /run is gone.
+   */
+  get unclean(): boolean {
+    return this.#unclean
+  }
+
+  /** Says that the kernel is about to be changed; until `save`, nobody knows what it holds. */
+  begin(): void {
+    this.#write('')
+  }
+
   get renewed(): number {
     return this.#counts.renewed
   }
@@ -71,6 +95,7 @@ export class Usage {
   /** Reads the counts; those of another ledger are counted anew. */
   load(ledger: Ledger, at: number): void {
     this.#counts = read(this.#path)
+    this.#unclean = this.#counts.ledger !== ledger.stamp || this.#counts.shape === undefined
     if (this.#counts.ledger !== ledger.stamp) this.recount(ledger, at)
   }
 
@@ -107,7 +132,11 @@ export class Usage {
   }
 
   save(ledger: Ledger): void {
-    this.#counts.ledger = ledger.stamp
+    this.#write(ledger.stamp)
+  }
+
+  #write(stamp: string): void {
+    this.#counts.ledger = stamp
     try {
       writeFileSync(this.#path, JSON.stringify(this.#counts), { mode: 0o600 })
     } catch {
@@ -134,6 +163,7 @@ function read(path: string): Counts {
     never: '',
     renewed: 0,
     compacted: 0,
+    shape: undefined,
     ...known,
     leases: byOwner(known.leases),
     operations: byOwner(known.operations),

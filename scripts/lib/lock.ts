@@ -12,11 +12,17 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants
  *
  * @param seconds how long to wait for whoever holds it
  * @param signal ends the waiting earlier
+ * @param opened told what will hold the lock: it lasts until every copy of that is closed
  * @throws Failure 75 if the file cannot be opened or the lock is not free in time
  */
-export async function lock(path: string, seconds = 15, signal?: AbortSignal): Promise<() => void> {
-  const release = await tryLock(path, seconds, signal)
-  if (release) return release
+export async function lock(
+  path: string,
+  seconds = 15,
+  signal?: AbortSignal,
+  opened?: (fd: number) => void,
+): Promise<() => void> {
+  const fd = await lockedFile(path, seconds, signal, opened)
+  if (fd !== undefined) return () => closeSync(fd)
   throw new Failure(EXIT.temporary, `Cannot lock "${path}": somebody else is busy with it`)
 }
 
@@ -35,6 +41,7 @@ export async function lockedFile(
   path: string,
   seconds: number,
   signal?: AbortSignal,
+  opened: (fd: number) => void = () => {},
 ): Promise<number | undefined> {
   let fd: number
   try {
@@ -42,6 +49,7 @@ export async function lockedFile(
   } catch (error) {
     throw ioFailure(`open "${path}"`, error)
   }
+  opened(fd)
   const { code } = await run('flock', ['-w', String(seconds), '3'], {
     fds: [fd],
     says: 'nothing',

@@ -4,16 +4,6 @@ import type { FirewallConfig } from '../../firewall-side/lib/config.ts'
 import { parseAddress } from '../../scripts/lib/address.ts'
 import { standInTools, type Tools } from './told.ts'
 
-/** A change of nothing: a test names what is to be different from it. */
-export const NO_CHANGE: Change = {
-  fresh: [],
-  drop: [],
-  enter: [],
-  extend: [],
-  leave: [],
-  load: [],
-}
-
 /** The chain of a jail that protects all of TCP, with one width of ranges in it. */
 export const SSHD: Chain = {
   jail: 'sshd',
@@ -28,17 +18,30 @@ export const ENTRIES: Entry[] = ['203.0.113.5', '203.0.113.0/24', '2001:db8::5']
   expires: 0,
 }))
 
-const LAST = '-A fail2ban-sshd -m comment --comment "fail2ban-perimeter: sshd" -j RETURN'
-const JUMP = 'INPUT -p tcp -m comment --comment fail2ban-perimeter -j fail2ban-sshd'
-/** What iptables knows of that chain, and what it is told when the chain goes. */
-export const RULES = {
-  /** The rule that each of our chains ends with. */
-  last: LAST,
-  /** The jump into it, behind `-A`, `-I` or `-D`. */
-  jump: JUMP,
-  /** The whole filter table with the chain, empty, as `-S` prints it. */
-  all: `-P INPUT ACCEPT\n-N fail2ban-sshd\n${LAST}\n-A ${JUMP}\n`,
-  gone: [`-D ${JUMP}`, '-F fail2ban-sshd', '-X fail2ban-sshd'],
+const STANDING = [SSHD]
+
+/** A change of nothing, with that chain there: a test names what is to be different from it. */
+export const NO_CHANGE: Change = {
+  chains: { before: STANDING, now: STANDING },
+  direct: 'sshd',
+  enter: [],
+  extend: [],
+  leave: [],
+  free: [],
+  load: [],
+}
+
+/** What `iptables -S` prints once a family was told lines, on a machine with an empty INPUT. */
+export function rulesOf(told: string[], tool = 'iptables'): string {
+  const from = told.findIndex((line) => line.startsWith(`${tool}-restore`))
+  const to = told.indexOf('COMMIT', from)
+  const lines = told.slice(from + 2, to).map((line) =>
+    line
+      .replace(/^:(\S+) .*/, '-N $1')
+      .replace(/^-I INPUT 1 /, '-A INPUT ')
+      .replace(/ -s (\d[\d.]+) /, ' -s $1/32 '),
+  )
+  return ['-P INPUT ACCEPT', ...lines, ''].join('\n')
 }
 
 /** A backend that rejects at INPUT, and the stand-ins that it talks to. */

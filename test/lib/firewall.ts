@@ -106,20 +106,14 @@ export async function openFirewall(): Promise<TestFirewall> {
       return [...nftBlocks(nft), ...setBlocks(sets), ...ruleBlocks(four), ...ruleBlocks(six)].sort()
     },
     async jumps() {
-      const chain = 'nft list chain inet fail2ban-perimeter'
       const listed = await sections(
-        `${chain} input`,
-        `${chain} forward`,
+        'nft -t list table inet fail2ban-perimeter',
         'iptables -S',
         'ip6tables -S',
       )
-      const [input = '', forward = '', four = '', six = ''] = listed
+      const [nft = '', four = '', six = ''] = listed
       assert.deepEqual(ruleJumps(six), ruleJumps(four))
-      return [
-        ...nftJumps('INPUT', input),
-        ...nftJumps('FORWARD', forward),
-        ...ruleJumps(four),
-      ].sort()
+      return [...nftJumps(nft), ...ruleJumps(four)].sort()
     },
     ledger: () => box.sh(`cat ${LEDGER}`),
     async reset(backend, ledger = EMPTY) {
@@ -194,7 +188,8 @@ function nftBlocks(json: string): string[] {
   const items = (JSON.parse(json) as { nftables: NftItem[] }).nftables
   return items.flatMap(({ set }) => {
     const [chain, family, width] = set?.name.split('/') ?? []
-    if (set?.table !== 'fail2ban-perimeter' || !family?.startsWith('inet')) return []
+    if (set?.table !== 'fail2ban-perimeter' || !family || !/^(fail2ban|f2b)-/.test(set.name))
+      return []
     return (set.elem ?? []).map((item) => {
       const text = typeof item === 'string' ? item : item.elem.val
       return `${chain} ${text}${width ? `/${width}` : ''}`
@@ -203,8 +198,8 @@ function nftBlocks(json: string): string[] {
 }
 
 function setBlocks(saved: string): string[] {
-  return [...saved.matchAll(/^add ((?:fail2ban|f2b)-\S+)-[46] (\S+)/gm)].flatMap(
-    ([, chain, address]) => (chain === 'f2b-never' ? [] : [`${chain} ${address}`]),
+  return [...saved.matchAll(/^add ((?:fail2ban|f2b)-\S+)-[46]r? (\S+)/gm)].map(
+    ([, chain, address]) => `${chain} ${address}`,
   )
 }
 
@@ -214,19 +209,52 @@ function ruleBlocks(rules: string): string[] {
   )
 }
 
-function nftJumps(hook: string, listing: string): string[] {
-  return [...listing.matchAll(/^\s*(.*)jump (\S+)/gm)].map(([, match = '', chain]) => {
-    const ports = /dport (?:\{ (.*?) \}|(\S+))/.exec(match)
-    const list = (ports?.[1] ?? ports?.[2] ?? 'all').replaceAll(', ', ',').replaceAll('-', ':')
-    return `${hook} ${chain} ${list}`
-  })
+/** Each jail's chain, as far as a packet from a hook comes there, with the ports that it blocks. */
+function nftJumps(table: string): string[] {
+  const chains = new Map<string, string[]>()
+  for (const [, chain = '', body = ''] of table.matchAll(/^\tchain (\S+) \{\n(.*?)^\t\}/gms)) {
+    chains.set(chain, body.split('\n'))
+  }
+  const rules = (chain: string): string[] => chains.get(chain) ?? []
+  const reached = (chain: string): string[] =>
+    rules(chain).flatMap((rule) => {
+      const [, next] = /jump (\S+)/.exec(rule) ?? []
+      return next ? [next, ...reached(next)] : []
+    })
+  return ['input', 'forward'].flatMap((hook) =>
+    [...new Set(reached(hook))].flatMap((chain) =>
+      rules(chain)
+        .filter((rule) => / counter /.test(rule))
+        .map((rule) => {
+          const ports = /dport (?:\{ (.*?) \}|(\S+))/.exec(rule)
+          const list = (ports?.[1] ?? ports?.[2] ?? 'all').replaceAll(', ', ',')
+          return `${hook.toUpperCase()} ${chain} ${list.replaceAll('-', ':')}`
+        }),
+    ),
+  )
 }
 
-function ruleJumps(rules: string): string[] {
-  return [...rules.matchAll(/^-A (\S+) (.*)-j ((?:fail2ban|f2b)-\S+)$/gm)]
-    .map(([, hook, match = '', chain]) => {
-      const ports = /--dports (\S+)/.exec(match)?.[1] ?? 'all'
-      return `${hook} ${chain} ${ports}`
-    })
-    .sort()
+/** The same for iptables, where a jump or a rule of the jail's chain may say the ports. */
+function ruleJumps(text: string): string[] {
+  const rules = [...text.matchAll(/^-A (\S+) (.*)-[jg] (\S+)(.*)$/gm)].map(
+    ([, chain = '', match = '', target = '']) => ({ chain, match, target }),
+  )
+  const ports = (match: string): string | undefined => /--dports (\S+)/.exec(match)?.[1]
+  const reached = (chain: string): { chain: string; match: string }[] =>
+    rules
+      .filter((rule) => rule.chain === chain && !/^(DROP|REJECT|RETURN|ACCEPT)$/.test(rule.target))
+      .flatMap(({ target, match }) => [{ chain: target, match }, ...reached(target)])
+  const hooks = rules.filter(({ target }) => target === 'perimeter-look')
+  const jumps = hooks.flatMap(({ chain: hook }) =>
+    reached('perimeter-look').flatMap(({ chain, match }) => {
+      if (!/^(fail2ban|f2b)-/.test(chain)) return []
+      const own = rules.filter(
+        (rule) => rule.chain === chain && /^(DROP|REJECT)$/.test(rule.target),
+      )
+      const kinds = own.filter((rule) => !rule.match.includes('-s '))
+      const lists = kinds.length > 0 ? kinds.map((rule) => ports(rule.match)) : [ports(match)]
+      return lists.map((list) => `${hook} ${chain} ${list ?? 'all'}`)
+    }),
+  )
+  return [...new Set(jumps)].sort()
 }

@@ -8,8 +8,8 @@ const TOOLS = ['nft', 'ipset', 'iptables', 'ip6tables', 'iptables-restore', 'ip6
 export interface Tools {
   /** What they were told while something was done: their command lines, and their input. */
   told(work: () => Promise<unknown>): Promise<string[]>
-  /** What they print when they are asked for what there is: `-S`, `list -n`, `list -t`, `-j`. */
-  show(texts: Partial<Record<'rules' | 'sets' | 'sizes' | 'table', string>>): void
+  /** What they print when they are asked for what there is: `-S`, `list -n`, `save`, `-j`. */
+  show(texts: Partial<Record<'rules' | 'sets' | 'saved' | 'table', string>>): void
 }
 
 /** Puts stand-ins for all tools first on the PATH, for the tests of this file. */
@@ -21,7 +21,7 @@ export function standInTools(): Tools {
 case "$*" in
   *-S) cat ${folder}/rules; exit ;;
   'list -n') cat ${folder}/sets; exit ;;
-  'list -t') cat ${folder}/sizes; exit ;;
+  save*) cat ${folder}/saved; exit ;;
   '-j list'*) cat ${folder}/table; exit ;;
 esac
 printf '%s %s\\n' "$(basename "$0")" "$*" >>${log}
@@ -35,7 +35,7 @@ cat >>${log}
     process.env.PATH = path
   })
   const show: Tools['show'] = (texts) => {
-    const all = { rules: '-P INPUT ACCEPT\n', sets: '', sizes: '', table: '', ...texts }
+    const all = { rules: '-P INPUT ACCEPT\n', sets: '', saved: '', table: '', ...texts }
     for (const [name, text] of Object.entries(all)) writeFileSync(`${folder}/${name}`, text)
   }
   return {

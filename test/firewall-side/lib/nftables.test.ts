@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Chain } from '../../../firewall-side/lib/backend.ts'
 import { nftables } from '../../../firewall-side/lib/nftables.ts'
+import { parseAddress } from '../../../scripts/lib/address.ts'
 import { ENTRIES, overStandIns, SSHD } from '../../lib/backend.ts'
 
 const { backend, tools, apply } = overStandIns(nftables)
 const table = 'inet fail2ban-perimeter'
 const chain = `${table} fail2ban-sshd`
+const WEB: Chain = { jail: 'web', services: SSHD.services, widths: [] }
+const entry = (text: string, jail: string) => ({ address: parseAddress(text), jail, expires: 0 })
 
-test('a load empties all sets of a chain and fills them in one transaction', async () => {
+test('a load empties all sets of a chain and fills them and the index in one transaction', async () => {
   assert.deepEqual(await apply({ load: [{ chain: SSHD, entries: ENTRIES }] }), [
     'nft -f -',
     `flush set ${chain}/inet4`,
@@ -16,20 +20,61 @@ test('a load empties all sets of a chain and fills them in one transaction', asy
     `add element ${chain}/inet4 { 203.0.113.5 }`,
     `add element ${chain}/inet4/24 { 203.0.113.0 }`,
     `add element ${chain}/inet6 { 2001:db8::5 }`,
+    `add element ${table} banned/inet4/24 { 203.0.113.0 }`,
+    `add element ${table} near/inet4 { 203.0.113.0 }`,
   ])
 })
 
-test('a chain goes after the jumps into it, and its sets after the chain', async () => {
-  const said = await apply({ chains: [], drop: [SSHD] })
-  assert.deepEqual(said.slice(5), [
-    `flush chain ${table} input`,
-    `add rule ${table} input ip saddr @never-ban/4 accept`,
-    `add rule ${table} input ip6 saddr @never-ban/6 accept`,
-    `flush chain ${chain}`,
-    `delete chain ${chain}`,
-    `delete set ${chain}/inet4`,
-    `delete set ${chain}/inet6`,
-    `delete set ${chain}/inet4/24`,
+test('a second jail is looked for by the index, and the first without it', async () => {
+  const chains = { before: [SSHD], now: [SSHD, WEB] }
+  const said = await apply({ chains, enter: [entry('203.0.113.9', 'web')] })
+  for (const line of [
+    `add rule ${table} input ip saddr @fail2ban-sshd/inet4 jump fail2ban-sshd`,
+    `add rule ${table} input ip saddr @banned/inet4 jump banned/inet4`,
+    `add rule ${table} banned/inet4 ip saddr @fail2ban-web/inet4 jump fail2ban-web`,
+    `add element ${table} banned/inet4 { 203.0.113.9 }`,
+  ]) {
+    assert.ok(said.includes(line), line)
+  }
+  assert.ok(!said.some((line) => line.includes('flush chain') && line.endsWith('fail2ban-sshd')))
+})
+
+test('a third jail is added to what there is, and what other jails have is not written again', async () => {
+  const chains = { before: [SSHD, WEB], now: [SSHD, WEB, { ...WEB, jail: 'ftp' }] }
+  const said = await apply({ chains })
+  assert.ok(!said.some((line) => line.startsWith('flush')))
+  assert.deepEqual(
+    said.filter((line) => line.includes('jump')),
+    ['ip', 'ip6'].map(
+      (ip, i) =>
+        `add rule ${table} banned/inet${i ? 6 : 4} ${ip} saddr @fail2ban-ftp/inet${i ? 6 : 4} jump fail2ban-ftp`,
+    ),
+  )
+})
+
+test('who is free leaves the index; made anew, it has only what is needed', async () => {
+  const free = [parseAddress('203.0.113.9')]
+  assert.deepEqual((await apply({ free })).slice(1), [
+    `add element ${table} banned/inet4 { 203.0.113.9 }`,
+    `delete element ${table} banned/inet4 { 203.0.113.9 }`,
+  ])
+  assert.deepEqual((await apply({ index: ENTRIES })).slice(1), [
+    `flush set ${table} banned/inet4/24`,
+    `flush set ${table} near/inet4`,
+    `add element ${table} banned/inet4/24 { 203.0.113.0 }`,
+    `add element ${table} near/inet4 { 203.0.113.0 }`,
+  ])
+})
+
+test('a chain goes after the jumps into it, and its sets after the chain; the last with the table', async () => {
+  const said = await apply({ chains: { before: [WEB, SSHD], now: [WEB] } })
+  const gone = said.slice(said.lastIndexOf(`flush chain ${table} banned/inet4/24`))
+  assert.ok(gone.indexOf(`delete chain ${chain}`) < gone.indexOf(`delete set ${chain}/inet4/24`))
+  assert.ok(said.indexOf(`flush chain ${table} input`) < said.indexOf(`delete chain ${chain}`))
+  assert.deepEqual(await apply({ chains: { before: [SSHD], now: [] } }), [
+    'nft -f -',
+    `add table ${table}`,
+    `delete table ${table}`,
   ])
 })
 
@@ -43,23 +88,28 @@ test('rebuild() begins with no table, in the same transaction, and rejects if it
     `delete table ${table}`,
     `add table ${table}`,
   ])
-  const rule = `add rule ${chain} ip saddr & 255.255.255.0 @fail2ban-sshd/inet4/24 reject`
-  assert.ok(said.includes(rule))
+  const match = 'meta l4proto tcp counter name "fail2ban-sshd" reject comment "sshd"'
+  assert.ok(said.includes(`add rule ${chain} ${match}`))
   assert.equal(said.filter((line) => line.startsWith('nft')).length, 1)
 })
 
-test('count() trusts only a table with every chain, rule and jump', async () => {
-  const rule = (name: string) => ({ rule: { chain: name } })
-  const sets = ['inet4', 'inet4/24'].map((width) => ({
-    set: { name: `fail2ban-sshd/${width}`, elem: ['203.0.113.5'] },
-  }))
-  const jumps = Array.from({ length: 3 }, () => rule('input'))
-  const drops = Array.from({ length: 3 }, () => rule('fail2ban-sshd'))
-  const count = (nftables: unknown[]) => {
-    tools.show({ table: JSON.stringify({ nftables }) })
-    return backend.count([SSHD])
+test('held() counts what a packet finds: also in the index, also near', async () => {
+  const held = async (sets: Record<string, unknown[]>) => {
+    const listed = Object.entries(sets).map(([name, elem]) => ({ set: { name, elem } }))
+    tools.show({ table: JSON.stringify({ nftables: listed }) })
+    return await backend.held([SSHD, WEB])
   }
-  assert.deepEqual(await count([...sets, ...jumps, ...drops]), new Map([['sshd', 2]]))
-  assert.equal(await count([...sets, ...jumps.slice(1), ...drops]), undefined)
-  assert.equal(await count([...sets, ...jumps, ...drops.slice(1)]), undefined)
+  const sets = {
+    'fail2ban-sshd/inet4': ['203.0.113.5', { elem: { val: '203.0.113.6', timeout: 60 } }],
+    'fail2ban-sshd/inet4/24': ['203.0.113.0'],
+    'fail2ban-web/inet4': ['203.0.113.7', '203.0.113.8'],
+    'banned/inet4': ['203.0.113.7'],
+    'banned/inet4/24': ['203.0.113.0'],
+  }
+  const found = ['sshd 203.0.113.5', 'sshd 203.0.113.6', 'web 203.0.113.7']
+  const blocks = found.map((block) => `fail2ban-${block}`)
+  assert.deepEqual(await held(sets), { blocks: new Set(blocks), indexed: 2 })
+  const range = 'fail2ban-sshd 203.0.113.0/24'
+  const near = await held({ ...sets, 'near/inet4': ['203.0.113.0'] })
+  assert.deepEqual(near, { blocks: new Set([...blocks, range]), indexed: 3 })
 })
