@@ -1,7 +1,19 @@
 import { existsSync } from 'node:fs'
 import * as v from 'valibot'
+import { parseAddress } from '../../scripts/lib/address.ts'
 import { readYaml } from '../../scripts/lib/config.ts'
 import { addressText, integer, minPrefix } from '../../scripts/lib/settings/common.ts'
+
+/** The widest that may be free for ever: `0.0.0.0/0` by mistake would open the perimeter. */
+const WIDEST = { inet4: 4, inet6: 7 } as const
+
+const freeText = v.pipe(
+  addressText,
+  v.check((text) => {
+    const { family, prefix } = parseAddress(text)
+    return prefix >= WIDEST[family]
+  }, 'is too wide: at most /4 for IPv4 and /7 for IPv6'),
+)
 
 /** `firewall.yaml`; every key has a default, so an empty file is a complete one. */
 export const schema = v.strictObject({
@@ -14,7 +26,7 @@ export const schema = v.strictObject({
     ['INPUT', 'FORWARD'],
   ),
   blocktype: v.optional(v.picklist(['DROP', 'REJECT']), 'DROP'),
-  never_ban: v.optional(v.array(addressText), []),
+  never_ban: v.optional(v.array(freeText), []),
   min_prefix: minPrefix,
   max_leases: v.optional(integer(1, 10_000_000), 100_000),
 })

@@ -213,7 +213,8 @@ export class Perimeter {
   async #repair(): Promise<string[]> {
     const chains = this.#books.chains()
     const { usage, at } = this.#books
-    if ((await this.#backend.shape(chains)) !== usage.shape) return await this.#rebuildAndSay()
+    const known = usage.shape !== undefined && (await this.#backend.shape(chains)) === usage.shape
+    if (!known) return await this.#rebuildAndSay()
     const { blocks, indexed } = await this.#backend.held(chains)
     const { entries } = this.#books.contents(at - SLACK)
     if (!isSame(blocks, entries, at)) return await this.#rebuildAndSay()
