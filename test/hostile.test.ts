@@ -128,7 +128,7 @@ const ADDRESSES = ['0.0.0.0', '::', '0.0.0.0/0', '::/0', '10.0.0.0/8', '2001::/1
   .map((address) => `banip fail2ban-sshd ${address} 22 tcp`)
 
 const VALUES = ['constructor tcp', 'toString tcp', '65536 tcp', '-1 tcp', '22:21 tcp', '1:2:3 tcp']
-  .concat(['22, tcp', 'nosuch tcp', '1e1 tcp', '22 -j', '22 constructor', '22 tcp,', '22 ALL6'])
+  .concat(['nosuch tcp', '1e1 tcp', '22 -j', '22 constructor', '22 tcp,', '22 ALL6'])
   .concat(['22 tcp NaN', '22 tcp -1', '22 tcp 1e9', '22 tcp 01', '22 tcp 9999999999999'])
   .concat(['22 tcp Infinity', '22 tcp web2', `${'22,'.repeat(40)}x tcp`])
   .map((rest) => `banip fail2ban-sshd 203.0.113.60 ${rest}`)

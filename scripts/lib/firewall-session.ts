@@ -18,10 +18,16 @@ export interface Answer {
 /** Longer than anything that a firewall says on one line. */
 const LONGEST_LINE = 4096
 
+/** More characters than any answer has: 100,000 leases are 6 million. */
+const LONGEST_ANSWER = 32_000_000
+/** What a line takes in memory beside its characters. */
+const LINE = 32
+
 /** Splits what a firewall says in a session into answers. */
 export class AnswerReader {
   #rest = ''
   #lines: string[] = []
+  #size = 0
 
   /** What is complete now. @throws Failure 76 for what no firewall of ours would say */
   feed(chunk: string): Answer[] {
@@ -35,12 +41,17 @@ export class AnswerReader {
       const [, code, text = ''] = /^error (\d+) (.*)$/.exec(line) ?? []
       const done = line === 'ok' || line.startsWith('ok ')
       if (!code && !done) {
+        this.#size += line.length + LINE
+        if (line.length > LONGEST_LINE || this.#size > LONGEST_ANSWER) {
+          throw new Failure(EXIT.unexpected, 'the firewall says an answer without end')
+        }
         if (line !== '') this.#lines.push(line)
         continue
       }
       const answer: Answer = { lines: this.#lines, ok: done ? line.slice(3) : '' }
       if (code) answer.error = { code: Number(code), text }
       this.#lines = []
+      this.#size = 0
       answers.push(answer)
     }
     return answers

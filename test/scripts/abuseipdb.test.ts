@@ -154,6 +154,19 @@ for (const [name, { code, says, ...faults }] of Object.entries(FAULTS)) {
   })
 }
 
+test('a bulk report of what others have just reported is done, and is not repeated', async () => {
+  const lines = Array.from({ length: 9 }, (_, i) => `1.2.3.${i + 1} sshd 2000000000`).join('\n')
+  const other = makeBench('abuseipdb', KEY, [`url: ${service.url}`])
+  await other.feed(lines, 'sync')
+  other.remove()
+  assert.deepEqual(calls(), ['POST /api/v2/bulk-report 200'])
+  for (const sent of [2, 2]) {
+    const ended = await bench.feed(lines, 'sync')
+    assert.deepEqual([ended.code, ended.stderr, service.seen.length], [0, '', sent])
+  }
+  assert.equal((await succeeds('list')).split('\n').length - 1, 9)
+})
+
 test('a bulk report of which nothing was taken is 76, and stays due', async () => {
   const lines = Array.from({ length: 9 }, (_, i) => `1.2.3.${i + 1} sshd 0`).join('\n')
   service.faults.disliked = Array.from({ length: 9 }, (_, i) => `1.2.3.${i + 1}`)

@@ -2,10 +2,13 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
 import { run } from '../../scripts/lib/run.ts'
+import { temporaryFolder } from '../lib/folder.ts'
 import { type Bench, makeCertificate, openBench } from '../lib/fortigate.ts'
 import { type Fault, FortiGate } from '../simulators/fortigate.ts'
 
 const NAME = 'Internal fail2ban List'
+const { key, cert } = await makeCertificate(temporaryFolder('device'))
+const tls = { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') }
 let device: FortiGate
 let entries: Set<string>
 let bench: Bench
@@ -13,7 +16,8 @@ let bench: Bench
 beforeEach(async () => {
   device = new FortiGate({ server: '' })
   entries = device.addConnector(NAME)
-  bench = openBench({ push: { url: await device.listen(), name: NAME, token: device.token } })
+  const push = { url: await device.listen(tls), name: NAME, token: device.token, ca: cert }
+  bench = openBench({ push })
 })
 afterEach(async () => {
   assert.deepEqual(device.complaints, [])
@@ -108,6 +112,23 @@ test('a device that does not answer is 75 within 20 s', async () => {
   assert.ok(Date.now() - began < 30_000)
 })
 
+test('a device whose answer has no end is 76, and takes no memory', async () => {
+  device.fault = 'endless'
+  const limited = ['--max-old-space-size=64', 'dist/fortigate.cjs', 'ban', '--ip', '203.0.113.7']
+  const env = { ...process.env, FAIL2BAN_PERIMETER_CONFIG: bench.config }
+  const { code, stderr } = await run(process.execPath, limited, { env })
+  assert.equal(code, 76, stderr)
+  assert.match(stderr, /the device sent an answer without end/)
+})
+
+test('a token never crosses the network in the clear (78)', async () => {
+  const text = readFileSync(bench.config, 'utf8')
+  writeFileSync(bench.config, text.replace('https:', 'http:'))
+  const { code, stderr } = await bench.cli('ban', '--ip', '203.0.113.7')
+  assert.equal(code, 78)
+  assert.match(stderr, /must be https:\/\/HOST/)
+})
+
 test('a device that is not there is 69', async () => {
   await device.close()
   const { code, stderr } = await bench.cli('ban', '--ip', '203.0.113.7')
@@ -123,10 +144,8 @@ test('a wrong token is 77, an unknown connector 76', async () => {
 })
 
 test('TLS: refused (69) without the CA, fine with it', async () => {
-  const { key, cert } = await makeCertificate(bench.folder)
   const secure = new FortiGate({ server: '' })
   const pushed = secure.addConnector(NAME)
-  const tls = { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') }
   const push = { url: await secure.listen(tls), name: NAME, token: secure.token }
   const [without, trusting] = [openBench({ push }), openBench({ push: { ...push, ca: cert } })]
   const refused = await without.cli('ban', '--ip', '203.0.113.7')

@@ -1,4 +1,10 @@
-import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { createServer as createTls } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { BlockList, isIP } from 'node:net'
@@ -7,7 +13,15 @@ import { BlockList, isIP } from 'node:net'
 export type Shape = 'raw' | 'form' | 'encoded' | 'fields' | 'log' | 'unescaped'
 
 /** What goes wrong on purpose. */
-export type Fault = 'refused' | 'busy' | 'error' | 'garbage' | 'failed' | 'hang' | 'reset'
+export type Fault =
+  | 'refused'
+  | 'busy'
+  | 'error'
+  | 'garbage'
+  | 'failed'
+  | 'hang'
+  | 'reset'
+  | 'endless'
 
 export interface Login {
   remip: string
@@ -118,6 +132,7 @@ export class FortiGate {
   /** Starts the REST API on loopback. @returns its URL */
   async listen(tls?: { cert: string; key: string }): Promise<string> {
     const handler: RequestListener = async (request, response) => {
+      if (this.fault === 'endless') return endless(response)
       const answer = await this.#answer(request).catch(() => undefined)
       if (answer) {
         const body = typeof answer.body === 'string' ? answer.body : JSON.stringify(answer.body)
@@ -183,6 +198,7 @@ export class FortiGate {
       failed: { status: 200, body: { status: 'error', http_status: 200, error: -3 } },
       hang: { status: 0, body: '' },
       reset: { status: 0, body: '' },
+      endless: { status: 0, body: '' },
     }
     return this.fault && faults[this.fault]
   }
@@ -260,4 +276,13 @@ function fieldsOf(log: string): Record<string, string> {
   const wanted = ['logid', 'action', 'status', 'remip', 'srcip', 'user', 'reason', 'devname']
   const pairs = wanted.map((key) => [key, new RegExp(` ${key}="?([^" ]*)`).exec(log)?.[1] ?? ''])
   return Object.fromEntries(pairs)
+}
+
+/** Answers until nobody listens any more. */
+function endless(response: ServerResponse): void {
+  const more = (): void => {
+    if (!response.destroyed) response.write(Buffer.alloc(65_536, ' '), more)
+  }
+  response.writeHead(200)
+  more()
 }

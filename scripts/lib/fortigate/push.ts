@@ -4,8 +4,13 @@ import { parseAddress } from '../address.ts'
 import { EXIT, type ExitCode, Failure, ioFailure, messageOf } from '../failure.ts'
 import { quote } from '../lease.ts'
 import type { Push } from '../settings/fortigate.ts'
+import { readWhole } from '../whole.ts'
 
 const CONNECT_MS = 3_000
+const REQUEST_MS = 20_000
+
+/** Bytes: 131,072 entries are 16 MB at most. */
+const LONGEST_ANSWER = 32 << 20
 
 /**
  * A FortiGate connector with `update-method push` (FortiOS 7.2.1 and later), spoken to through the
@@ -65,9 +70,11 @@ export class Device {
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
         dispatcher: this.#agent,
-        signal,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_MS)]),
       })
-      return readAnswer(response.statusCode, await response.body.text())
+      const text = await readWhole(response.body, LONGEST_ANSWER)
+      if (text === undefined) throw unexpected('an answer without end')
+      return readAnswer(response.statusCode, text)
     } catch (error) {
       throw error instanceof Failure ? error : transportFailure(error)
     }

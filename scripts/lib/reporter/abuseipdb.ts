@@ -95,7 +95,7 @@ function judgeSingle(answer: Answer, batch: Due[]): Verdict {
 const saved = v.object({
   data: v.object({
     savedReports: v.number(),
-    invalidReports: v.array(v.object({ rowNumber: v.number() })),
+    invalidReports: v.array(v.object({ error: v.optional(v.string(), ''), rowNumber: v.number() })),
   }),
 })
 
@@ -104,11 +104,13 @@ function judgeBulk(answer: Answer, batch: Due[]): Verdict {
   const read = v.safeParse(saved, parseJson(answer))
   if (!read.success) throw new Failure(EXIT.unexpected, 'the answer could not be read')
   const { savedReports, invalidReports } = read.output.data
-  if (savedReports === 0) {
+  const known = invalidReports.filter(({ error }) => /duplicate ip/i.test(error))
+  if (savedReports + known.length === 0) {
     throw new Failure(EXIT.unexpected, `none of ${batch.length} addresses was taken`)
   }
-  // Row 1 is the line of column names.
-  const refused = invalidReports.flatMap(({ rowNumber }) => batch[rowNumber - 2]?.address ?? [])
+  // Row 1 is the line of column names. What is known there was reported a while ago: all is well.
+  const others = invalidReports.filter((row) => !known.includes(row))
+  const refused = others.flatMap(({ rowNumber }) => batch[rowNumber - 2]?.address ?? [])
   return { kind: 'done', refused }
 }
 

@@ -1,5 +1,6 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { EXIT, Failure } from '../failure.ts'
+import { readWhole } from '../whole.ts'
 
 /** A request; the key stands in its headers and nowhere else. */
 export interface Ask {
@@ -22,7 +23,6 @@ const REQUEST = 20_000
 
 /** Bytes of an answer: the longest list that is worth reading. */
 const LONGEST_ANSWER = 64 * 1024 * 1024
-const TOO_LONG = 'TOO_LONG'
 
 /** Why no connection came about; what is not here broke after it did. */
 const NEVER_CONNECTED: Record<string, string> = {
@@ -59,10 +59,12 @@ export async function send(key: string, ask: Ask, signal: AbortSignal): Promise<
       call.on('response', resolve).on('error', reject).end(ask.body)
     })
     const headers = Object.entries(answer.headers).map(([name, value]) => [name, String(value)])
-    const text = (await readText(answer)).replaceAll(key, '***')
-    return { status: answer.statusCode ?? 0, headers: Object.fromEntries(headers), text }
+    const text = await readWhole(answer, LONGEST_ANSWER)
+    if (text === undefined) throw new Failure(EXIT.unexpected, 'the answer is too long')
+    const told = { status: answer.statusCode ?? 0, headers: Object.fromEntries(headers) }
+    return { ...told, text: text.replaceAll(key, '***') }
   } catch (error) {
-    throw sendFailure(error)
+    throw error instanceof Failure ? error : sendFailure(error)
   }
 }
 
@@ -74,17 +76,6 @@ function limitConnect(call: ClientRequest, connected: string): void {
   call.on('close', () => clearTimeout(timer))
 }
 
-async function readText(answer: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = []
-  let length = 0
-  for await (const part of answer as AsyncIterable<Buffer>) {
-    length += part.length
-    if (length > LONGEST_ANSWER) throw Object.assign(new Error('long'), { code: TOO_LONG })
-    parts.push(part)
-  }
-  return Buffer.concat(parts).toString('utf8')
-}
-
 /** Never the library's own words: they may quote what was sent. */
 function sendFailure(error: unknown): Failure {
   const { code = '', name = '' } = (error ?? {}) as { code?: string; name?: string }
@@ -93,7 +84,6 @@ function sendFailure(error: unknown): Failure {
   if (/CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL/.test(code)) {
     return new Failure(EXIT.refused, `its certificate is not one we trust (${code})`)
   }
-  if (code === TOO_LONG) return new Failure(EXIT.unexpected, 'the answer is too long')
   if (name === 'AbortError' || name === 'TimeoutError') {
     return new Failure(EXIT.temporary, 'no answer in time')
   }

@@ -15,7 +15,7 @@ const listen = v.pipe(
 
 /** The device's own REST API; its connector has `update-method push` (FortiOS 7.2.1 and later). */
 const push = v.strictObject({
-  url: v.pipe(v.string(), v.regex(/^https?:\/\/[^/\s]+\/?$/, 'must be https://HOST or HOST:PORT')),
+  url: v.pipe(v.string(), v.regex(/^https:\/\/[^/\s]+\/?$/, 'must be https://HOST or HOST:PORT')),
   name: v.pipe(v.string(), v.minLength(1), v.maxLength(35, 'has at most 35 characters')),
   token: v.optional(secret),
   token_file: v.optional(path),

@@ -4,6 +4,7 @@
  * allows or refuses with `SystemCallFilter` comes after these lines, for systemd reads them in order.
  */
 export const HARDENING = `NoNewPrivileges=yes
+MemoryMax=1G
 ProtectSystem=strict
 PrivateTmp=yes
 PrivateDevices=yes

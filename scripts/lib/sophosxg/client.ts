@@ -2,6 +2,7 @@ import type { Agent } from 'undici'
 import { EXIT, Failure } from '../failure.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 import type { Call } from '../target.ts'
+import { readWhole } from '../whole.ts'
 import { type Answer, describeStatus, readAnswer, type Status } from './answer.ts'
 import { distrustOf, noConnection, openAgent } from './connection.ts'
 import {
@@ -22,8 +23,8 @@ class NotConnected extends Failure {}
 /** How often a request is tried in all. */
 export const TRIES = 3
 
-/** Bytes; 10,000 hosts are 4 MB. More than this is not the answer of a firewall. */
-const LONGEST_ANSWER = 64 << 20
+/** Bytes; 10,000 hosts are 4 MB. Reading this much takes some 3 s, in which nobody else is served. */
+const LONGEST_ANSWER = 16 << 20
 
 /** A kept-open connection to the XML API of one firewall. Close it, or the process lingers. */
 export class Client {
@@ -114,7 +115,8 @@ export class Client {
         dispatcher: this.#agent,
         signal,
       })
-      const text = await readBody(body)
+      const text = await readWhole(body, LONGEST_ANSWER)
+      if (text === undefined) throw new Failure(EXIT.unexpected, 'answered without end')
       checkHttp(statusCode)
       return readAnswer(text, ask.verb === 'Login' ? undefined : ask.kind, this.#settings.pass)
     } catch (error) {
@@ -172,15 +174,4 @@ function checkHttp(status: number): void {
   if (status === 200) return
   if (status >= 500) throw new LostAnswer(EXIT.temporary, `answered HTTP ${status}`)
   throw new Failure(EXIT.unexpected, `answered HTTP ${status}: check url`)
-}
-
-async function readBody(body: AsyncIterable<Buffer>): Promise<string> {
-  const chunks: Buffer[] = []
-  let size = 0
-  for await (const chunk of body) {
-    size += chunk.length
-    if (size > LONGEST_ANSWER) throw new Failure(EXIT.unexpected, 'answered without end')
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
 }
