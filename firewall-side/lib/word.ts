@@ -30,7 +30,7 @@ Options
     run: async (positionals, values) => {
       const timed = values.bantime !== undefined || values.time !== undefined
       const expires = timed ? [String(readExpiry(values))] : []
-      const request = parseCommand([word, ...widened(positionals), ...expires])
+      const request = parseCommand([word, ...widened(word, positionals), ...expires])
       const owner = checkOwner(textOption(values, 'owner') ?? LOCAL_OWNER)
       const { perimeter } = await openPerimeter({ owner, peer: undefined })
       const [answer] = await perimeter.perform([request])
@@ -42,6 +42,7 @@ Options
 }
 
 /** An action line says how wide a ban is behind the address. */
-function widened(words: string[]): string[] {
+function widened(verb: string, words: string[]): string[] {
+  if (verb !== 'banip' && verb !== 'unbanip') return words
   return words.map((word, i) => (i === 1 ? parseBanned(word).text : word))
 }
