@@ -105,7 +105,8 @@ f2b-setup firewall
   --owner NAME         the server that is let in. Without --owner only this machine itself is
                        served (host: local)
   --key-file FILE      that server's public key, as f2b-setup server printed it
-  --from ADDR          the address or range that the key may come from; may be repeated
+  --from ADDR          the address or range that the key may come from; may be repeated. Without it
+                       as before; at first, or with "any", from anywhere
   --backend NAME       auto | nftables | ipset | iptables
   --systemd WHEN       auto | yes | no; without systemd cron loads the bans at boot
   --remove-owner       take the key of --owner away, and nothing else

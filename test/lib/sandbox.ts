@@ -22,7 +22,8 @@ rm -f /etc/sudoers.d/* /etc/cron.d/fail2ban-perimeter
 ! getent passwd fail2ban >/dev/null || userdel fail2ban
 chmod g-w /usr/local /usr/local/lib
 echo ready
-exec sleep 3600
+# A shell, not the program itself: it buries the dead, as an init does.
+sleep 3600 & wait
 `
 
 /** A copy of this machine, with its own network, processes and accounts, where root is root. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { after, before, test } from 'node:test'
 import type { Ended } from '../../scripts/lib/run.ts'
@@ -104,8 +105,54 @@ test('the key leads through the gate to the firewall, from the named address onl
   assert.equal(list.code, 0, list.stderr)
   await setup('firewall', '--owner', 'web1', '--key-file', '/run/web1.pub', '--from', '192.0.2.1')
   assert.equal((await ssh('true')).code, 255)
+  // A setup that does not say it leaves it as it is.
+  const again = await setup('firewall', '--owner', 'web1', '--key-file', '/run/web1.pub')
+  assert.match(again.stdout, /^note: the key of web1 may still come from 192\.0\.2\.1 only/m)
+  assert.equal((await ssh('true')).code, 255)
+  await setup('firewall', '--owner', 'web1', '--key-file', '/run/web1.pub', '--from', 'any')
+  assert.doesNotMatch(await box.sh('cat /etc/fail2ban-perimeter/ssh/.ssh/authorized_keys'), /from=/)
+  assert.equal((await ssh('true')).code, 0)
   await addOwner('web1')
   assert.equal((await ssh('true')).code, 0)
+})
+
+test('a key that no longer counts has no session any more, nor a connection that stays open', async () => {
+  const path = '/run/master'
+  await addOwner('web1')
+  const shared = [
+    '-o',
+    'ControlMaster=auto',
+    '-o',
+    `ControlPath=${path}`,
+    '-o',
+    'ControlPersist=60',
+  ]
+  const session = box.start('ssh', [
+    ...SSH,
+    '-i',
+    '/run/web1',
+    ...shared,
+    'fail2ban@127.0.0.1',
+    'firewall',
+  ])
+  const ended = once(session, 'exit')
+  session.stdin.write('list\n')
+  await once(session.stdout, 'data')
+  const said = await setup('firewall', '--remove-owner', '--owner', 'web1')
+  assert.match(said.stdout, /All sessions were ended; other servers connect again/)
+  await ended
+  assert.equal((await ssh('true', ...shared)).code, 255)
+  // The sandbox has no init that buries the dead.
+  assert.equal(await box.sh("ps -u fail2ban -o stat=,args= | grep -v '^Z'"), '')
+  await addOwner('web1')
+  assert.equal((await ssh('true')).code, 0)
+})
+
+test('f2b-setup firewall shows the fingerprints before a server asks about them', async () => {
+  const { stdout } = await setup('firewall')
+  const print = await box.sh('ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub')
+  assert.ok(stdout.includes(print.split(' ')[1] ?? 'no fingerprint'), stdout)
+  assert.match(stdout, /^ {2}f2b-setup server --owner NAME --firewall \S+$/m)
 })
 
 test('the gate starts with two variables, whatever the server sends and sshd accepts', async () => {
@@ -244,6 +291,12 @@ test('--uninstall takes account, sudo, programs and blocks, and leaves settings 
   await ssh('true')
   const ban = await box.run(`${LIB}/banip`, ['fail2ban-sshd', '192.0.2.66', '22', 'tcp'])
   assert.equal(ban.code, 0, ban.stderr)
+  // A server that is connected, and what systemd keeps for an account after its last session.
+  await setup('firewall', '--owner', 'web2', '--key-file', '/run/web2.pub')
+  const session = box.start('ssh', [...SSH, '-i', '/run/web2', 'fail2ban@127.0.0.1', 'firewall'])
+  session.stdin.write('list\n')
+  await once(session.stdout, 'data')
+  box.start('setpriv', [...AS_USER, 'sleep', '1000'])
   const ended = await setup('firewall', '--uninstall')
   assert.equal(ended.code, 0, ended.stderr)
   assert.doesNotMatch(await box.sh('nft list ruleset; ipset list -n'), /192\.0\.2\.66|f2b|fail2ban/)

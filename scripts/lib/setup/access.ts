@@ -5,7 +5,7 @@ import { textOption, usageFailure, type Values } from '../command.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { checkOwner } from '../lease.ts'
 import { run } from '../run.ts'
-import { ACCOUNT, account, HOME } from './account.ts'
+import { account, endSessions, HOME } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
 import { file, folder, textOf, writeAs } from './items.ts'
 import { type KeyLine, keyLines, withKey, withoutKey } from './keys.ts'
@@ -28,6 +28,22 @@ export async function access(place: Place, line: KeyLine | undefined): Promise<I
     file(path, keys, 0o644, { note: line ? `owner ${line.owner}` : '' }),
     file(place.at(SUDOERS), sudoers, 0o440),
   ]
+}
+
+/** Where the key of an owner may come from so far: a setup that does not say leaves it so. */
+export function knownFrom(place: Place, owner: string): string[] {
+  const from = knownLine(place, owner)?.from ?? []
+  if (from.length > 0) {
+    say(
+      `note: the key of ${owner} may still come from ${from.join(', ')} only (--from any lifts that)`,
+    )
+  }
+  return from
+}
+
+/** An owner's line in the keys file, as it is now. */
+export function knownLine(place: Place, owner: string): KeyLine | undefined {
+  return keyLines(textOf(place.at(KEYS)) ?? '').find((line) => line.owner === owner)
 }
 
 /** One bad line in that folder takes sudo away from everybody, so it is tried elsewhere first. */
@@ -55,12 +71,13 @@ export async function removeOwner(place: Place, values: Values): Promise<void> {
     name: `owner ${owner} in ${path}`,
     look: () => (known ? 'same' : 'absent'),
     make() {},
-    remove: () => writeAs(path, withoutKey(text, owner), 0o644),
+    async remove() {
+      writeAs(path, withoutKey(text, owner), 0o644)
+      if (!place.prefix) await endSessions()
+    },
     unwanted: true,
   }
   await apply([item], place)
-  if (!known) return
-  say(
-    `Its bans end by themselves. A session of it that is open stays: pkill -u ${ACCOUNT} ends all`,
-  )
+  if (known)
+    say('Its bans end by themselves. All sessions were ended; other servers connect again.')
 }

@@ -1,6 +1,7 @@
 import { EXIT, Failure } from '../failure.ts'
 import { run } from '../run.ts'
 import type { Item, State } from './changes.ts'
+import { endProcesses } from './processes.ts'
 
 /** The account that all servers log in as. */
 export const ACCOUNT = 'fail2ban'
@@ -23,9 +24,23 @@ export function account(): Item {
     name: `user ${ACCOUNT}`,
     look,
     make,
-    remove: () => call('userdel', [ACCOUNT]),
+    async remove() {
+      await endSessions()
+      await call('userdel', [ACCOUNT])
+    },
     remedy: `take its sudo rights away and remove it (userdel ${ACCOUNT}) or hand it over (usermod --home ${HOME} ${ACCOUNT})`,
   }
+}
+
+/**
+ * Ends what runs as the account: sessions of servers, also the idle connections that they keep open,
+ * and what systemd keeps for it for a while. A server whose key still counts connects again.
+ *
+ * @returns whether there was anything
+ */
+export async function endSessions(): Promise<boolean> {
+  const [, , uid] = await entry('passwd')
+  return uid !== undefined && (await endProcesses((process) => process.uid === Number(uid))) > 0
 }
 
 /** The account of that name may be another's: of the document that this follows, for instance. */

@@ -23,6 +23,7 @@ import {
   syncUnit,
   TIMER,
 } from './delivery-units.ts'
+import { restartCommand } from './fail2ban.ts'
 import { file, folder, sharedFolder } from './items.ts'
 import { adviseLocals, isQueued, locals } from './locals.ts'
 import { hostsOf, type Settings, secretsOf, whyRoot } from './need-root.ts'
@@ -119,7 +120,7 @@ export function adviseDelivery(place: Place, delivery: Delivery): void {
     say(
       `note: bans are ${queued ? 'queued' : 'direct'} from when Fail2Ban reads its actions again:`,
     )
-    say('      fail2ban-client reload')
+    say(`      ${restartCommand()}`)
   }
   if (queued && root !== undefined && !place.prefix) say(`note: f2b-deliver runs as root: ${root}`)
   if (queued && place.prefix) {

@@ -19,6 +19,27 @@ export function fail2banItems(place: Place): Item[] {
   return FOLDERS.flatMap((name) => copies(place, name))
 }
 
+/** What our actions include. */
+const INCLUDED = ['perimeter-blocks', 'perimeter-queue']
+
+/** Some of our actions, with what they include, which is taken away with the last that needs it. */
+export function actionItems(place: Place, actions: string[]): Item[] {
+  const folder = place.at(`${FAIL2BAN}/action.d`)
+  const isIn = (names: string[], { name }: Item): boolean =>
+    names.some((one) => name === join(folder, `${one}.conf`))
+  const all = fail2banItems(place).filter(({ name }) => name.startsWith(`${folder}/`))
+  const others = all.filter((item) => !isIn([...actions, ...INCLUDED], item))
+  const needed = place.uninstall && others.some(({ name }) => existsSync(name))
+  return all.filter((item) => isIn(actions, item) || (!needed && isIn(INCLUDED, item)))
+}
+
+/** How to have Fail2Ban use what is new: its `reload` drops an action that is new in a running jail. */
+export function restartCommand(): string {
+  return existsSync('/run/systemd/system')
+    ? 'systemctl restart fail2ban'
+    : 'fail2ban-client restart'
+}
+
 /** True if the head of a file shows that it is ours. */
 function isOurs(text: string): boolean {
   return text.split('\n').slice(0, 12).join('\n').includes(MARK)

@@ -1,11 +1,13 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { createLedger } from '../../../firewall-side/lib/generation.ts'
 import { textOption, usageFailure, type Values } from '../command.ts'
 import { checkOwner } from '../lease.ts'
-import { access, removeOwner } from './access.ts'
-import { call, USERADD } from './account.ts'
+import { access, knownFrom, knownLine, removeOwner } from './access.ts'
+import { call, endSessions, USERADD } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
+import { refuseIfUsed, settingsOf } from './in-use.ts'
 import { file, fileOnce, folder, rootsFolder, textOf } from './items.ts'
 import { type KeyLine, readFrom, readPublicKey } from './keys.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
@@ -40,7 +42,12 @@ interface Wish {
 export async function setUpFirewall(place: Place, values: Values): Promise<void> {
   if (values['remove-owner'] === true) return removeOwner(place, values)
   const wish = await readWish(place, values)
-  if (!place.uninstall) {
+  const before = wish.line && knownLine(place, wish.line.owner)
+  if (place.uninstall) {
+    const local = hosts(settingsOf(place)).includes('local')
+    const actions = ['perimeter', ...(local ? ['iptables-remote'] : [])]
+    await refuseIfUsed(place, actions)
+  } else {
     checkOnlyRootWrites(process.execPath)
     if (!place.prefix) checkOnlyRootWrites(LIB)
   }
@@ -49,7 +56,17 @@ export async function setUpFirewall(place: Place, values: Values): Promise<void>
   if (wish.line || place.uninstall) items.push(...(await access(place, wish.line)))
   items.push(...bootItems(place, wish.systemd))
   await apply(items, place)
-  if (!place.uninstall) await advise(place, wish)
+  if (place.uninstall) return
+  // Who came in with the old key, or from where it may no longer come from, is still there.
+  const changed = before && !isDeepStrictEqual(before, wish.line)
+  if (changed && !place.prefix && !place.dryRun && (await endSessions())) {
+    say('All sessions were ended; servers whose key counts connect again.')
+  }
+  await advise(place, wish)
+}
+
+function hosts({ firewalls }: Record<string, unknown>): unknown[] {
+  return Array.isArray(firewalls) ? firewalls.map((one) => one?.host) : []
 }
 
 async function readWish(place: Place, values: Values): Promise<Wish> {
@@ -67,8 +84,8 @@ async function readWish(place: Place, values: Values): Promise<Wish> {
   if (owner === undefined && keyFile !== undefined) throw usageFailure('Missing option --owner')
   if (owner === undefined && from.length > 0) throw usageFailure('Missing option --owner')
   if (owner === undefined || keyFile === undefined) return { line: undefined, backend, systemd }
-  const line = { owner, from: readFrom(from), key: await readPublicKey(keyFile) }
-  return { line, backend, systemd }
+  const key = await readPublicKey(keyFile)
+  return { line: { owner, from: readFrom(from) ?? knownFrom(place, owner), key }, backend, systemd }
 }
 
 /** The programs, each with the path of this Node in its first line. */
@@ -133,7 +150,7 @@ function blocks(place: Place): Item[] {
 
 async function advise(place: Place, { line, systemd }: Wish): Promise<void> {
   adviseCron(place, systemd)
-  if (!line) return say('Servers: run it again for each, with --owner and --key-file')
+  if (!line) return adviseServer(place)
   if (place.prefix)
     say(`note: --prefix leaves the user database alone; make the user with: ${USERADD}`)
   else await adviseSshd()

@@ -49,8 +49,15 @@ export async function fingerprint(key: string): Promise<string> {
   return stdout.trim().replace(' no comment', '')
 }
 
-/** Reads `--from`: addresses and ranges, in the form that sshd understands. @throws Failure 65 */
-export function readFrom(values: string[]): string[] {
+/**
+ * Reads `--from`: addresses and ranges, in the form that sshd understands, or `any`.
+ *
+ * @returns none for `any`, undefined if nothing is given
+ * @throws Failure 65
+ */
+export function readFrom(values: string[]): string[] | undefined {
+  if (values.length === 0) return undefined
+  if (values.every((value) => value === 'any')) return []
   const texts = new Set(values.map((value) => parseAddress(value).text))
   for (const text of texts) {
     // It would forbid nothing here, and as part of the never-ban list it would forbid every ban.

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 
 /** Seconds that a process may take to finish what is under way. */
@@ -9,9 +9,14 @@ interface Process {
   args: string[]
 }
 
-/** Asks processes to end, waits until they have, and kills the others. */
-export async function endProcesses(isMeant: (process: Process) => boolean): Promise<void> {
+/**
+ * Asks processes to end, waits until they have, and kills the others.
+ *
+ * @returns how many there were
+ */
+export async function endProcesses(isMeant: (process: Process) => boolean): Promise<number> {
   const end = Date.now() + PATIENCE * 1000
+  const count = find(isMeant).length
   for (let signal: NodeJS.Signals = 'SIGTERM'; ; signal = 'SIGKILL') {
     for (const pid of find(isMeant)) {
       try {
@@ -19,8 +24,15 @@ export async function endProcesses(isMeant: (process: Process) => boolean): Prom
       } catch {} // it has just ended
     }
     while (find(isMeant).length > 0 && Date.now() < end) await setTimeout(50)
-    if (signal === 'SIGKILL' || find(isMeant).length === 0) return
+    if (signal === 'SIGKILL' || find(isMeant).length === 0) return count
   }
+}
+
+/** True if a program of that name runs, whatever interpreter runs it. */
+export function isRunning(name: string): boolean {
+  return (
+    find(({ args }) => args.slice(0, 3).some((word) => word.split('/').at(-1) === name)).length > 0
+  )
 }
 
 function find(isMeant: (process: Process) => boolean): number[] {
@@ -28,7 +40,9 @@ function find(isMeant: (process: Process) => boolean): number[] {
   return pids.map(Number).filter((pid) => {
     try {
       const args = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
-      return args.length > 1 && isMeant({ uid: statSync(`/proc/${pid}`).uid, args })
+      // Not the owner of the folder: where a process has changed its user, that is root.
+      const uid = /^Uid:\s+\d+\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+      return args.length > 1 && isMeant({ uid: Number(uid), args })
     } catch {
       return false
     }

@@ -1,6 +1,7 @@
 import { stringify } from 'yaml'
 import type { Firewall } from '../settings/firewalls.ts'
 import { say } from './changes.ts'
+import { restartCommand } from './fail2ban.ts'
 import { textOf } from './items.ts'
 import { hostsOf, type Settings } from './need-root.ts'
 import { KEY, KNOWN_HOSTS, type Place } from './place.ts'
@@ -25,7 +26,9 @@ export function advise(place: Place, { owner }: Wish, remote: Firewall[]): void 
     say(`\nNow let this server in, as root on ${remote.map((f) => f.host).join(' and on ')}:`)
     say(`  echo '${key}' > ${owner}.pub`)
     say(`  f2b-setup firewall --owner ${owner} --key-file ${owner}.pub`)
-    say("There, --from ADDRESS would tie the key to this server's address.")
+    say(
+      "There, --from ADDRESS ties the key to this server's address; without it that stays as it is.",
+    )
   } else {
     say('\nNow let this machine be the firewall:')
     say('  f2b-setup firewall')
@@ -33,9 +36,10 @@ export function advise(place: Place, { owner }: Wish, remote: Firewall[]): void 
   say('\nThen test it from here; all of these print nothing when all is well:')
   for (const firewall of remote) say(`  ${sshLine(firewall)} true`)
   say('  f2b-firewall check')
-  say('\nThen let Fail2Ban use it, in /etc/fail2ban/jail.local, and run fail2ban-client reload:')
+  say(`\nThen let Fail2Ban use it, in /etc/fail2ban/jail.local, and run ${restartCommand()}:`)
   say('  [DEFAULT]')
   say('  banaction = iptables-remote')
+  say('  banaction_allports = iptables-remote-allports')
 }
 
 function sshLine({ host, user, port }: Firewall): string {

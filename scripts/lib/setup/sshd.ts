@@ -7,13 +7,25 @@ import { textOf } from './items.ts'
 import { fingerprint } from './keys.ts'
 import type { Place } from './place.ts'
 
-/** Prints what is to be done next, and this firewall's host keys for `--host-key-file`. */
-export async function adviseServer(place: Place, owner: string): Promise<void> {
+/**
+ * Prints what is to be done next, and this firewall's host keys.
+ *
+ * @param owner the server that was let in; without it none is yet
+ */
+export async function adviseServer(place: Place, owner?: string): Promise<void> {
   const host = hostname().split('.')[0] ?? 'this-host'
-  say(`\nNow test it from ${owner}, as root; it prints nothing and ends with status 0:`)
-  say(`  ssh -i /etc/fail2ban-perimeter/id_ed25519 ${ACCOUNT}@${host} true`)
   const keys = hostKeys(place)
   const [first] = keys.toSorted((a, b) => rank(a) - rank(b))
+  if (owner === undefined) {
+    say(
+      '\nNow, as root on each server that shall ban here, with the name that it knows this host by:',
+    )
+    say(`  f2b-setup server --owner NAME --firewall ${host}`)
+  } else {
+    // What it calls this host, and knows its key by, is its own affair.
+    say(`\nNow test it from ${owner}, as root; it prints nothing and ends with status 0:`)
+    say('  f2b-firewall check')
+  }
   if (first === undefined) return
   say(`\nThe server asks whether it sees one of these host keys of ${host}:`)
   for (const key of keys) say(`  ${await fingerprint(key)}`)
