@@ -13,7 +13,7 @@ import { loadConfig } from './lib/config.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { tryLock } from './lib/lock.ts'
-import { Client } from './lib/net2ban/client.ts'
+import { Client, releaseNode } from './lib/net2ban/client.ts'
 import { net2banOf } from './lib/net2ban/party.ts'
 import { Server } from './lib/net2ban/server.ts'
 import { print } from './lib/print.ts'
@@ -30,8 +30,14 @@ configuration must be the same word.
   net2ban client     runs the actions on this node, and ends each ban when its time is over
 
 Options
+  --release         client: end all that is in force on this node, and do no more; for a node that
+                    is no longer to be one
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
-  options: { config: { type: 'string' }, configfile: { type: 'string' } },
+  options: {
+    config: { type: 'string' },
+    configfile: { type: 'string' },
+    release: { type: 'boolean' },
+  },
   run,
 })
 
@@ -40,6 +46,7 @@ async function run([word, ...rest]: string[], values: Values): Promise<void> {
     throw usageFailure(word === undefined ? 'Say server or client' : `Unknown word ${quote(word)}`)
   }
   noWords(rest)
+  if (values.release && word === 'server') throw usageFailure('--release is for a client')
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const loaded = loadConfig(given, 'net2ban')
   for (const warning of loaded.warnings) log(`warning: ${warning}`)
@@ -48,6 +55,7 @@ async function run([word, ...rest]: string[], values: Values): Promise<void> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const release = await tryLock(join(folder, 'lock'))
   if (!release) throw new Failure(EXIT.temporary, `Another net2ban ${word} runs on "${folder}"`)
+  if (values.release) return await releaseNode(net2ban, folder, log).finally(release)
   const stop = told()
   const daemon =
     word === 'server'

@@ -37,6 +37,16 @@ export function readYaml<S extends v.GenericSchema>(
   } catch (error) {
     throw new Failure(EXIT.config, ioFailure(`read "${path}"`, error).message)
   }
+  return parseYaml(source, path, shape, ...sections)
+}
+
+/** Reads a YAML text that is, or is going to be, in the file; see `loadConfig`. @throws Failure 78 */
+export function parseYaml<S extends v.GenericSchema>(
+  source: string,
+  path: string,
+  shape: S,
+  ...sections: string[]
+): { value: v.InferOutput<S>; warnings: string[] } {
   const lines = new LineCounter()
   const document = parseDocument(source, { lineCounter: lines })
   const problems: { offset: number; message: string }[] = []

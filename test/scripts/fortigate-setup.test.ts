@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { resolve } from 'node:path'
 import { after, before, test } from 'node:test'
+import type { Ended } from '../../scripts/lib/run.ts'
 import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
 
 // Real accounts and files in a copy of this machine that nobody else sees.
@@ -15,9 +16,12 @@ const URL_ = 'http://127.0.0.1:5999'
 const CREDENTIALS = '/run/credentials'
 const LIST = '/var/lib/fail2ban-perimeter/blocked_ips_list.txt'
 
+function setupEnds(...args: string[]): Promise<Ended> {
+  return box.run(process.execPath, [resolve('dist/setup.cjs'), 'fortigate', ...args])
+}
+
 async function setup(...args: string[]): Promise<string> {
-  const script = resolve('dist/setup.cjs')
-  const { code, stdout, stderr } = await box.run(process.execPath, [script, 'fortigate', ...args])
+  const { code, stdout, stderr } = await setupEnds(...args)
   assert.equal(code, 0, stderr)
   return stdout
 }
@@ -108,11 +112,100 @@ test('the service runs as the account without rights, and the printed action and
   assert.match(await box.sh('ps -o user= -C node,MainThread | sort -u'), /fail2b/)
 })
 
+test('relative paths of a certificate become absolute ones, and a second run repairs older ones', async () => {
+  const make = (name: string) =>
+    `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x -days 9 -keyout ${name}.key -out ${name}.pem`
+  await box.sh(`mkdir -p /run/tls; cd /run/tls; ${make('feed')}; ${make('other')}`)
+  const line = (...args: string[]) =>
+    box.run('sh', [
+      '-c',
+      'cd /run/tls; exec "$@"',
+      'sh',
+      process.execPath,
+      resolve('dist/setup.cjs'),
+      'fortigate',
+      '--url',
+      'https://192.0.2.10:5000',
+      ...args,
+    ])
+  const config = '/etc/fail2ban-perimeter/config.yaml'
+  const before = await box.sh(`cat ${config}`)
+  const wrong: [number, RegExp, string[]][] = [
+    [65, /Cannot read "none\.pem": no such file/, ['none.pem', 'feed.key']],
+    [65, /Cannot use "feed\.pem" with the key "other\.key"/, ['feed.pem', 'other.key']],
+    [65, /Cannot use "feed\.key" with the key/, ['feed.key', 'feed.key']],
+  ]
+  for (const [code, message, [cert = '', key = '']] of wrong) {
+    const ended = await line('--cert-file', cert, '--key-file', key)
+    assert.equal(ended.code, code, ended.stderr)
+    assert.match(ended.stderr, message)
+    assert.equal(await box.sh(`cat ${config}`), before)
+  }
+  const files = ['--cert-file', 'feed.pem', '--key-file', 'feed.key', '--systemd', 'yes']
+  // As an older setup has written it.
+  await box.sh(
+    `sed -i 's|^  feed:|  feed:\\n    cert_file: feed.pem\\n    key_file: feed.key|' ${config}`,
+  )
+  const broken = await setupEnds('--url', URL_, '--systemd', 'yes')
+  assert.equal(broken.code, 78)
+  assert.match(
+    broken.stderr,
+    /config\.yaml:\d+:\d+: "fortigate\.feed\.cert_file": must be an absolute path/,
+  )
+  const repaired = await line(...files)
+  assert.equal(repaired.code, 0, repaired.stderr)
+  const after = await box.sh(`cat ${config}`)
+  assert.match(after, /cert_file: \/run\/tls\/feed\.pem\n +key_file: \/run\/tls\/feed\.key/)
+  assert.ok(after.startsWith('# mine\nowner: web7   # the name\nfirewalls: []\n'), after)
+  const unit = await box.sh('cat /etc/systemd/system/f2b-fortigate-feed.service')
+  assert.match(unit, /^LoadCredential=feed\.pem:\/run\/tls\/feed\.pem$/m)
+  assert.match((await line(...files)).stdout, /^nothing to change$/m)
+})
+
+test('no setup replaces a configuration by one that no command could read', async () => {
+  const config = '/etc/fail2ban-perimeter/config.yaml'
+  const before = await box.sh(`cat ${config}`)
+  await box.sh(`sed -i '/^fortigate:/,$d' ${config}; echo 'no_such_key: 1' >>${config}`)
+  const broken = await box.sh(`cat ${config}`)
+  const ended = await setupEnds('--url', URL_, '--systemd', 'yes')
+  assert.equal(ended.code, 78)
+  assert.match(ended.stderr, /config\.yaml:\d+:1: unknown key "no_such_key"/)
+  assert.equal(await box.sh(`cat ${config}`), broken)
+  await box.run('tee', [config], { input: before })
+})
+
+test('--uninstall refuses while Fail2Ban blocks here, as it is configured or as it runs', async () => {
+  await box.sh(`rm -f /etc/fail2ban/jail.d/*; cp ${resolve('action.d')}/* /etc/fail2ban/action.d/
+    mkdir -p /run/fail2ban; touch /run/log
+    printf '[decoy]\\nenabled = true\\nfilter = sshd\\nbackend = polling\\nlogpath = /run/log\\naction = fortigate[delivery=queued]\\n' >/etc/fail2ban/jail.local`)
+  const configured = await setupEnds('--uninstall')
+  assert.equal(configured.code, 75)
+  assert.match(
+    configured.stderr,
+    /Nothing was changed: Fail2Ban's jail "decoy" bans with fortigate: take it out of \/etc\/fail2ban\/jail\.local/,
+  )
+  await box.sh('fail2ban-client start; rm /etc/fail2ban/jail.local')
+  const running = await setupEnds('--uninstall')
+  assert.equal(running.code, 75)
+  assert.match(running.stderr, /jail "decoy" still runs with fortigate: \S+ restart/)
+  await box.sh('fail2ban-client stop; sleep 1')
+})
+
 test('--uninstall leaves settings, secrets and bans; --purge takes them', async () => {
   await box.sh('pkill -u fail2ban-feed; sleep 0.5')
   assert.match(await setup('--uninstall'), /left .*config\.yaml/)
   assert.equal(await box.sh(`ls /etc/systemd/system/f2b-* 2>/dev/null`), '')
   assert.equal(await box.sh(`cat ${LIST}`), '203.0.113.7\n')
+  await setup('--uninstall', '--purge')
+  // The server side's is the server side's.
+  const config = '/etc/fail2ban-perimeter/config.yaml'
+  assert.equal(await box.sh(`cat ${config}`), '# mine\nowner: web7   # the name\nfirewalls: []\n')
+  assert.equal(
+    await box.sh('ls -A /etc/fail2ban-perimeter /var/lib/fail2ban-perimeter 2>/dev/null'),
+    '/etc/fail2ban-perimeter:\nconfig.yaml\n',
+  )
+  await box.sh(`rm ${config}`)
+  await setup('--url', URL_, '--systemd', 'yes')
   await setup('--uninstall', '--purge')
   assert.equal(
     await box.sh('ls -A /etc/fail2ban-perimeter /var/lib/fail2ban-perimeter 2>/dev/null'),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { resolve } from 'node:path'
 import { after, before, test } from 'node:test'
+import { build } from 'esbuild'
 import { parse } from 'yaml'
 import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
 import { waitUntil } from '../lib/wait.ts'
@@ -102,3 +103,54 @@ test('--uninstall takes users and units, and leaves the settings', async () => {
   assert.equal(await box.sh(`grep -c '^net2ban:' ${CONFIG}`), '1\n')
   assert.equal(await box.sh('ls /etc/systemd/system/net2ban-server.service 2>/dev/null'), '')
 })
+
+test('--uninstall --purge takes vhost, users, state and the section, and nothing of another part', async () => {
+  await setup(...ARGS)
+  await box.sh(`printf 'firewalls: []\\n' >>${CONFIG}; pkill -f 'net2ban.cjs server'; sleep 1`)
+  await setup('server', '--uninstall', '--purge')
+  const users = await box.sh(
+    'rabbitmqctl -q --no-table-headers list_users; rabbitmqctl -q list_vhosts',
+  )
+  assert.doesNotMatch(users, /net2ban/)
+  const text = await box.sh(`cat ${CONFIG}`)
+  assert.deepEqual(Object.keys(parse(text)), ['owner', 'firewalls'])
+  assert.equal(await box.sh('ls -A /var/lib/fail2ban-perimeter | grep net2ban'), '')
+  assert.equal(await box.sh(`ls -d /etc/rabbitmq/net2ban 2>/dev/null`), '')
+})
+
+test('a node that is removed leaves nothing in the kernel', async () => {
+  await box.sh(`pkill -f 'net2ban.cjs client'; sleep 1; rm -f ${CONFIG}`)
+  await setup('client', '--client-config', '/root/client1.yaml')
+  await box.sh(
+    `rm -rf /root/state; sed -i 's#^state_dir.*#state_dir: /var/lib/fail2ban-perimeter#' ${CONFIG}`,
+  )
+  const state = '/var/lib/fail2ban-perimeter/net2ban-client/node'
+  const program = '/root/node.cjs'
+  await buildNode(program)
+  const ban = (file: string, ip: string) =>
+    JSON.stringify(['run', file, 'actionban', { name: 'sshd', port: '22', protocol: 'tcp', ip }])
+  const wishes = [ban('iptables-multiport', '192.0.2.7'), ban('nftables-multiport', '192.0.2.8')]
+  const { stdout } = await box.run(
+    process.execPath,
+    [program, '/etc/fail2ban/action.d', state, '/run/fail2ban-perimeter'],
+    { input: `${wishes.join('\n')}\n` },
+  )
+  assert.equal(stdout.match(/"result":"ran"/g)?.length, 2, stdout)
+  const kernel = () => box.sh('iptables -S; nft list ruleset')
+  for (const ip of [/192\.0\.2\.7/, /192\.0\.2\.8/]) assert.match(await kernel(), ip)
+  const told = await setup('client', '--uninstall', '--purge')
+  assert.match(told, /^removed what the node has in force$/m)
+  assert.doesNotMatch(await kernel(), /192\.0\.2|f2b/)
+  assert.equal(await box.sh(`ls ${CONFIG} ${state} 2>/dev/null`), '')
+})
+
+/** The program that test/lib/net2ban.ts starts on machines, in the sandbox. */
+async function buildNode(path: string): Promise<void> {
+  const { outputFiles } = await build({
+    entryPoints: ['test/lib/net2ban-node.ts'],
+    bundle: true,
+    platform: 'node',
+    write: false,
+  })
+  await box.run('tee', [path], { input: outputFiles[0]?.text ?? '' })
+}

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { checkBlocktype } from '../../scripts/lib/blocktype.ts'
 import { parseOperation } from '../../scripts/lib/delivery/operation.ts'
@@ -107,8 +107,10 @@ describe('Fail2Ban hands over', { concurrency: 1 }, () => {
     assert.match(said, /Server ready/)
   })
   after(async () => {
+    const pid = readFileSync(`${folder}/pid`, 'utf8').trim()
     await client('stop')
-    await waitUntil('the end of Fail2Ban', async () => !(await client('ping')).includes('pong'))
+    const gone = async () => !existsSync(`/proc/${pid}`)
+    await waitUntil('the end of Fail2Ban', gone, { timeout: 60_000 })
   })
 
   /** Bans, and tells what f2b-deliver reads in the queue. */

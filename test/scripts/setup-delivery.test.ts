@@ -111,7 +111,7 @@ test('--delivery queued --dry-run changes nothing, and the second run neither', 
     said,
     /sophosxg\.local was left as it is; add to it:\n {2}\[Init\]\n {2}delivery = queued/,
   )
-  assert.match(said, /^ {6}fail2ban-client reload$/m)
+  assert.match(said, /^ {6}fail2ban-client restart$/m)
   const made = await server.sh(OURS)
   assert.match(await server.sh(SERVER), /^nothing to change$/m)
   assert.equal(await server.sh(OURS), made)
@@ -369,7 +369,12 @@ esac
   await server.sh('f2b-setup server --delivery direct')
   assert.deepEqual(await told(), [`disable --now ${deliver}`, ...all.slice(2)])
   await arrives('203.0.113.56')
-  await server.sh('f2b-setup server --uninstall; rm -r /run/systemd /usr/local/sbin/systemctl')
+  const used = await server.exec(['f2b-setup', 'server', '--uninstall'])
+  assert.equal(used.code, 75)
+  assert.match(used.stderr, /Nothing was changed: Fail2Ban's jail "sshd" bans with iptables-remote/)
+  await fail2ban.stop()
+  await server.sh(`rm /etc/fail2ban/jail.local
+    f2b-setup server --uninstall; rm -r /run/systemd /usr/local/sbin/systemctl`)
 })
 
 test('--uninstall --purge leaves nothing of ours', async () => {

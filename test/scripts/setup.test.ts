@@ -213,7 +213,7 @@ test('f2b-setup server: the queue and back, each in one run, and what is the ope
   assert.equal(tree(), untouched)
   const queued = await below('server', '--delivery', 'queued')
   assert.match(queued.stdout, /sophosxg\.local was left as it is; add to it:\n {2}\[Init\]\n/)
-  assert.match(queued.stdout, /^ {6}fail2ban-client reload$/m)
+  assert.match(queued.stdout, /^ {6}(fail2ban-client|systemctl) restart/m)
   const local = `${actions}/iptables-remote.local`
   assert.match(readFileSync(local, 'utf8'), /\n\[Init\]\ndelivery = queued\n$/)
   writeFileSync(local, `${readFileSync(local, 'utf8')}timeout = 20\n`)

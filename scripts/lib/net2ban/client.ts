@@ -23,6 +23,26 @@ const LOOK = 10_000
 const SOON = 1000
 
 /**
+ * Ends everything that a node has in force, for one that is no longer to be one.
+ *
+ * @throws Failure 75 if something could not be ended
+ */
+export async function releaseNode(
+  net2ban: Net2ban,
+  folder: string,
+  log: (line: string) => void,
+): Promise<void> {
+  const limits = { neverBan: [], minPrefix: { ipv4: 0, ipv6: 0 } }
+  const actionDir = net2ban.global.action_dir
+  const node = await openNode({ actionDir, stateDir: nodeFolder(folder), log, ...limits })
+  await node.release().finally(() => node.close())
+}
+
+function nodeFolder(folder: string): string {
+  return join(folder, 'node')
+}
+
+/**
  * A node: takes messages in order, acknowledges each after its action, and unbans by itself what is
  * over, whether there is a broker or not. It can publish nothing; what it rejects is how it tells
  * the server that it missed something.
@@ -71,7 +91,7 @@ export class Client {
     const self = await ownParty(net2ban)
     const actionDir = net2ban.global.action_dir
     const limits = { neverBan: never_ban, minPrefix: min_prefix }
-    const node = await openNode({ actionDir, stateDir: join(folder, 'node'), log, ...limits })
+    const node = await openNode({ actionDir, stateDir: nodeFolder(folder), log, ...limits })
     const client = new Client(net2ban, folder, { self, node }, log)
     const setup = (model: ChannelModel, again: (why: string) => void) => client.#setUp(model, again)
     client.#standing = await stayConnected(net2ban, self, setup, log)

@@ -84,6 +84,11 @@ export class Keeper {
     this.books.close()
   }
 
+  /** All jails that are known. */
+  places(): Place[] {
+    return this.#places.all()
+  }
+
   /** What is known of a jail; undefined if nothing is. */
   place(file: string, name: string): Place | undefined {
     return this.#places.get(file, name)

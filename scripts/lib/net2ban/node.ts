@@ -11,7 +11,7 @@ import { execute } from './exec.ts'
 import { executeMany } from './exec-many.ts'
 import { Keeper } from './keeper.ts'
 import { type Limits, limitsOf } from './limits.ts'
-import { type Outcome, perform } from './perform.ts'
+import { type Outcome, perform, stop } from './perform.ts'
 
 export { parseActionFile } from './parse-action-file.ts'
 
@@ -40,6 +40,8 @@ export interface Node {
   expire(): Promise<number | undefined>
   /** What is in force now; `jail` is `<file>:<name>`. */
   leases(): Iterable<Lease>
+  /** Releases everything and ends what was started, in all jails. @throws Failure 75 if it cannot */
+  release(): Promise<void>
   /** Lets the action that runs come to its end, and takes no more calls. */
   close(): Promise<void>
 }
@@ -96,6 +98,16 @@ async function awaitOrphans(path: string, log: NodeOptions['log']): Promise<numb
   return openSync(path, 'a', 0o600)
 }
 
+async function releaseAll(keeper: Keeper): Promise<void> {
+  let failure: unknown
+  for (const place of keeper.places()) {
+    await stop(keeper, place).catch((error) => {
+      failure ??= error
+    })
+  }
+  if (failure) throw failure
+}
+
 /** One thing after another: as in Fail2Ban, no action runs beside another. */
 function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
   const check = limitsOf(limits)
@@ -115,6 +127,7 @@ function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
     },
     expire: () => next(() => expire(keeper)),
     leases: () => keeper.books.leases(keeper.now()),
+    release: () => next(() => releaseAll(keeper)),
     async close() {
       if (closed) return
       closed = true

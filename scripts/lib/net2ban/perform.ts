@@ -91,7 +91,7 @@ async function flush(keeper: Keeper, place: Place): Promise<Outcome> {
 }
 
 /** As Fail2Ban does: first everybody is released, then what was started ends. */
-async function stop(keeper: Keeper, place: Place): Promise<Outcome> {
+export async function stop(keeper: Keeper, place: Place): Promise<Outcome> {
   if (keeper.isIdle(place) && !place.begun) return 'held'
   await flush(keeper, place)
   place.begun = false

@@ -29,7 +29,7 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
 
     async start(call) {
       const name = wireName(call.jail)
-      await exec(call, 'actionstart', { name, ...namingOf(call) })
+      await exec(call, 'actionstart', { name, ...namingOf(file, call) })
     },
 
     // An action's own stop would free everybody, and Fail2Ban stops to be started again.
@@ -53,7 +53,7 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
     },
 
     async ban(call, lease) {
-      await exec(call, 'actionban', { ...banOf(lease), ...namingOf(call) })
+      await exec(call, 'actionban', { ...banOf(lease), ...namingOf(file, call) })
     },
 
     async unban(call, address, jail) {
@@ -103,7 +103,7 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
       const naming = call.namings?.get(change.lease.jail)
       return checkCall(file, 'actionban', {
         ...banOf(change.lease),
-        ...(naming && namingOf(naming)),
+        ...(naming && namingOf(file, naming)),
       })
     }
     const name = wireName(change.jail)
@@ -113,7 +113,7 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
   async function tell(sender: Sender, call: Call, leases: Parameters<Target['sync']>[1]) {
     const name = wireName(call.jail)
     const naming = call.namings?.get(call.jail ?? NO_JAIL)
-    const params = { ...namingOf(call), ...(naming && namingOf(naming)) }
+    const params = { ...namingOf(file, call), ...(naming && namingOf(file, naming)) }
     const orders = split({ file, name, params, leases })
     await inWindows(orders, (order) => sender.send({ ...order, ...only }))
   }
@@ -139,16 +139,20 @@ function wireName(jail: string | undefined): string {
   return jail === undefined || jail === NO_JAIL ? 'default' : jail
 }
 
-function namingOf({
-  ports,
-  protocol,
-}: {
-  ports?: string | undefined
-  protocol?: string | undefined
-}) {
-  // The stock actions match no list of ports for all protocols, and take their other type for it.
-  const all = ports === 'all' && { type: 'allports' }
-  return { ...(ports && { port: ports }), ...(protocol && { protocol }), ...all }
+/**
+ * The stock actions match no list of ports for all protocols, and take their other type for it; those
+ * with nftables know no word for all protocols before Fail2Ban 1.1.1.
+ */
+function namingOf(
+  file: string,
+  { ports, protocol }: { ports?: string | undefined; protocol?: string | undefined },
+) {
+  const protocols = protocol === 'all' && /^nftables/.test(file) ? 'tcp,udp,sctp,icmp' : protocol
+  return {
+    ...(ports && { port: ports }),
+    ...(protocols && { protocol: protocols }),
+    ...(ports === 'all' && { type: 'allports' }),
+  }
 }
 
 function wordsOf(params: Readonly<Record<string, string>>): string {

@@ -1,17 +1,22 @@
 import { randomBytes } from 'node:crypto'
 import { chownSync, existsSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
+import { createSecureContext } from 'node:tls'
 import { isMap, parseDocument, stringify } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
-import { EXIT, Failure } from '../failure.ts'
+import { EXIT, Failure, messageOf } from '../failure.ts'
 import { quote } from '../lease.ts'
 import { run } from '../run.ts'
 import { call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
+import { configItem, configText } from './config-file.ts'
+import { restartCommand } from './fail2ban.ts'
 import { fortiosCli } from './fortigate-cli.ts'
 import { feedUnit, logrotate } from './fortigate-unit.ts'
+import { refuseIfUsed } from './in-use.ts'
 import { file, fileOnce, folder, sharedFolder, textOf, writeAs } from './items.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
+import { withNested } from './settings.ts'
 import { hasSystemd } from './units.ts'
 
 /** The account of the web server: it owns the log of failed logins and nothing else. */
@@ -45,10 +50,12 @@ export const FORTIGATE_HELP = `f2b-setup fortigate
 
 /** `f2b-setup fortigate`: the web server beside Fail2Ban, and what to paste on the device. */
 export async function setUpFortigate(place: Place, values: Values): Promise<void> {
-  if (place.uninstall) return apply(items(place, '', true), place)
+  if (place.uninstall) {
+    await refuseIfUsed(place, ['fortigate', 'add-to-list'])
+    return apply(items(place, '', true), place)
+  }
   const url = readUrl(textOption(values, 'url'))
-  const text = textOf(place.at(CONFIG))
-  const wanted = withSection(text, sectionOf(url, values), place.at(CONFIG))
+  const wanted = withSection(configText(place), sectionOf(place, url, values), place.at(CONFIG))
   await apply(items(place, wanted, hasSystemd(textOption(values, 'systemd') ?? 'auto')), place)
   if (place.prefix) say(`note: on the machine itself: ${USERADD} and chown ${ACCOUNT} ${LOG}`)
   advise(place, url)
@@ -65,15 +72,15 @@ function readUrl(text: string | undefined): URL {
 }
 
 /** Section `fortigate` of config.yaml. */
-function sectionOf(url: URL, values: Values) {
+function sectionOf(place: Place, url: URL, values: Values) {
   const cert = textOption(values, 'cert-file')
   const key = textOption(values, 'key-file')
   if (url.protocol === 'https:' && !(cert && key)) {
     throw usageFailure('An https --url needs --cert-file and --key-file')
   }
+  const tls = cert && key ? readPair(place, cert, key) : {}
   const port = url.port || (url.protocol === 'https:' ? '443' : '80')
   const listen = textOption(values, 'listen') ?? `0.0.0.0:${port}`
-  const tls = cert && key ? { cert_file: cert, key_file: key } : {}
   return {
     list_file: LIST,
     feed: { listen, user: USER, pass_file: PASS, ...tls },
@@ -81,13 +88,50 @@ function sectionOf(url: URL, values: Values) {
   }
 }
 
-/** The configuration with the section at its end; one that has it already stays as it is. */
-function withSection(text: string | undefined, section: object, path: string): string {
+/**
+ * Where certificate and key are, seen from anywhere; they must be there and belong together.
+ *
+ * @throws Failure 65
+ */
+function readPair(place: Place, cert: string, key: string) {
+  const pair = { cert_file: resolve(cert), key_file: resolve(key) }
+  if (place.prefix) return pair
+  const [certText, keyText] = [cert, key].map((path) => {
+    const text = textOf(path)
+    if (text === undefined)
+      throw new Failure(EXIT.input, `Cannot read ${quote(path)}: no such file`)
+    return text
+  })
+  try {
+    createSecureContext({ cert: certText, key: keyText })
+    return pair
+  } catch (error) {
+    const why = messageOf(error).replace(/^error:[^:]*:[^:]*::/, '')
+    throw new Failure(EXIT.input, `Cannot use ${quote(cert)} with the key ${quote(key)}: ${why}`)
+  }
+}
+
+/**
+ * The configuration with the section at its end. In one that has it already only the certificate and
+ * its key are changed, if they are given.
+ */
+function withSection(
+  text: string | undefined,
+  section: ReturnType<typeof sectionOf>,
+  path: string,
+): string {
   const document = parseDocument(text ?? '')
   const [error] = document.errors
   if (error)
     throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
-  if (isMap(document.contents) && document.contents.has('fortigate')) return text ?? ''
+  if (isMap(document.contents) && document.contents.has('fortigate')) {
+    const { cert_file, key_file } = section.feed as { cert_file?: string; key_file?: string }
+    return Object.entries({ cert_file, key_file }).reduce(
+      (made, [name, value]) =>
+        value === undefined ? made : withNested(made, ['fortigate', 'feed', name], value),
+      text ?? '',
+    )
+  }
   const head = text === undefined ? '' : `${text.replace(/\n*$/, '\n')}\n`
   return head + stringify({ fortigate: section })
 }
@@ -101,7 +145,7 @@ function items(place: Place, config: string, systemd: boolean): Item[] {
   const live = place.prefix === ''
   return [
     folder(place.at(CONFIG_DIR)),
-    file(place.at(CONFIG), config, 0o600, { kept: true }),
+    configItem(place, 'fortigate', config),
     secret(place.at(PASS)),
     secret(place.at(TOKEN)),
     sharedFolder(place.at(STATE_DIR)),
@@ -175,7 +219,7 @@ function advise(place: Place, url: URL): void {
   say('\nPaste on the FortiGate (it holds the two secrets: do not mail it):\n')
   say(fortiosCli(side))
   say(`
-Then let Fail2Ban ban, in /etc/fail2ban/jail.local, and run fail2ban-client reload:
+Then let Fail2Ban ban, in /etc/fail2ban/jail.local, and run ${restartCommand()}:
 ${jails(place)}`)
 }
 

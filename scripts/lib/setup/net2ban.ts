@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { join } from 'node:path'
 import * as v from 'valibot'
 import { isMap, parseDocument, stringify } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
@@ -11,7 +12,9 @@ import { run } from '../run.ts'
 import { type Net2ban, net2ban as shape } from '../settings/net2ban.ts'
 import { call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
-import { fail2banItems } from './fail2ban.ts'
+import { configItem, configText } from './config-file.ts'
+import { actionItems } from './fail2ban.ts'
+import { refuseIfUsed, settingsOf } from './in-use.ts'
 import { file, folder, rootsFolder, textOf } from './items.ts'
 import { brokerItems } from './net2ban-broker.ts'
 import { CA, tlsItems } from './net2ban-tls.ts'
@@ -22,6 +25,9 @@ import { hasSystemd } from './units.ts'
 const CONFIG = `${CONFIG_DIR}/config.yaml`
 const PROGRAM = '/usr/local/lib/fail2ban-perimeter/net2ban.cjs'
 const STATE = '/var/lib/fail2ban-perimeter'
+
+/** Those of Fail2Ban that send to the nodes. */
+const ACTIONS = ['net2ban', 'net2ban-allports']
 
 type Word = 'server' | 'client'
 
@@ -57,10 +63,10 @@ export async function setUpNet2ban(place: Place, values: Values, word: Word): Pr
   const made = values['make-certificate'] === true
   const items = [
     folder(place.at(CONFIG_DIR)),
-    file(place.at(CONFIG), text, 0o600, { kept: true }),
+    configItem(place, 'net2ban', text),
     ...(made ? tlsItems(place, host, port) : []),
     ...(place.prefix ? [] : await brokerItems(section)),
-    ...fail2banItems(place).filter(({ name }) => name.endsWith('/net2ban.conf')),
+    ...actionItems(place, ACTIONS),
     ...program(place, word, systemd, secrets),
   ]
   await apply(items, place)
@@ -68,14 +74,70 @@ export async function setUpNet2ban(place: Place, values: Values, word: Word): Pr
 }
 
 async function uninstall(place: Place, word: Word): Promise<void> {
-  const text = textOf(place.at(CONFIG))
-  const broker = async () => {
-    if (word === 'client' || place.prefix || text === undefined) return []
-    return brokerItems(readSection(text, place).section)
+  const text = configText(place)
+  const there = text !== undefined && parseDocument(text).has('net2ban')
+  const config = configItem(place, 'net2ban', '')
+  const state = remembered(place, word)
+  if (word === 'client') {
+    const released = there && !place.prefix ? [inForce(place)] : []
+    // Undone in reverse: the service, what it has in force, and then the program that ends that.
+    const [service, ...others] = program(place, word, true, []).toReversed()
+    const items = [
+      config,
+      state,
+      ...others.toReversed(),
+      ...released,
+      ...(service ? [service] : []),
+    ]
+    return apply(items, place)
   }
-  const tls = word === 'server' ? tlsItems(place, 'localhost', 5671) : []
+  const files = actionItems(place, ACTIONS)
+  await refuseIfUsed(
+    place,
+    ACTIONS,
+    files.map(({ name }) => name),
+  )
+  if (!there && !place.prefix)
+    say('note: no section net2ban in config.yaml: RabbitMQ is left alone')
+  const broker = there && !place.prefix ? await brokerItems(readSection(text, place).section) : []
+  const tls = tlsItems(place, 'localhost', 5671)
   const kept = tls.map((item) => ({ ...item, kept: item.name.endsWith('.pem') }))
-  await apply([...kept, ...(await broker()), ...program(place, word, true, [])], place)
+  await apply(
+    [config, state, ...kept, ...broker, ...files, ...program(place, word, true, [])],
+    place,
+  )
+}
+
+/** What net2ban remembers in the state directory, and of this boot. */
+function remembered(place: Place, word: Word): Item {
+  const { state_dir } = settingsOf(place)
+  const state = place.at(typeof state_dir === 'string' ? state_dir : STATE)
+  const run = place.at('/run/fail2ban-perimeter')
+  const marks = existsSync(run) ? readdirSync(run).filter((n) => n.startsWith('net2ban.')) : []
+  const paths = [
+    join(state, `net2ban-${word}`),
+    ...(word === 'server' ? [join(state, 'net2banctl')] : marks.map((name) => join(run, name))),
+  ].filter(existsSync)
+  return {
+    name: `what net2ban ${word} remembers in ${state}/`,
+    kept: true,
+    look: () => (paths.length > 0 ? 'same' : 'absent'),
+    make() {},
+    remove: () => {
+      for (const path of paths) rmSync(path, { recursive: true })
+    },
+  }
+}
+
+/** Rules of the node's actions in the kernel, which nobody would end any more. */
+function inForce(place: Place): Item {
+  const program = place.at(PROGRAM)
+  return {
+    name: 'what the node has in force',
+    look: () => (existsSync(program) ? 'same' : 'absent'),
+    make() {},
+    remove: () => call(process.execPath, [program, 'client', '--release']),
+  }
 }
 
 /** The configuration with the section, and with the clients that are new. */
@@ -157,7 +219,7 @@ function clientConfig(place: Place, values: Values): Item[] {
     throw new Failure(EXIT.input, `${from ?? path} is not for a client: net2banctl get_client NAME`)
   }
   const merged = there === undefined || there === text ? text : withSection(there, text, path)
-  return [folder(place.at(CONFIG_DIR)), file(path, merged, 0o600, { kept: true })]
+  return [folder(place.at(CONFIG_DIR)), configItem(place, 'net2ban', merged)]
 }
 
 /** Another configuration's section in this one, everything else as it was. */

@@ -10,9 +10,11 @@ import { run } from '../run.ts'
 import { type Firewall, firewalls } from '../settings/firewalls.ts'
 import { ACCOUNT, call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
+import { configItem } from './config-file.ts'
 import { adviseDelivery, deliveryItems, planDelivery } from './delivery.ts'
 import { fail2banItems } from './fail2ban.ts'
 import { checkTerminal, fetchHostKeys, knowsHost, readHostKeys, withHostKeys } from './hostkeys.ts'
+import { refuseIfUsed } from './in-use.ts'
 import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
 import type { Settings } from './need-root.ts'
 import { CONFIG, CONFIG_DIR, KEY, KNOWN_HOSTS, type Place } from './place.ts'
@@ -46,6 +48,9 @@ export async function setUpServer(place: Place, values: Values): Promise<void> {
 }
 
 async function uninstallServer(place: Place): Promise<void> {
+  const files = fail2banItems(place).map(({ name }) => name)
+  const actions = files.flatMap((path) => /action\.d\/(.+)\.conf$/.exec(path)?.[1] ?? [])
+  await refuseIfUsed(place, actions, files)
   const options = { delivery: 'queued', systemd: true, isNew: false }
   const delivery = await planDelivery(place, readIfPossible(place.at(CONFIG)), options)
   // Whatever there is: an account as well.
@@ -101,7 +106,9 @@ function settings(place: Place, made?: { wish: Wish; hosts: string; remote: bool
   ]
   return [
     folder(place.at(CONFIG_DIR)),
-    fileOnce(config, () => writeAs(config, made ? configOf(place, made.wish) : '', 0o600)),
+    place.uninstall || existsSync(config) === false
+      ? configItem(place, 'server', made ? configOf(place, made.wish) : '')
+      : fileOnce(config, () => {}),
     ...(made?.remote === false ? [] : connection),
   ]
 }

@@ -1,4 +1,4 @@
-import { isMap, isScalar, parseDocument } from 'yaml'
+import { isMap, isScalar, parseDocument, stringify } from 'yaml'
 import { EXIT, Failure } from '../failure.ts'
 
 /**
@@ -29,4 +29,25 @@ export function withSetting(
     throw new Failure(EXIT.config, `Cannot set "${key}" in "${path}": set it to "${value}" by hand`)
   }
   return { text: added, old: undefined }
+}
+
+/** Changes one key somewhere below the top, or adds it, and not one character else where it can. */
+export function withNested(text: string, path: string[], value: string): string {
+  const document = parseDocument(text)
+  if (document.getIn(path) === value) return text
+  const node = document.getIn(path, true)
+  const line = stringify(value).trim()
+  if (isScalar(node) && node.range) {
+    const [from, to] = node.range
+    return text.slice(0, from) + line + text.slice(to)
+  }
+  const parent = document.getIn(path.slice(0, -1), true)
+  const first = isMap(parent) && !parent.flow ? parent.items[0]?.key : undefined
+  if (isScalar(first) && first.range) {
+    const [at] = first.range
+    const indent = ' '.repeat(at - text.lastIndexOf('\n', at - 1) - 1)
+    return `${text.slice(0, at)}${path.at(-1)}: ${line}\n${indent}${text.slice(at)}`
+  }
+  document.setIn(path, value)
+  return document.toString()
 }

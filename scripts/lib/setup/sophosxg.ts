@@ -1,5 +1,6 @@
+import { existsSync, readdirSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import * as v from 'valibot'
 import { parseDocument, stringify } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
@@ -13,11 +14,11 @@ import { makeCall } from '../verbs.ts'
 import { ask } from './ask.ts'
 import { fetchCertificate, type Shown } from './certificate.ts'
 import { apply, type Item, say } from './changes.ts'
-import { fail2banItems } from './fail2ban.ts'
-import { file, folder, textOf, writeAs } from './items.ts'
+import { configItem, configText, secretItem } from './config-file.ts'
+import { actionItems, restartCommand } from './fail2ban.ts'
+import { refuseIfUsed } from './in-use.ts'
+import { file, folder, textOf } from './items.ts'
 import { CONFIG_DIR, type Place } from './place.ts'
-
-const CONFIG = `${CONFIG_DIR}/config.yaml`
 
 /** The options that only `f2b-setup sophosxg` has. */
 export const SOPHOSXG_OPTIONS: Options = {
@@ -61,7 +62,14 @@ interface Wish {
  * groups, and writes the section that uses them.
  */
 export async function setupSophosxg(place: Place, values: Values): Promise<void> {
-  if (place.uninstall) return await apply(uninstalled(place, values), place)
+  if (place.uninstall) {
+    await refuseIfUsed(
+      place,
+      ['sophosxg'],
+      actionFile(place).map(({ name }) => name),
+    )
+    return await apply(uninstalled(place, values), place)
+  }
   const wish = await readWish(place, values)
   await tryOut(place, wish)
   await apply(items(place, wish, values), place)
@@ -171,7 +179,7 @@ function items(place: Place, wish: Wish, values: Values): Item[] {
   const { ca } = wish
   return [
     folder(place.at(CONFIG_DIR)),
-    file(place.at(wish.passFile), `${wish.pass}\n`, 0o600, { kept: true }),
+    secretItem(place, wish.passFile, `${wish.pass}\n`),
     ...(ca ? [file(place.at(ca.path), ca.text, 0o644, { kept: true })] : []),
     section(place, wish, values),
     ...actionFile(place),
@@ -180,12 +188,20 @@ function items(place: Place, wish: Wish, values: Values): Item[] {
 
 function uninstalled(place: Place, values: Values): Item[] {
   const title = textOption(values, 'title') ?? textOption(values, 'address')?.split(':')[0]
-  const pass = title && place.at(`${CONFIG_DIR}/sophosxg-${title}.pass`)
-  return [...(pass ? [file(pass, '', 0o600, { kept: true })] : []), ...actionFile(place)]
+  const folder = place.at(CONFIG_DIR)
+  const names = existsSync(folder) ? readdirSync(folder) : []
+  const secrets = names.filter((name) =>
+    title ? name === `sophosxg-${title}.pass` : /^sophosxg-.*\.(pass|pem)$/.test(name),
+  )
+  return [
+    ...(title ? [] : [configItem(place, 'sophosxg', '')]),
+    ...secrets.map((name) => file(join(folder, name), '', 0o600, { kept: true })),
+    ...actionFile(place),
+  ]
 }
 
 function actionFile(place: Place): Item[] {
-  return fail2banItems(place).filter((item) => item.name.endsWith('/sophosxg.conf'))
+  return actionItems(place, ['sophosxg'])
 }
 
 /**
@@ -193,23 +209,17 @@ function actionFile(place: Place): Item[] {
  * entry for the same firewall only a renewed certificate is changed.
  */
 function section(place: Place, wish: Wish, values: Values): Item {
-  const path = place.at(CONFIG)
-  const text = textOf(path) ?? ''
+  const text = configText(place) ?? ''
   const known = (parseDocument(text).toJS() as { sophosxg?: unknown } | null)?.sophosxg
   const entries = (known === undefined ? [] : [known].flat()) as Record<string, unknown>[]
   const at = entries.findIndex((one) => one.url === wish.entry.url)
   const trusted = entries[at]?.pin === wish.entry.pin && entries[at]?.ca === wish.entry.ca
   const where = Array.isArray(known) ? ['sophosxg', at] : ['sophosxg']
+  const made =
+    at < 0 ? withSection(text, entries, wish, values) : withTrust(text, where, wish.entry)
   return {
-    name: `${path} (section sophosxg)`,
+    ...configItem(place, 'sophosxg', trusted ? text : made),
     look: () => (at < 0 ? 'absent' : trusted ? 'same' : 'different'),
-    make: () => {
-      const made =
-        at < 0 ? withSection(text, entries, wish, values) : withTrust(text, where, wish.entry)
-      writeAs(path, made, 0o600)
-    },
-    remove: () => false,
-    kept: true,
   }
 }
 
@@ -254,7 +264,8 @@ Then test it; the first prints nothing when all is well:
   f2b-sophosxg check
   f2b-sophosxg ban --ip 192.0.2.7 --bantime 60 && f2b-sophosxg list && f2b-sophosxg flush --name -
 
-Then let Fail2Ban use it, in /etc/fail2ban/jail.local, and run fail2ban-client reload:
+Then let Fail2Ban use it, in /etc/fail2ban/jail.local, and run ${restartCommand()}:
   [DEFAULT]
-  banaction = sophosxg`)
+  banaction = sophosxg
+  banaction_allports = sophosxg`)
 }

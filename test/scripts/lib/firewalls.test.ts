@@ -51,7 +51,7 @@ test('a sync names the ports of each jail, and frees those that are no longer th
   const counts = 'ok added 1, extended 2, removed 3, unchanged 4, refused 5, constructor 6'
   const rest = 'echo ok removed 7; echo abcd0123; echo ok'
   ssh.answer(host, 'firewall', `echo ${counts}; echo ${counts}; ${rest}`)
-  const namings = new Map([['sshd', { ports: 'ssh, 2222', protocol: 'tcp' }]])
+  const namings = new Map([['sshd', { ports: '22,2222', protocol: 'tcp' }]])
   const wanted = leases('203.0.113.7 sshd 0', '203.0.113.8 sshd 5', '203.0.113.7 - 0')
   const synced = await target().sync(callOf({ namings }), wanted)
   assert.deepEqual(synced, { added: 2, extended: 4, removed: 13, unchanged: 8, refused: 10 })

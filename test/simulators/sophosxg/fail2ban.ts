@@ -50,7 +50,7 @@ export async function inFail2ban(
 
 function writeConfiguration(world: World, dir: string): void {
   for (const kind of ['action.d', 'filter.d']) mkdirSync(join(dir, kind), { recursive: true })
-  for (const name of ['sophosxg.conf', 'perimeter-queue.conf']) {
+  for (const name of ['sophosxg.conf', 'perimeter-queue.conf', 'perimeter-blocks.conf']) {
     copyFileSync(join(ROOT, 'action.d', name), join(dir, 'action.d', name))
   }
   const command = `${process.execPath} ${world.script}`
