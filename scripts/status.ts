@@ -51,7 +51,8 @@ Options
                     address, or "all"; it comes back only when it happens anew
   --json            for programs; moments are epoch seconds, null is what is not known:
                     {time, owner, code, problems: [{name, code, text}],
-                    fail2ban: {answers, bans, error}, deliverer: {running, error, config: {path, since, error}},
+                    fail2ban: {answers, bans, error},
+                    deliverer: {running, error, config: {path, since, error}},
                     targets: [{sibling, target, reachable, error, leases,
                     drift: {missing, extra, wrong_expiry}, queued, oldest_queued, last_success,
                     failing_since, last_error, rejected}], rejected: [{sibling, id, at,
