@@ -18,6 +18,7 @@ import { type Desk, openDesk } from './lib/status/desk.ts'
 import { freeEverywhere } from './lib/status/free.ts'
 import { freedomReport } from './lib/status/freedom-report.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
+import { type Looker, openLooker } from './lib/status/looker.ts'
 import { metricsOf } from './lib/status/metrics.ts'
 import { codeOfSurvey, nameOf } from './lib/status/problems.ts'
 import { reportOf } from './lib/status/report.ts'
@@ -95,14 +96,15 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
   const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
   if (seen !== undefined) return await acknowledge(loaded, values, seen)
   const desk = openDesk(loaded, metrics)
+  const looker = openLooker(loaded)
   const json = values.json === true
-  if (!address) return await survey(loaded, desk, seconds, json, metrics)
+  if (!address) return await survey(loaded, { desk, looker }, { seconds, json, metrics })
   if (unban === undefined) {
-    const about = await aboutAddress(loaded, desk, address, seconds)
+    const about = await aboutAddress(desk, looker, address, seconds)
     process.exitCode = worst([...about.troubles, ...about.places.map(({ trouble }) => trouble)])
     return print(json ? jsonOf(aboutJson(about)) : aboutReport(about, paperOf(process.stdout)))
   }
-  const freedom = await freeEverywhere(loaded, desk, address, seconds)
+  const freedom = await freeEverywhere(loaded, desk, looker, address, seconds)
   const { fail2ban, places } = freedom
   process.exitCode = worst([fail2ban.trouble, ...places.map(({ trouble }) => trouble)])
   print(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paperOf(process.stdout)))
@@ -110,12 +112,10 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
 
 async function survey(
   loaded: Loaded,
-  desk: Desk,
-  seconds: number,
-  json: boolean,
-  metrics: string | undefined,
+  { desk, looker }: { desk: Desk; looker: Looker },
+  { seconds, json, metrics }: { seconds: number; json: boolean; metrics: string | undefined },
 ): Promise<void> {
-  const found = await takeSurvey(loaded, desk, seconds)
+  const found = await takeSurvey(loaded, desk, looker, seconds)
   if (metrics !== undefined) return await desk.metrics(metricsOf(found))
   const code = codeOfSurvey(found)
   process.exitCode = code

@@ -232,6 +232,11 @@ export class Deliverer {
     return Object.fromEntries(this.#lines.map((line) => [line.kind.name, line.position()]))
   }
 
+  /** The configuration that is in use. */
+  get loaded(): Loaded {
+    return this.#loaded
+  }
+
   /** How the delivery stands. */
   status(): DelivererState {
     return { config: this.#watch.state, siblings: this.#lines.map((line) => line.status()) }

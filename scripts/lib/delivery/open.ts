@@ -8,6 +8,7 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds, KINDS } from '../siblings.ts'
 import type { Call } from '../target.ts'
 import { makeCall } from '../verbs.ts'
+import { NotRunning } from './ask.ts'
 import { type Delivery, runningDelivery } from './control.ts'
 import { Deliverer } from './deliverer.ts'
 import { type Log, SILENT } from './log.ts'
@@ -53,10 +54,7 @@ export async function openDelivery(loaded: Loaded, values: Values): Promise<Deli
   for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; ) {
     const running = await runningDelivery(state_dir)
     if (running) return running
-    if (accountInstead(state_dir)) {
-      const how = 'start it (systemctl start fail2ban-perimeter-deliver.socket)'
-      throw new Failure(EXIT.temporary, `Cannot ask f2b-deliver: it does not run: ${how}`)
-    }
+    if (accountInstead(state_dir)) throw new NotRunning()
     const release = await lockDelivery(loaded, 1)
     if (!release) continue
     const deliverer = await openDeliverer(loaded, values, SILENT)

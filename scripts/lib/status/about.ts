@@ -1,11 +1,11 @@
 import { type Address, overlaps } from '../address.ts'
 import { type Lease, later } from '../lease.ts'
-import type { Loaded } from '../settled.ts'
-import type { Block } from '../target.ts'
+import type { Block, Call } from '../target.ts'
 import type { Ban } from './bans.ts'
 import type { Waiting } from './books.ts'
 import type { Desk } from './desk.ts'
-import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
+import { type Site, type Trouble, troubleOf, within } from './look.ts'
+import type { Looker, SiteName } from './looker.ts'
 
 /** All that is known about an address. */
 export interface About {
@@ -29,52 +29,66 @@ export interface Place {
   trouble: Trouble | undefined
   /** What is on its way there. */
   waiting: Waiting[]
+  /** The jails that the books know the address in. */
+  known: string[]
 }
 
 /** @param seconds for each target, all side by side */
 export async function lookUp(
-  loaded: Loaded,
   desk: Desk,
-  sites: Site[],
+  looker: Looker,
+  sites: SiteName[],
   address: Address,
   seconds: number,
 ): Promise<About> {
+  const place = async (site: SiteName): Promise<Place> => {
+    try {
+      return await looker.place(site, address, seconds)
+    } catch (error) {
+      return { ...nothingAt(site.sibling, site.target), trouble: troubleOf(error) }
+    }
+  }
   const [{ bans, troubles }, places] = await Promise.all([
     desk.bans(address.text),
-    Promise.all(sites.map((site) => placeOf(loaded, site, address, seconds))),
+    Promise.all(sites.map(place)),
   ])
   return { address, at: Math.floor(Date.now() / 1000), bans, troubles, places }
 }
 
 export async function aboutAddress(
-  loaded: Loaded,
   desk: Desk,
+  looker: Looker,
   address: Address,
   seconds: number,
 ): Promise<About> {
-  return await lookUp(loaded, desk, await openSites(loaded), address, seconds)
+  return await lookUp(desk, looker, await looker.sites(), address, seconds)
 }
 
-async function placeOf(
-  loaded: Loaded,
+/** What a target has of an address, and what the books say about it. */
+export async function placeOf(
   { sibling, target, books }: Site,
+  call: Call,
   address: Address,
   seconds: number,
 ): Promise<Place> {
-  const name = { sibling, target: target.name }
-  const place = { ...name, leases: [], others: [], trouble: undefined, waiting: [] }
+  const place = nothingAt(sibling, target.name)
   const fresh = books.anew()
   try {
     const waiting = fresh.isQueued ? fresh.about(address, target.name) : []
-    const call = quietCall(loaded, seconds)
+    const known = fresh.jails(address.text)
     const listing = target.holders ? target.holders(call) : target.list(call)
     const asking = Promise.all([listing, target.blocked?.(call, address)])
     const [all, blocks = []] = await within(seconds, 'no answer in time', asking)
     const leases = all.filter((lease) => overlaps(lease.address, address))
-    return { ...place, leases, others: othersOf(blocks, leases), waiting }
+    return { ...place, leases, others: othersOf(blocks, leases), waiting, known }
   } catch (error) {
-    return { ...place, trouble: troubleOf(error) }
+    return { ...place, known: fresh.jails(address.text), trouble: troubleOf(error) }
   }
+}
+
+function nothingAt(sibling: string, target: string): Place {
+  const lists = { leases: [], others: [], waiting: [], known: [] }
+  return { sibling, target, ...lists, trouble: undefined }
 }
 
 /** What is blocked there for longer, or more widely, than leases of ours say. */

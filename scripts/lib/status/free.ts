@@ -1,14 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from '../address.ts'
 import { askStatus } from '../delivery/control.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
-import type { Call } from '../target.ts'
 import { type About, lookUp, type Place } from './about.ts'
 import type { Ban } from './bans.ts'
 import type { Desk } from './desk.ts'
-import { isIt, jailsOf, queueUnbans } from './jails.ts'
-import { openSites, quietCall, type Site, type Trouble, troubleOf, within } from './look.ts'
+import { jailsOf, queueUnbans } from './jails.ts'
+import { type Trouble, troubleOf, within } from './look.ts'
+import type { Looker } from './looker.ts'
 
 /** Seconds for f2b-deliver to take it to a target, and for a target to do it. */
 const PATIENCE = { delivery: 10, unban: 20 }
@@ -43,28 +42,29 @@ export interface Outcome {
 export async function freeEverywhere(
   loaded: Loaded,
   desk: Desk,
+  looker: Looker,
   address: Address,
   seconds: number,
 ): Promise<Freedom> {
-  const sites = await openSites(loaded)
+  const sites = await looker.sites()
   const running = await isRunning(loaded)
-  const before = await lookUp(loaded, desk, sites, address, seconds)
+  const before = await lookUp(desk, looker, sites, address, seconds)
   const told = await queueUnbans(desk, sites, before, running)
   const fail2ban = await unbanInFail2Ban(desk, before)
   const { bans } = await desk.bans(address.text)
-  const again = new Set(jailsBanning(bans, address))
+  const again = jailsBanning(bans, address)
   const troubles = await Promise.all(
     sites.map(async (site, i) => {
       const trouble = before.places[i]?.trouble
-      if (running && told.has(site.sibling)) {
-        if (trouble) return trouble // f2b-deliver will know when it is back
-        await delivered(site, address)
-      }
-      const limit = trouble ? seconds : PATIENCE.unban
-      return await freeAt(site, quietCall(loaded, limit), limit, before, again)
+      const isTold = running && told.has(site.sibling)
+      if (isTold && trouble) return trouble // f2b-deliver will know when it is back
+      const jails = jailsOf(before, site.sibling)
+      const wait = isTold ? PATIENCE.delivery : 0
+      const how = { jails, again, wait, seconds: trouble ? seconds : PATIENCE.unban }
+      return await looker.free(site, address, how).catch(troubleOf)
     }),
   )
-  const after = await lookUp(loaded, desk, sites, address, seconds)
+  const after = await lookUp(desk, looker, sites, address, seconds)
   const places = sites.map((site, i) =>
     outcomeOf(
       before.places[i],
@@ -99,40 +99,6 @@ async function unbanInFail2Ban(desk: Desk, { address, bans }: About) {
 function jailsBanning(bans: Ban[], address: Address): string[] {
   const own = bans.filter((ban) => ban.live && ban.address.text === address.text)
   return own.map(({ jail }) => jail)
-}
-
-/** Waits until f2b-deliver has told the target, or does not get to it. */
-async function delivered({ books, target }: Site, address: Address): Promise<void> {
-  for (const end = Date.now() + PATIENCE.delivery * 1000; Date.now() < end; await sleep(100)) {
-    if (books.anew().about(address, target.name).length === 0) return
-  }
-}
-
-/** @param again the jails that Fail2Ban has banned it in since: those stay */
-async function freeAt(
-  { sibling, target, remote, books }: Site,
-  call: Call,
-  limit: number,
-  before: About,
-  again: Set<string>,
-): Promise<Trouble | undefined> {
-  const { address } = before
-  try {
-    await within(
-      limit,
-      'no answer in time',
-      (async () => {
-        const left = (await target.list(call)).filter((lease) => isIt(lease, address))
-        // Who lists only what a service was told may be about to tell it more.
-        const unlisted = remote ? [] : jailsOf(before, sibling, books.jails(address.text))
-        const jails = new Set([...left.map(({ jail }) => jail), ...unlisted])
-        for (const jail of jails) if (!again.has(jail)) await target.unban(call, address, jail)
-      })(),
-    )
-    return undefined
-  } catch (error) {
-    return troubleOf(error)
-  }
 }
 
 function outcomeOf(

@@ -2,21 +2,22 @@ import type { Address } from '../address.ts'
 import { checkJail, type Lease, NO_JAIL } from '../lease.ts'
 import type { About } from './about.ts'
 import type { Desk } from './desk.ts'
-import { type Site, type Trouble, troubleOf } from './look.ts'
+import { type Trouble, troubleOf } from './look.ts'
+import type { SiteName } from './looker.ts'
 
 /** @returns the siblings whose bans go through a queue: those are told in this way */
 export async function queueUnbans(
   desk: Desk,
-  sites: Site[],
+  sites: SiteName[],
   before: About,
   running: boolean,
 ): Promise<Map<string, Trouble | undefined>> {
   const told = new Map<string, Trouble | undefined>()
-  for (const { sibling, books } of sites) {
-    if (told.has(sibling) || !(running || books.isQueued)) continue
+  for (const { sibling, queued } of sites) {
+    if (told.has(sibling) || !(running || queued)) continue
     told.set(sibling, undefined)
     try {
-      for (const jail of jailsOf(before, sibling, books.jails(before.address.text))) {
+      for (const jail of jailsOf(before, sibling)) {
         await desk.queue(sibling, before.address.text, jail)
       }
     } catch (error) {
@@ -27,14 +28,10 @@ export async function queueUnbans(
 }
 
 /** Every jail that a sibling may have the address in. */
-export function jailsOf(
-  { address, bans, places }: About,
-  sibling: string,
-  known: string[],
-): string[] {
+export function jailsOf({ address, bans, places }: About, sibling: string): string[] {
   const own = places.filter((place) => place.sibling === sibling)
   const jails = [
-    ...known,
+    ...own.flatMap(({ known }) => known),
     ...bans.map(({ jail }) => jail),
     ...own.flatMap(({ leases }) => leases.filter((one) => isIt(one, address)).map((o) => o.jail)),
     ...own.flatMap(({ waiting }) => waiting.map(({ jail }) => jail)),

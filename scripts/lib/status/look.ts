@@ -3,6 +3,7 @@ import type { Values } from '../command.ts'
 import { withKept } from '../delivery/change.ts'
 import { banKey } from '../delivery/rejected.ts'
 import type { Truth } from '../delivery/truth.ts'
+import { forTargets } from '../delivery-account.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
@@ -53,7 +54,7 @@ export async function openSites(loaded: Loaded): Promise<Site[]> {
     const books = new Books(loaded.config, kind.name)
     const pushed = kind.name === 'fortigate' && loaded.config.fortigate?.push !== undefined
     const remote = pushed || !LOCAL.includes(kind.name)
-    const targets = await kind.targets(loaded)
+    const targets = await kind.targets(forTargets(loaded))
     return targets.map((target) => ({ sibling: kind.name, target, remote, pushed, books }))
   })
   return (await Promise.all(sites)).flat()

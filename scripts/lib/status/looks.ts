@@ -1,17 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Truth } from '../delivery/truth.ts'
-import type { Loaded } from '../settled.ts'
 import type { Desk } from './desk.ts'
-import {
-  type Drift,
-  type Look,
-  lookAt,
-  quietCall,
-  type Site,
-  type Trouble,
-  troubleOf,
-  within,
-} from './look.ts'
+import { type Drift, type Look, type Trouble, troubleOf, within } from './look.ts'
+import type { Looker, SiteName } from './looker.ts'
 
 /** Seconds for Fail2Ban, which answers nobody while an action of it runs. */
 const PATIENCE = 10
@@ -40,14 +31,16 @@ export function isDrifting(drift: Drift | undefined): boolean {
  * Fail2Ban's, while others may still keep us waiting for their first.
  */
 export async function lookTwice(
-  loaded: Loaded,
   desk: Desk,
-  sites: Site[],
+  looker: Looker,
+  sites: SiteName[],
   seconds: number,
   truth: Map<string, Truth> | undefined,
 ): Promise<Look[]> {
-  const look = (site: Site, known: Map<string, Truth> | undefined): Promise<Look> =>
-    lookAt(site, quietCall(loaded, seconds), seconds, known?.get(site.sibling))
+  const look = (site: SiteName, known: Map<string, Truth> | undefined): Promise<Look> =>
+    looker.look(site, known?.get(site.sibling), seconds).catch((error) => {
+      return { trouble: troubleOf(error) }
+    })
   // One question serves all who have not been told before it is put.
   let asking: ReturnType<typeof askFail2BanNow> | undefined
   const askAgain = (): ReturnType<typeof askFail2BanNow> => {
@@ -57,7 +50,7 @@ export async function lookTwice(
     })
     return asking
   }
-  const one = async (site: Site): Promise<Look> => {
+  const one = async (site: SiteName): Promise<Look> => {
     const before = await look(site, truth)
     if (!before.drift || !isDrifting(before.drift)) return before
     const { truth: later } = await askAgain()

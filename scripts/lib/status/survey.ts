@@ -1,23 +1,30 @@
+import { NotRunning } from '../delivery/ask.ts'
 import type { ConfigState } from '../delivery/config-watch.ts'
 import { askStatus } from '../delivery/control.ts'
 import type { Rejection } from '../delivery/rejected.ts'
 import {
   deliveryDirectory,
+  FRESH,
   fileNameOf,
   readState,
   type SiblingState,
   type State,
 } from '../delivery/state.ts'
 import { type Problem, problemsIn, type Truth } from '../delivery/truth.ts'
+import { accountInstead } from '../delivery-account.ts'
 import { EXIT } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
+import { Books } from './books.ts'
 import type { Desk } from './desk.ts'
-import { type Drift, openSites, type Site, type Trouble, within } from './look.ts'
+import { type Drift, openSites, type Trouble, troubleOf, within } from './look.ts'
+import type { Looker, SiteName } from './looker.ts'
 import { askFail2BanNow, lookTwice } from './looks.ts'
 
 /** Seconds for f2b-deliver to answer. */
 const PATIENCE = 3
+
+const NOT_RUNNING: Trouble = troubleOf(new NotRunning())
 
 /** How everything stands. Times are epoch seconds. */
 export interface Survey {
@@ -48,10 +55,15 @@ export interface TargetSurvey {
 }
 
 /** @param seconds for each target, all side by side */
-export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): Promise<Survey> {
-  const sites = await openSites(loaded)
+export async function takeSurvey(
+  loaded: Loaded,
+  desk: Desk,
+  looker: Looker,
+  seconds: number,
+): Promise<Survey> {
   const [told, answer] = await Promise.all([askDeliverer(loaded), askFail2BanNow(desk)])
-  const looks = await lookTwice(loaded, desk, sites, seconds, answer.truth)
+  const sites = await looker.sites().catch(() => sitesUnasked(loaded))
+  const looks = await lookTwice(desk, looker, sites, seconds, answer.truth)
   const states = sites.map((site) => deliveryOf(loaded, site, told.siblings))
   return {
     at: Math.floor(Date.now() / 1000),
@@ -64,8 +76,8 @@ export async function takeSurvey(loaded: Loaded, desk: Desk, seconds: number): P
     targets: sites.map(({ sibling, target, remote }, i) => {
       const { trouble, leases, drift } = looks[i] ?? {}
       const reachable = remote ? trouble === undefined : undefined
-      const { state, queue } = states[i] ?? deliveryOf(loaded, sites[i] as Site, undefined)
-      return { sibling, target: target.name, reachable, trouble, leases, drift, queue, state }
+      const { state = FRESH, queue } = states[i] ?? {}
+      return { sibling, target, reachable, trouble, leases, drift, queue, state }
     }),
   }
 }
@@ -77,7 +89,8 @@ async function askDeliverer(loaded: Loaded) {
   const asking = askStatus(loaded.config.state_dir)
   try {
     const told = await within(PATIENCE, 'f2b-deliver does not answer', asking)
-    return { running: told !== undefined, ...NOTHING, ...told }
+    const trouble = told || !accountInstead(loaded.config.state_dir) ? undefined : NOT_RUNNING
+    return { running: told !== undefined, ...NOTHING, ...told, trouble }
   } catch (error) {
     return { running: true, ...NOTHING, trouble: messageOnly(error) }
   }
@@ -88,20 +101,30 @@ function messageOnly(error: unknown): Trouble {
   return { code: EXIT.temporary, message: error instanceof Error ? error.message : String(error) }
 }
 
-/** From f2b-deliver itself if it runs, else from its files. */
+/** What the configuration names, for a service that does not answer. */
+async function sitesUnasked(loaded: Loaded): Promise<SiteName[]> {
+  const sites = await openSites(loaded)
+  return sites.map(({ sibling, target, remote }) => {
+    return { sibling, target: target.name, remote, queued: true }
+  })
+}
+
+/** From f2b-deliver itself if it runs, else from its files, if they are ours to read. */
 function deliveryOf(
   { config }: Loaded,
-  { sibling, target, books }: Site,
+  { sibling, target, queued }: SiteName,
   siblings: SiblingState[] | undefined,
 ): Pick<TargetSurvey, 'state' | 'queue'> {
   const told = siblings
     ?.find((one) => one.sibling === sibling)
-    ?.targets.find((one) => one.target === target.name)?.state
+    ?.targets.find((one) => one.target === target)?.state
   if (told) return { state: told, queue: { queued: told.queued, oldest: told.oldest } }
-  const state = readState(deliveryDirectory(config.state_dir), fileNameOf(sibling, target.name))
-  if (!books.isQueued) return { state, queue: undefined }
+  if (accountInstead(config.state_dir)) return { state: FRESH, queue: undefined }
+  const state = readState(deliveryDirectory(config.state_dir), fileNameOf(sibling, target))
+  if (!queued) return { state, queue: undefined }
+  const books = new Books(config, sibling)
   const unread = books.unread()
-  const waiting = books.waiting(target.name).length
+  const waiting = books.waiting(target).length
   const moments = [unread.oldest, waiting > 0 ? state.oldest : 0].filter((at) => at > 0)
   const oldest = moments.length > 0 ? Math.min(...moments) : 0
   return { state, queue: { queued: unread.lines.length + waiting, oldest } }
@@ -109,9 +132,10 @@ function deliveryOf(
 
 function rejectedOf({ config }: Loaded, siblings: SiblingState[] | undefined): Survey['rejected'] {
   const directory = deliveryDirectory(config.state_dir)
+  const isOurs = !accountInstead(config.state_dir)
   return configuredKinds(config).flatMap(({ name }) => {
     const told = siblings?.find(({ sibling }) => sibling === name)?.rejected
-    const all = told ?? readState(directory, name).rejected
+    const all = told ?? (isOurs ? readState(directory, name).rejected : [])
     return all.map((rejection) => ({ sibling: name, rejection }))
   })
 }
