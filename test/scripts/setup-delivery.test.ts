@@ -156,6 +156,18 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
   await arrives('203.0.113.52')
 })
 
+test('root sees through the service how the delivery stands, what an address is, and frees it', async () => {
+  const status = await server.sh('f2b-sync >/dev/null; f2b-status --json')
+  const { code, deliverer, targets } = JSON.parse(status)
+  assert.deepEqual([code, deliverer], [0, { running: true, error: null }], status)
+  const [{ target, reachable, drift, queued }] = targets
+  assert.deepEqual([target, reachable, queued], ['edge1', true, 0])
+  assert.deepEqual(drift, { missing: 0, extra: 0, wrong_expiry: 0 })
+  assert.match(await server.sh('f2b-status 203.0.113.52'), /in force on 1 of 1 target/)
+  assert.match(await server.sh('f2b-status --unban 203.0.113.52'), /freed in sshd/)
+  assert.match(await server.sh('f2b-status 203.0.113.52'), /no target has it/)
+})
+
 test('root puts away what the account has read of the queue, and loses no line', async () => {
   const queue = `${STATE}/queue/firewall`
   // Many lines that say what is in force already.
@@ -182,7 +194,8 @@ test('root puts away what the account has read of the queue, and loses no line',
 })
 
 test('root touches nothing that the account can write', async () => {
-  const root = ['f2b-sync', 'f2b-setup server --systemd yes', 'f2b-firewall check']
+  const status = ['f2b-status', 'f2b-status 203.0.113.50', 'f2b-status --unban 203.0.113.249']
+  const root = ['f2b-sync', 'f2b-setup server --systemd yes', 'f2b-firewall check', ...status]
   const hand = ['f2b-firewall list', 'banip fail2ban-hand 203.0.113.99 22 tcp --bantime 60']
   for (const command of [...root, ...hand]) {
     const trace = `strace -f -y -s 4096 -o /root/trace -e trace=%file,%desc,%network ${command}`

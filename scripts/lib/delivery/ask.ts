@@ -51,7 +51,8 @@ export async function ask<T>(
   try {
     const { answer, text } = await new Promise<{ answer: IncomingMessage; text: string }>(
       (resolve, reject) => {
-        const options = { socketPath: socketPath(stateDir), path, method: 'POST', signal }
+        const where = { socketPath: socketPath(stateDir), path }
+        const options = { ...where, method: 'POST', agent: false, signal }
         const asked = request(options, (answer) => {
           bodyOf(answer, LONGEST.answer).then((text) => resolve({ answer, text }), reject)
         })

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmodSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import * as v from 'valibot'
 import { loadConfig, readYaml } from '../../../scripts/lib/config.ts'
@@ -80,6 +80,18 @@ test('readYaml() reads a secret from its file and warns if others can', () => {
   assert.deepEqual(readYaml(path, unknown, 'box').warnings, [
     `"${folder}/secret" can be read by others`,
   ])
+  // The group that may read the configuration may read its secrets.
+  chmodSync(`${folder}/secret`, 0o640)
+  chownSync(`${folder}/secret`, 0, 65534)
+  assert.equal(readYaml(path, unknown, 'box').warnings.length, 1)
+  chownSync(path, 0, 65534)
+  assert.deepEqual(readYaml(path, unknown, 'box').warnings, [])
+  chownSync(path, 0, 0)
+  // systemd's copies are locked by an ACL, whose mask stands where the group's rights would be.
+  process.env.CREDENTIALS_DIRECTORY = folder
+  chmodSync(`${folder}/secret`, 0o440)
+  assert.deepEqual(readYaml(path, unknown, 'box').warnings, [])
+  delete process.env.CREDENTIALS_DIRECTORY
   assert.throws(() => readYaml(path, shape), { code: 78 })
   writeFileSync(path, `box:\n  pass: x\n  pass_file: ${folder}/secret\n`)
   assert.throws(() => readYaml(path, unknown, 'box'), /3:14: give "pass" or "pass_file", not both/)

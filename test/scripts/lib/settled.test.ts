@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { configPath, settled } from '../../../scripts/lib/settled.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
@@ -15,6 +15,45 @@ test('configPath() takes the given file, else that of the environment', () => {
   } finally {
     if (before === undefined) delete process.env.FAIL2BAN_PERIMETER_CONFIG
     else process.env.FAIL2BAN_PERIMETER_CONFIG = before
+  }
+})
+
+test('configPath() gives root no file that others can write, nor one of the current directory', () => {
+  const own = `${folder}/own`
+  mkdirSync(own)
+  const path = `${own}/config.yaml`
+  writeFileSync(path, 'fail2ban:\n  client: /tmp/evil\n')
+  symlinkSync(path, `${folder}/link.yaml`)
+  const refused = (at = path): void => {
+    const message = /^Cannot let root read "\S+": others can write [^\n]+$/
+    assert.throws(() => configPath(at), { code: 78, message })
+  }
+  assert.equal(configPath(path), path)
+  for (const at of [path, own]) {
+    const mode = at === own ? 0o755 : 0o600
+    for (const open of [0o002, 0o022]) {
+      chmodSync(at, mode | open)
+      refused()
+      refused(`${folder}/link.yaml`)
+    }
+    chmodSync(at, mode | 0o020) // by root's own group
+    assert.equal(configPath(path), path)
+    chownSync(at, 0, 65534)
+    refused()
+    chmodSync(at, mode)
+    chownSync(at, 65534, 0)
+    refused()
+    chownSync(at, 0, 0)
+  }
+  const before = process.cwd()
+  process.chdir(own)
+  try {
+    assert.throws(() => configPath(), {
+      code: 78,
+      message: /^Cannot find a configuration: [^.]+\.yaml/,
+    })
+  } finally {
+    process.chdir(before)
   }
 })
 
