@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { appendCommand } from '../lib/append.ts'
 import { type Fail2ban, startFail2ban } from '../lib/fail2ban.ts'
 import { installPerimeter } from '../lib/installed.ts'
 import { PROJECT } from '../lib/lab.ts'
@@ -159,7 +160,7 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
 test('root sees through the service how the delivery stands, what an address is, and frees it', async () => {
   const status = await server.sh('f2b-sync >/dev/null; f2b-status --json')
   const { code, deliverer, targets } = JSON.parse(status)
-  assert.deepEqual([code, deliverer], [0, { running: true, error: null }], status)
+  assert.deepEqual([code, deliverer.running, deliverer.error], [0, true, null], status)
   const [{ target, reachable, drift, queued }] = targets
   assert.deepEqual([target, reachable, queued], ['edge1', true, 0])
   assert.deepEqual(drift, { missing: 0, extra: 0, wrong_expiry: 0 })
@@ -191,6 +192,20 @@ test('root puts away what the account has read of the queue, and loses no line',
     return (await names()) === 'firewall\n'
   })
   await fail2ban.client('set', 'sshd', 'unbanip', '203.0.113.62')
+})
+
+test('a Fail2Ban without capabilities queues, as ArchWiki hardens it', async () => {
+  const caps = 'audit_read,+dac_read_search,+net_admin,+net_raw'
+  const hardened = ['setpriv', `--bounding-set=-all,+${caps}`, '--inh-caps=-all', '--no-new-privs']
+  const unban = ['unban', '203.0.113.240', 'sshd']
+  for (const queue of [`${STATE}/queue/firewall`, `${STATE}/queue/sophosxg`]) {
+    await server.run([...hardened, ...appendCommand(queue, unban)])
+    assert.match(
+      await server.sh(`tail -n 1 ${queue}; stat -c '%U %G %a' ${queue}`),
+      /^unban.*\nroot fail2ban-perimeter 640\n$/,
+    )
+  }
+  await server.sh(`rm ${STATE}/queue/sophosxg`)
 })
 
 test('root touches nothing that the account can write', async () => {

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { queueDirectory } from '../delivery/state.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
 import { type Item, say } from './changes.ts'
@@ -24,6 +25,7 @@ import {
   TIMER,
 } from './delivery-units.ts'
 import { restartCommand } from './fail2ban.ts'
+import { adviseHardened } from './hardened.ts'
 import { file, folder, sharedFolder } from './items.ts'
 import { adviseLocals, isQueued, locals } from './locals.ts'
 import { hostsOf, type Settings, secretsOf, whyRoot } from './need-root.ts'
@@ -114,7 +116,7 @@ export function deliveryItems(place: Place, delivery: Delivery): Item[] {
 }
 
 /** What a person must know or do. */
-export function adviseDelivery(place: Place, delivery: Delivery): void {
+export async function adviseDelivery(place: Place, delivery: Delivery): Promise<void> {
   const { queued, changes, systemd, root, stateDir } = delivery
   if (changes) {
     say(
@@ -127,6 +129,7 @@ export function adviseDelivery(place: Place, delivery: Delivery): void {
     say(`note: on the machine itself, f2b-setup server makes the user ${DELIVERY_ACCOUNT} and`)
     say(`      gives it ${stateDir}/delivery`)
   }
+  if (queued) await adviseHardened(place, queueDirectory(stateDir))
   adviseLocals(place, queued)
   if (!systemd && !place.prefix && !['cron', 'crond'].some((d) => existsSync(`/usr/sbin/${d}`))) {
     say('note: there is neither systemd nor cron here: run these in your own way')

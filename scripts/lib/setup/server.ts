@@ -43,7 +43,7 @@ export async function setUpServer(place: Place, values: Values): Promise<void> {
   const items = settings(place, { wish, hosts, remote: remote.length > 0 })
   await apply([...items, ...fail2banItems(place), ...deliveryItems(place, delivery)], place)
   if (found) adviseConfig(place.at(CONFIG), wish, found)
-  adviseDelivery(place, delivery)
+  await adviseDelivery(place, delivery)
   if (wish.firewalls.length > 0) advise(place, wish, remote)
 }
 
