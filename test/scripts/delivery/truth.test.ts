@@ -464,7 +464,8 @@ bantime.factor = 1
         read(`${fail2ban.directory}/fail2ban.local`).replace(/^dbfile = .*$/m, 'dbfile = None'),
       )
       await fail2ban.start()
-      await fail2ban.client('set', 'sshd', 'banip', '203.0.113.1')
+      // Not one that its log names: without a database it reads the log again, from the beginning.
+      await fail2ban.client('set', 'sshd', 'banip', '203.0.113.9')
       const now = Math.floor(Date.now() / 1000)
       fail2ban.write(`${now} user root 198.51.100.1`)
       const both = async () => (await fail2ban.client('get', 'users', 'banip')).includes('root')
@@ -473,9 +474,9 @@ bantime.factor = 1
       const later = await ask()
       const one = later.get('firewall')
       assert.deepEqual(one?.leases, [])
-      const [lease] = one?.inexact ?? []
-      assert.equal(lease?.address.text, '203.0.113.1')
-      const began = (lease?.expires ?? 0) - 600
+      const lease = one?.inexact.find(({ address }) => address.text === '203.0.113.9')
+      assert.ok(lease)
+      const began = lease.expires - 600
       assert.ok(began >= asked - 1 && began <= Date.now() / 1000 + 1, String(began - asked))
       // Whose address `root` stands for is not known: the leases of that jail stay.
       assert.ok(one && isKept(one, 'users') && !isKept(one, 'sshd'))
