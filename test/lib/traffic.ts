@@ -20,6 +20,9 @@ export interface Probe {
   stop(): Promise<ProbeResult>
 }
 
+/** Whoever sends packets. */
+export type Traveller = Pick<Machine, 'name' | 'pid' | 'exec' | 'spawn'>
+
 interface Agent {
   ask(request: Request): Promise<unknown>
   /** What it wrote to standard error: why it died. */
@@ -27,7 +30,7 @@ interface Agent {
 }
 
 /** By machine, with the boot that it belongs to. */
-const agents = new WeakMap<Machine, { pid: number; agent: Promise<Agent> }>()
+const agents = new WeakMap<Traveller, { pid: number; agent: Promise<Agent> }>()
 
 let probes = 0
 
@@ -37,22 +40,22 @@ export async function listen(machine: Machine, { tcp = [], udp = [] }: Ports): P
 }
 
 /** Tries one TCP connection, and says what became of it. */
-export async function connect(from: Machine, target: Target): Promise<Outcome> {
+export async function connect(from: Traveller, target: Target): Promise<Outcome> {
   return (await ask(from, { verb: 'connect', target }, target.timeoutMs)) as Outcome
 }
 
 /** True if a TCP connection can be made. */
-export async function canConnect(from: Machine, target: Target): Promise<boolean> {
+export async function canConnect(from: Traveller, target: Target): Promise<boolean> {
   return (await connect(from, target)) === 'reached'
 }
 
 /** True if a datagram gets there and its echo back. */
-export async function canAsk(from: Machine, target: Target): Promise<boolean> {
+export async function canAsk(from: Traveller, target: Target): Promise<boolean> {
   return (await ask(from, { verb: 'ask', target }, target.timeoutMs)) === 'reached'
 }
 
 /** Sends packets all the time, so that a test can measure later when they stopped to arrive. */
-export async function probe(from: Machine, options: ProbeOptions): Promise<Probe> {
+export async function probe(from: Traveller, options: ProbeOptions): Promise<Probe> {
   const { kind = 'tcp', everyMs = 20, ...target } = options
   const number = ++probes
   await ask(from, { verb: 'probe', number, kind, everyMs, target })
@@ -66,7 +69,7 @@ export function longestGap({ answered }: ProbeResult, since: number, until: numb
   return Math.max(...moments.slice(1).map((time, index) => time - (moments[index] ?? time)))
 }
 
-async function ask(machine: Machine, request: Request, patience = 0): Promise<unknown> {
+async function ask(machine: Traveller, request: Request, patience = 0): Promise<unknown> {
   const known = agents.get(machine)
   const fresh = known?.pid === machine.pid
   const entry = fresh && known ? known : { pid: machine.pid, agent: startAgent(machine) }
@@ -86,7 +89,7 @@ async function ask(machine: Machine, request: Request, patience = 0): Promise<un
   }
 }
 
-async function startAgent(machine: Machine): Promise<Agent> {
+async function startAgent(machine: Traveller): Promise<Agent> {
   const source = readFileSync(new URL('agent.ts', import.meta.url), 'utf8')
   const { code } = transformSync(source, { loader: 'ts', format: 'esm' })
   const waiting = new Map<number, (reply: Reply) => void>()
