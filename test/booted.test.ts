@@ -102,8 +102,8 @@ async function install(machines: Booted[], suite: Suite): Promise<void> {
   const folder = temporaryFolder('package')
   // `npm ci` has been here; what it builds is what other tests use at this moment.
   await $({ quiet: true })`npm pack --ignore-scripts --pack-destination ${folder}`
-  for (const machine of machines) {
-    const input = readFileSync(`${folder}/${TARBALL}`, 'base64')
+  const input = readFileSync(`${folder}/${TARBALL}`, 'base64')
+  const one = async (machine: Booted) => {
     await machine.sh(`base64 -d >${TARBALL}`, { input })
     await machine.sh(APT)
     await machine.sh(INSTALL_PACKAGE)
@@ -113,6 +113,7 @@ async function install(machines: Booted[], suite: Suite): Promise<void> {
     }
     assert.equal(await machine.sh('f2b-setup --version'), '0.1.0\n')
   }
+  await Promise.all(machines.map(one))
 }
 
 /** Debian 12's own Node.js: one sentence from every program of the package. */

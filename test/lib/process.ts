@@ -164,8 +164,8 @@ async function launch(argv: readonly string[], onLine: (line: string) => void = 
 /** The command line prefix that puts a program into a machine's namespaces. */
 export function enter(pid: number, network: 'own' | 'host' = 'own'): string[] {
   // The process of `pid` itself stands outside the PID namespace, its children stand inside.
-  const net = network === 'own' ? ['-n'] : []
-  return ['nsenter', '-t', `${pid}`, '-m', ...net, '-u', `--pid=/proc/${pid}/ns/pid_for_children`]
+  const net = network === 'own' ? '-n' : '--net=/proc/1/ns/net'
+  return ['nsenter', '-t', `${pid}`, '-m', net, '-u', `--pid=/proc/${pid}/ns/pid_for_children`]
 }
 
 function withEnv(env: Env): string[] {
