@@ -137,7 +137,8 @@ async function attack(lab: BootedPerimeter): Promise<BootedPerimeter> {
   await waitUntil(
     'Fail2Ban to ban the attacker',
     async () => {
-      await lab.attacker.exec([...login, `guess@${SERVER}`, 'true'])
+      // Who is banned in the middle of it hears nothing any more.
+      await lab.attacker.exec([...login, `guess@${SERVER}`, 'true'], { timeout: 5000 })
       return !(await reaches(lab))
     },
     { timeout: 60_000 },
