@@ -16,9 +16,6 @@ const SERVER = '198.51.100.11'
 const ATTACKER = '203.0.113.101'
 const [NODE = '', INSTALL = '', ON_SERVER = '', ON_FIREWALL = '', BY_HAND = '', JAIL = ''] =
   blocksOf('Protect your servers in ten minutes', 6)
-const [QUEUED = ''] = blocksOf('Never wait for the firewall: queued delivery', 1)
-const [PLAIN_SSH = ''] = blocksOf('Testing with plain SSH', 1)
-const [STATUS = '', , METRICS = ''] = blocksOf('What is blocked, where and why', 3)
 const [APT = '', NPM = ''] = linesOf(NODE)
 const [PACK = '', INSTALL_PACKAGE = ''] = linesOf(INSTALL)
 
@@ -78,16 +75,6 @@ for (const suite of ['trixie', 'bookworm'] as const) {
         await isBlocked(await attack(lab), true)
       })
     }
-
-    test('queued delivery, plain SSH and f2b-status work as they are written', async () => {
-      const { server } = lab
-      await server.sh(QUEUED)
-      const said = await server.sh(`shopt -s expand_aliases\n${PLAIN_SSH}`)
-      assert.match(said, /^192\.0\.2\.77 sshd 0 web1$/m)
-      const states = await server.sh(STATUS)
-      assert.match(states, /^firewall\/edge1 +yes /m)
-      await server.sh(`mkdir -p /var/lib/prometheus/node-exporter\n${METRICS}`)
-    })
 
     test('no unit has failed, on either side', async () => {
       for (const machine of machines) {

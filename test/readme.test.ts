@@ -9,10 +9,13 @@ import { readmeBlocks } from './lib/readme.ts'
 /** Blocks that tests run in other words only: their sections have no story yet. */
 const IN_OTHER_WORDS = [
   'Two commands',
+  'Never wait for the firewall: queued delivery',
   'Block on a Sophos firewall',
   'Block on a FortiGate',
   'Report bans to Threat Jammer or AbuseIPDB',
   'Block on many nodes with net2ban',
+  'Testing with plain SSH',
+  'What is blocked, where and why',
 ]
 
 test('every block of README.md is in a story', () => {
