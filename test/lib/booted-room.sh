@@ -3,14 +3,11 @@
 # wants them, and the cables. Runs in mount and network namespaces of its own, until the end of its
 # standard input.
 #
-# usage: booted-room.sh <prefix of the machines' control groups> <cable>...
+# usage: booted-room.sh <cable>...
 set -eu
-prefix=$1
-shift
 umount -R /sys/fs/cgroup
 mount -t sysfs -o ro sysfs /sys
 mount -t cgroup2 none /sys/fs/cgroup
-find /sys/fs/cgroup -maxdepth 1 -name "$prefix*" -exec find {} -depth -type d -delete \;
 mount -t tmpfs -o mode=755 lab /run
 ip link set lo up
 for cable; do

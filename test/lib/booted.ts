@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { baseOf, type Suite } from './bases.ts'
@@ -44,13 +45,17 @@ export async function bootPerimeter(suite: Suite): Promise<BootedPerimeter> {
   const missing = missingPackages(BOOTED_PACKAGES)
   if (missing.length > 0) throw new Error(`Cannot boot: apt-get install ${missing.join(' ')}`)
   const base = await baseOf(suite)
-  const group = `${PREFIX}${process.pid}-`
+  // Not our process's number: enclosed tests all have the same.
+  const group = `${PREFIX}${randomUUID()}-`
   const unshare = ['unshare', '-m', '-n', '--propagation', 'private']
   const cables = ['outside', 'inside']
-  const room = await spawnHolder([...unshare, 'sh', pathOf('booted-room.sh'), group, ...cables])
+  const room = await spawnHolder([...unshare, 'sh', pathOf('booted-room.sh'), ...cables])
   const holders: { end(): Promise<void> }[] = [room]
   const close = async () => {
-    for (const holder of holders.toReversed()) await holder.end()
+    for (const holder of holders.slice(1).toReversed()) await holder.end()
+    const empty = ['find', '/sys/fs/cgroup', '-mindepth', '1', '-depth', '-path', `*/${group}*`]
+    await execIn(room.pid, [...empty, '-type', 'd', '-exec', 'rmdir', '{}', ';'])
+    await room.end()
   }
   const machine = async (name: string, interfaces: string, own: string[]) => {
     const disks = ['nsenter', '-t', `${room.pid}`, '-m', '-n']
