@@ -1,12 +1,13 @@
 // Prints, side by side in one run, this project, the document's scripts and the physical floor.
 //
 //   npm run bench [-- --node /path/to/another/node]...
-//   npm run bench -- delivery|fortigate|net2ban|packets
+//   npm run bench -- delivery|fortigate|net2ban|packets|kills
 import { parseArgs } from 'node:util'
 import { benchBan } from './bench/ban.ts'
 import { benchBulk } from './bench/bulk.ts'
 import { benchDelivery } from './bench/delivery.ts'
 import { benchFortigate } from './bench/fortigate.ts'
+import { killFirewall } from './bench/kills.ts'
 import { benchNet2ban } from './bench/net2ban.ts'
 import { benchPackets } from './bench/packets.ts'
 import { printRows } from './bench/table.ts'
@@ -20,6 +21,7 @@ if (positionals[0] === 'fortigate') await benchFortigate()
 else if (positionals[0] === 'delivery') printRows(await benchDelivery())
 else if (positionals[0] === 'net2ban') await benchNet2ban()
 else if (positionals[0] === 'packets') await benchForwarding()
+else if (positionals[0] === 'kills') await killAll()
 else await benchFirewall()
 
 async function benchFirewall(): Promise<void> {
@@ -30,5 +32,11 @@ async function benchFirewall(): Promise<void> {
 async function benchForwarding(): Promise<void> {
   for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
     printRows(await benchPackets(backend))
+  }
+}
+
+async function killAll(): Promise<void> {
+  for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
+    process.stdout.write(`${await killFirewall(backend, 1000)}\n`)
   }
 }
