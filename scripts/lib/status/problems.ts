@@ -21,8 +21,9 @@ const NEWS = 86_400
 
 /** Everything that is wrong, each with its exit code. */
 export function problemsIn(survey: Survey): Problem[] {
-  const { fail2ban, unclear, deliverer, rejected, targets } = survey
+  const { fail2ban, unclear, jails, deliverer, rejected, targets } = survey
   return [
+    ...jails,
     ...unclear.map((one) => ({ name: 'Fail2Ban', code: one.code, text: sentenceOf(one) })),
     ...(fail2ban ? [{ name: 'Fail2Ban', ...fail2ban }] : []).map(({ name, code, message }) => ({
       ...{ name, code },

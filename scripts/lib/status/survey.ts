@@ -17,9 +17,14 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
 import { Books } from './books.ts'
 import type { Desk } from './desk.ts'
+import { missingActions } from './jail-actions.ts'
 import { type Drift, openSites, type Trouble, troubleOf, within } from './look.ts'
 import type { Looker, SiteName } from './looker.ts'
 import { askFail2BanNow, lookTwice } from './looks.ts'
+import type { Problem as Missing } from './problems.ts'
+
+/** Seconds for Fail2Ban to say which actions its jails are to have, and have. */
+const JAILS = 20
 
 /** Seconds for f2b-deliver to answer. */
 const PATIENCE = 3
@@ -35,6 +40,8 @@ export interface Survey {
   fail2ban: Trouble | undefined
   /** What is not understood of Fail2Ban's jails. */
   unclear: Problem[]
+  /** Jails that run without the actions that they are to have. */
+  jails: Missing[]
   deliverer: { running: boolean; trouble: Trouble | undefined; config: ConfigState | undefined }
   /** Lines of a queue that can never work, wherever they go. */
   rejected: { sibling: string; rejection: Rejection }[]
@@ -61,7 +68,11 @@ export async function takeSurvey(
   looker: Looker,
   seconds: number,
 ): Promise<Survey> {
-  const [told, answer] = await Promise.all([askDeliverer(loaded), askFail2BanNow(desk)])
+  const [told, answer, jails] = await Promise.all([
+    askDeliverer(loaded),
+    askFail2BanNow(desk),
+    askJailActions(loaded),
+  ])
   const sites = await looker.sites().catch(() => sitesUnasked(loaded))
   const looks = await lookTwice(desk, looker, sites, seconds, answer.truth)
   const states = sites.map((site) => deliveryOf(loaded, site, told.siblings))
@@ -71,6 +82,7 @@ export async function takeSurvey(
     bans: answer.truth && bansIn(answer.truth),
     fail2ban: answer.trouble,
     unclear: answer.truth ? problemsIn(answer.truth) : [],
+    jails,
     deliverer: { running: told.running, trouble: told.trouble, config: told.config },
     rejected: rejectedOf(loaded, told.siblings),
     targets: sites.map(({ sibling, target, remote }, i) => {
@@ -84,6 +96,13 @@ export async function takeSurvey(
 
 /** What is known of a deliverer that says nothing. */
 const NOTHING = { siblings: undefined, config: undefined, trouble: undefined }
+
+async function askJailActions({ config }: Loaded): Promise<Missing[]> {
+  const kinds = configuredKinds(config)
+  const isOurs = (command: string): boolean => kinds.some(({ uses }) => uses.test(command))
+  const late = 'Fail2Ban does not say its configuration in time'
+  return await within(JAILS, late, missingActions(config.fail2ban, isOurs)).catch(() => [])
+}
 
 async function askDeliverer(loaded: Loaded) {
   const asking = askStatus(loaded.config.state_dir)

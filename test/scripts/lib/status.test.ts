@@ -38,6 +38,7 @@ function survey(...targets: TargetSurvey[]): Survey {
     bans: 3,
     fail2ban: undefined,
     unclear: [],
+    jails: [],
     deliverer,
     rejected: [],
     targets,
