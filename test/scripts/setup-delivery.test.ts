@@ -377,7 +377,7 @@ esac
   )
   const told = async () => {
     const text = await server.sh('cat /run/systemctl; : >/run/systemctl')
-    return text.split('\n').filter((line) => line && line !== 'daemon-reload')
+    return text.split('\n').filter((line) => line && !/^(daemon-reload|show )/.test(line))
   }
   const [deliver, timer] = [
     'fail2ban-perimeter-deliver.socket fail2ban-perimeter-deliver.service',
