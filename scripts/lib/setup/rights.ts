@@ -22,6 +22,9 @@ export const DELIVERY_ACCOUNT = 'fail2ban-perimeter'
 
 const SHELL = '/usr/sbin/nologin'
 const ABOUT = ['--home-dir', '/nonexistent', '--shell', SHELL]
+/** What f2b-sync keeps in the state directory, as root. */
+const SYNCS = ['sync.lock', 'restoring.json', 'manual.leases']
+
 const ROOT: Ids = { uid: 0, gid: 0 }
 
 /** @param stop ends whoever delivers */
@@ -164,7 +167,11 @@ export function deliveryFolder(state: string, owned: boolean, stop: () => Promis
 
 /** What targets remember beside the deliveries; what others keep in the state directory is not ours. */
 export function remains(state: string): Item {
-  const paths = (): string[] => rememberedIn(state, undefined).map((name) => join(state, name))
+  const paths = (): string[] =>
+    [
+      ...rememberedIn(state, undefined),
+      ...SYNCS.filter((name) => existsSync(join(state, name))),
+    ].map((name) => join(state, name))
   return {
     name: `what the deliveries remember in ${state}/`,
     kept: true,
