@@ -5,7 +5,7 @@
 //   printf '%s\n' 'owner web1 192.0.2.10' 'banip fail2ban-sshd 192.0.2.1 22 tcp' | sudo perimeter
 //
 // Exit codes: perimeter --help
-import { readSync } from 'node:fs'
+import { readSync, writeSync } from 'node:fs'
 import { parseAddress } from '../scripts/lib/address.ts'
 import { main, noWords } from '../scripts/lib/command.ts'
 import { EXIT, Failure } from '../scripts/lib/failure.ts'
@@ -52,6 +52,8 @@ function cleanEnvironment(): void {
 async function runSingle(perimeter: Perimeter, request: Request): Promise<void> {
   const [answer] = await perimeter.perform([request])
   if (!answer) return
+  // Who has said when it asks is told so: what stands before that is a greeting of somebody else's.
+  if (request.said) writeSync(1, `@${request.said.at}\n`)
   if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
   if (answer.lines.length > 0) print(`${answer.lines.join('\n')}\n`)
 }
@@ -66,6 +68,7 @@ async function runSession(perimeter: Perimeter, reader: Reader, first: string): 
       const texts = answers.map((answer, i) => answerText(requests[i] ?? { verb: 'check' }, answer))
       // What arrived from somebody who is gone is not worked off: nobody was told that it is done.
       if (!(await write(texts.join('')))) return
+      if (perimeter.isSuperseded) return
     }
     const next = await input.next()
     chunk = next.done ? undefined : next.value

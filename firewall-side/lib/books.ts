@@ -16,15 +16,20 @@ import type { Chain, Contents, Entry } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { createLedger, generationRemark } from './generation.ts'
 import { withPeers } from './never.ts'
+import { superseded } from './order.ts'
+import { Owners } from './owners.ts'
 import type { Paths } from './paths.ts'
 import { Register } from './register.ts'
-import type { Request } from './request.ts'
+import type { Request, Said } from './request.ts'
 import { Usage } from './usage.ts'
 
 /** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
 const ROOM = 8_000_000
 /** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
 export const SLACK = 3
+
+/** Two clocks that differ by no more than so many seconds agree: a command may be so long on its way. */
+const AGREE = 30
 
 /** Who asks: the owner that the key stands for, and the address it came from. */
 export interface Caller {
@@ -44,6 +49,7 @@ export class Books {
   readonly #ledger: Ledger
   readonly usage: Usage
   #register = new Register()
+  #owners = new Owners([], () => {})
   /** The moment that everything is judged at, epoch seconds. */
   at = 0
   never: Address[] = []
@@ -102,17 +108,41 @@ export class Books {
     return this.#register.needsSync(this.#caller.owner)
   }
 
-  ban({ address, jail, naming, expires }: Request & { verb: 'ban' }): void {
+  /** The number of this owner's newest session. */
+  get session(): number {
+    return this.#owners.of(this.#caller.owner).session
+  }
+
+  /** Begins a session that takes the place of all with a smaller number. @throws Failure 75 */
+  begin(number: number): void {
+    if (number <= this.session) throw superseded(this.session)
+    this.#owners.note(this.#caller.owner, { session: number })
+  }
+
+  /** By how many seconds our clock is ahead of the caller's; negative if it is behind. */
+  ahead(said: Said | undefined): number {
+    if (!said) return 0
+    const { owner } = this.#caller
+    const known = this.#owners.of(owner).ahead
+    if (Math.abs(said.ahead - known) <= AGREE) return known
+    const ahead = Math.abs(said.ahead) <= AGREE ? 0 : said.ahead
+    this.#owners.note(owner, { ahead })
+    this.log.push(`${owner}: our clock is ${ahead} s ahead of its own`)
+    return ahead
+  }
+
+  ban({ address, jail, naming, expires: end, said }: Request & { verb: 'ban' }): void {
     const { owner } = this.#caller
     checkBannable(address, this.never, this.#config.min_prefix)
+    const expires = moved(end, this.ahead(said))
     if (!alive(expires, this.at)) return
     const own = this.#own(address.text, jail)
     if (!own) this.#checkRoom(1)
-    const end = own ? later(own.expires, expires) : expires
+    const latest = own ? later(own.expires, expires) : expires
     this.#register.name(jail, owner, naming)
-    if (own?.expires !== end) this.#put({ address: address.text, jail, owner, expires: end })
+    if (own?.expires !== latest) this.#put({ address: address.text, jail, owner, expires: latest })
     this.touch(jail, address)
-    this.log.push(`${owner} ban ${address.text} ${jail} until ${endText(end)}`)
+    this.log.push(`${owner} ban ${address.text} ${jail} until ${endText(latest)}`)
   }
 
   unban({ address, jail }: Request & { verb: 'unban' }): void {
@@ -144,10 +174,12 @@ export class Books {
     return lines.length
   }
 
-  list(jail: string | undefined): string[] {
+  list(jail: string | undefined, said?: Said): string[] {
+    const ahead = this.ahead(said)
     return [...this.#mine(jail)].flatMap((line) => {
       const address = canonical(line.address)
-      return address ? [formatLease({ ...line, address })] : []
+      const expires = moved(line.expires, -ahead)
+      return address ? [formatLease({ ...line, address, expires })] : []
     })
   }
 
@@ -175,16 +207,22 @@ export class Books {
   }
 
   /** Tells what the owner has, without listing it. */
-  digest(): string {
+  digest(said?: Said): string {
     const { owner } = this.#caller
+    const ahead = this.ahead(said)
     const namingOf = (jail: string) => this.#register.namingOf(jail, owner)
-    return digestOf(this.#mine(undefined), namingOf, this.at)
+    const mine = this.#mine(undefined)
+    if (ahead === 0) return digestOf(mine, namingOf, this.at)
+    const told = Array.from(mine, (line) => ({ ...line, expires: moved(line.expires, -ahead) }))
+    return digestOf(told, namingOf, this.at - ahead)
   }
 
   /** @returns what changed, in the words that `sync` prints */
-  sync({ jail, naming, leases }: Request & { verb: 'sync' }): string {
+  sync({ jail, naming, leases, said }: Request & { verb: 'sync' }): string {
     const { owner } = this.#caller
-    const { wanted, refused } = this.#wanted(leases)
+    const ahead = this.ahead(said)
+    const own = leases.map((lease) => ({ ...lease, expires: moved(lease.expires, ahead) }))
+    const { wanted, refused } = this.#wanted(ahead === 0 ? leases : own)
     const lines = wanted.map(
       (e): Line => ({ address: e.address.text, jail, expires: e.expires, owner }),
     )
@@ -310,7 +348,8 @@ export class Books {
     let ended = 0
     for (const _ of this.#ledger.ended(this.at)) ended++
     if (ended <= more) return
-    this.#ledger.compact(this.at, this.#register.remarks(this.#ledger.remarks()))
+    const remarks = this.#register.remarks(this.#ledger.remarks())
+    this.#ledger.compact(this.at, this.#owners.remarks(remarks))
     this.usage.compacted = this.#ledger.size
     this.usage.save(this.#ledger)
   }
@@ -394,7 +433,9 @@ export class Books {
 
   #readRegister(): void {
     const note = (remark: string) => this.#ledger.remark(remark)
-    this.#register = new Register(this.#ledger.remarks(), note)
+    const remarks = this.#ledger.remarks()
+    this.#register = new Register(remarks, note)
+    this.#owners = new Owners(remarks, note)
   }
 
   /** Gives a lease that somebody wrote into the ledger by hand the chain that it needs. */
@@ -426,6 +467,11 @@ export class Books {
     const wanted = living.filter(({ address }) => mayBan(address))
     return { wanted, refused: living.length - wanted.length }
   }
+}
+
+/** An end by a clock that shows so many seconds more. */
+function moved(expires: number, seconds: number): number {
+  return expires === 0 ? 0 : Math.max(RELEASED, expires + seconds)
 }
 
 /** The latest end of those that are in force; undefined if none is. */

@@ -9,6 +9,7 @@ import { Journal } from './journal.ts'
 import { chainName } from './names.ts'
 import { foreignText } from './netfilter.ts'
 import { neverHere } from './never.ts'
+import { Order, superseded } from './order.ts'
 import type { Paths } from './paths.ts'
 import type { Request } from './request.ts'
 import { keepOpen } from './tool.ts'
@@ -50,7 +51,11 @@ export class Perimeter {
   readonly #backend: Backend
   readonly #caller: Caller
   readonly #books: Books
+  readonly #order: Order
   readonly #journal = new Journal()
+  /** The number of this session; undefined for a single command, and for a session without one. */
+  #session: number | undefined
+  #isSuperseded = false
   /** The chains that the kernel has, as far as the books know. */
   #before: readonly Chain[] = []
   /** What was repaired before the first request, since the last process did not end well. */
@@ -64,6 +69,12 @@ export class Perimeter {
     this.#backend = backend
     this.#caller = caller
     this.#books = new Books(config, paths, caller)
+    this.#order = new Order(paths.run, caller.owner)
+  }
+
+  /** True when a newer session of the owner has taken the place of this one, which is of no use then. */
+  get isSuperseded(): boolean {
+    return this.#isSuperseded
   }
 
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
@@ -153,11 +164,32 @@ export class Perimeter {
     try {
       this.#books.usage.operation(this.#caller.owner, this.#books.at)
       if (request instanceof Failure) throw request
+      this.#checkOrder(request)
       return { code: EXIT.done, lines: await this.#request(request), error: '' }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
       return { code: error.code, lines: [], error: error.message }
     }
+  }
+
+  /** What has been on its way since before a newer session or command began is refused. */
+  #checkOrder(request: Request): void {
+    if (request.verb === 'session') return
+    if (this.#session === undefined) {
+      this.#order.check(request)
+      return
+    }
+    this.#isSuperseded = this.#session < this.#books.session
+    if (this.#isSuperseded) throw superseded(this.#books.session)
+  }
+
+  #begin(number: number | undefined): string[] {
+    if (number === undefined) return []
+    // Should it be refused, so is whatever comes after it.
+    this.#session = -1
+    this.#books.begin(number)
+    this.#session = number
+    return []
   }
 
   /** A flood of what is refused must not become a flood in the journal. */
@@ -172,13 +204,14 @@ export class Perimeter {
   }
 
   async #request(request: Request): Promise<string[]> {
+    if (request.verb === 'session') return this.#begin(request.number)
     if (request.verb === 'sync' || request.verb === 'digest') await this.#glance()
-    if (request.verb === 'list') return this.#books.list(request.jail)
+    if (request.verb === 'list') return this.#books.list(request.jail, request.said)
     if (request.verb === 'blocked') return this.#books.blocked(request.address)
     if (request.verb === 'sync') return [this.#books.sync(request)]
     if (request.verb === 'check') return await this.#check()
     if (request.verb === 'generation') return [this.#books.generation]
-    if (request.verb === 'digest') return [this.#books.digest()]
+    if (request.verb === 'digest') return [this.#books.digest(request.said)]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
     if (request.verb !== 'flush') return []

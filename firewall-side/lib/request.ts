@@ -5,8 +5,20 @@ import { type Naming, readNaming } from '../../scripts/lib/ports.ts'
 import type { Entry } from './backend.ts'
 import { jailOf } from './names.ts'
 
+/** When a server said something, by its own clock. */
+export interface Said {
+  /** Milliseconds, as the server wrote them. */
+  at: number
+  /** Grows with each single command of a server. */
+  order: number
+  /** By how many seconds our clock was ahead of its own when it arrived. */
+  ahead: number
+}
+
 /** Something that an owner asks of the firewall. */
-export type Request =
+export type Request = Operation & { said?: Said }
+
+type Operation =
   | { verb: 'ban'; jail: string; address: Address; naming: Naming; expires: number }
   | { verb: 'unban'; jail: string; address: Address }
   | { verb: 'list'; jail: string | undefined }
@@ -15,6 +27,8 @@ export type Request =
   /** Without a jail: all, `but` those. */
   | { verb: 'flush'; jail: string | undefined; but?: ReadonlySet<string> }
   | { verb: 'check' | 'generation' | 'digest' }
+  /** Begins a session; without a number it takes the place of no other. */
+  | { verb: 'session'; number: number | undefined }
   | { verb: 'sync'; jail: string; naming: Naming; leases: Entry[] }
 
 /** Says of ports or protocol: as the firewall has them, else everything. */
@@ -33,24 +47,52 @@ const WORDS: Record<string, string> = {
 }
 
 /** What a line of a session may begin with, beside `sync`. */
-const LINE_WORDS = 'ban unban flush flushrest list blocked generation digest'.split(' ')
+const LINE_WORDS = 'ban unban flush flushrest list blocked generation digest session'.split(' ')
+
+/** `@1790000000123`: when the server says it, by its own clock, in milliseconds. */
+const SAID = /^@(\d{1,15})$/
 
 /** Reads the words of a single command, such as `banip fail2ban-sshd 192.0.2.1 22 tcp`. */
 export function parseCommand(line: string | string[]): Request {
-  const [word = '', ...rest] = typeof line === 'string' ? split(line) : line
+  const { words, said } = takeSaid(typeof line === 'string' ? split(line) : line)
+  const [word = '', ...rest] = words
   const verb = Object.hasOwn(WORDS, word) ? WORDS[word] : undefined
   if (!verb) throw new Failure(EXIT.usage, `Unknown command ${quote(word)}`)
-  return parseWords(verb, rest)
+  return withSaid(parseWords(verb, rest), said)
 }
 
 /** Reads one line of a `firewall` session; a `sync` is announced here and filled later. */
 export function parseLine(line: string): Request & { count?: number } {
-  const [word = '', ...rest] = split(line)
-  if (word === 'sync') return parseSync(rest)
+  const { words, said } = takeSaid(split(line))
+  const [word = '', ...rest] = words
+  if (word === 'sync') return withSaid(parseSync(rest), said)
   if (!LINE_WORDS.includes(word)) {
     throw new Failure(EXIT.usage, `Unknown operation ${quote(word)}`)
   }
-  return parseWords(word, rest)
+  return withSaid(parseWords(word, rest), said)
+}
+
+/** True for a line that cannot have been meant as a `sync`, whatever is wrong with it. */
+export function isNoSync(line: string): boolean {
+  return LINE_WORDS.includes(line.trimStart().split(' ', 1)[0] ?? '')
+}
+
+/**
+ * Takes `@<milliseconds>` from the end of a line, or `@<milliseconds> over <number>`, by which a
+ * server whose clock was put back says that it knows of a newer command, and means this one.
+ */
+function takeSaid(words: string[]): { words: string[]; said: Said | undefined } {
+  const over = words.at(-2) === 'over' && /^\d{1,15}$/.test(words.at(-1) ?? '')
+  const rest = over ? words.slice(0, -2) : words
+  const at = Number(SAID.exec(rest.at(-1) ?? '')?.[1])
+  if (Number.isNaN(at)) return { words, said: undefined }
+  const order = over ? Math.max(at, Number(words.at(-1)) + 1) : at
+  const ahead = Math.round((Date.now() - at) / 1000)
+  return { words: rest.slice(0, -1), said: { at, order, ahead } }
+}
+
+function withSaid<T extends Request>(request: T, said: Said | undefined): T {
+  return said ? { ...request, said } : request
 }
 
 /** Reads an `<address> <expires>` line of a sync of a jail. */
@@ -78,11 +120,13 @@ function parseWords(verb: string, words: string[]): Request {
     generation: [0, 0],
     digest: [0, 0],
     blocked: [1, 1],
+    session: [0, 1],
   }[verb] ?? [0, 0]
   if (words.length < (count[0] ?? 0) || words.length > (count[1] ?? 0)) {
     throw new Failure(EXIT.usage, `Wrong number of words for ${verb}`)
   }
   if (verb === 'check' || verb === 'generation' || verb === 'digest') return { verb }
+  if (verb === 'session') return { verb, number: chain === undefined ? chain : parseCount(chain) }
   if (verb === 'blocked') return { verb, address: parseAddress(chain ?? '') }
   if (verb === 'flushrest') return { verb: 'flush', jail: undefined, but: new Set() }
   if (verb === 'list' || verb === 'flush') return { verb, jail: chain && jailOf(chain) }
@@ -96,9 +140,13 @@ function parseWords(verb: string, words: string[]): Request {
 function parseSync(words: string[]): Request & { count: number } {
   const [chain = '', ports = '', protocol = '', count = ''] = words
   if (words.length !== 4) throw new Failure(EXIT.usage, 'Wrong number of words for sync')
-  if (!/^\d{1,9}$/.test(count)) throw new Failure(EXIT.input, `Cannot read count ${quote(count)}`)
   const naming = parseNaming(ports, protocol)
-  return { verb: 'sync', jail: jailOf(chain), naming, leases: [], count: Number(count) }
+  return { verb: 'sync', jail: jailOf(chain), naming, leases: [], count: parseCount(count) }
+}
+
+function parseCount(text: string): number {
+  if (/^\d{1,15}$/.test(text)) return Number(text)
+  throw new Failure(EXIT.input, `Cannot read count ${quote(text)}`)
 }
 
 function parseNaming(ports: string, protocol: string): Naming {

@@ -1,6 +1,6 @@
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import type { Answer } from './perimeter.ts'
-import { LONGEST_LINE, parseLine, parseSyncLine, type Request } from './request.ts'
+import { isNoSync, LONGEST_LINE, parseLine, parseSyncLine, type Request } from './request.ts'
 
 /** Nobody sends so many lines by mistake; whoever means it does not keep us busy. */
 const UNREADABLE = 1000
@@ -27,7 +27,7 @@ export class Reader {
   #skipping = false
   #sync: Incomplete | undefined
   /** Jails that a sync has named, for a `flushrest` to leave alone. */
-  readonly #synced = new Set<string>()
+  #synced = new Set<string>()
   /** Something could not be read that may have named a jail. */
   #doubtful = false
   /** Lines since the last that could be read. */
@@ -67,7 +67,7 @@ export class Reader {
       if (this.#sync) this.#sync.failure ??= error
       else {
         done.push(error)
-        this.#doubtful = true
+        if (!isNoSync(line)) this.#doubtful = true
       }
       if (++this.#unreadable > UNREADABLE) {
         throw new Failure(EXIT.input, `Cannot read this session: ${UNREADABLE} bad lines in a row`)
@@ -102,7 +102,11 @@ export class Reader {
 
   /** @throws Failure 65 if it is not sure that these are all */
   #named(): ReadonlySet<string> {
-    if (!this.#doubtful) return new Set(this.#synced)
+    const [named, doubtful] = [this.#synced, this.#doubtful]
+    // What comes next is another sync of everything.
+    this.#synced = new Set()
+    this.#doubtful = false
+    if (!doubtful) return named
     throw new Failure(EXIT.input, 'Cannot flush the rest: not all of this session could be read')
   }
 
@@ -130,12 +134,18 @@ export function turnsOf(requests: (Request | Failure)[]): (Request | Failure)[][
   return turns
 }
 
-/** An answer as a `firewall` session gives it: the lines, then `ok` or `error <code> <text>`. */
+/**
+ * An answer as a `firewall` session gives it: the lines, then `ok` or `error <code> <text>`. The one to
+ * `session` begins with what the server said, `@<milliseconds>`: what stands before it on the same
+ * channel was a greeting of somebody else's.
+ */
 export function answerText(request: Request | Failure, answer: Answer): string {
-  if (answer.code !== EXIT.done) return `error ${answer.code} ${answer.error}\n`
+  const isFirst = !(request instanceof Failure) && request.verb === 'session' && request.said
+  const mark = isFirst ? `@${request.said?.at}\n` : ''
+  if (answer.code !== EXIT.done) return `${mark}error ${answer.code} ${answer.error}\n`
   const counts =
     !(request instanceof Failure) &&
     (request.verb === 'sync' || (request.verb === 'flush' && request.but !== undefined))
   if (counts) return `ok ${answer.lines.join(' ')}\n`
-  return [...answer.lines, 'ok', ''].join('\n')
+  return mark + [...answer.lines, 'ok', ''].join('\n')
 }

@@ -1,18 +1,22 @@
 import { connect } from 'node:net'
 import { EXIT, Failure } from './failure.ts'
-import { type Answer, printable, refusalOf, Session } from './firewall-session.ts'
-import { knownGeneration, rememberGeneration } from './generations.ts'
+import { type Answer, beginFailure, printable, refusalOf, Session } from './firewall-session.ts'
+import { knownGeneration, nextSession, rememberGeneration } from './generations.ts'
 import { run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
-import { type Call, type Change, type Changed, LostGeneration } from './target.ts'
+import { type Call, type Change, type Changed, LostGeneration, NewSession } from './target.ts'
 
 /** Milliseconds for the other side to take a connection. */
 const REACH = 2_000
+
+/** So often a session is begun with a number that turns out too small. */
+const TRIES = 3
 
 /** Many changes of one firewall through a session that is kept open. */
 export class FirewallChanges {
   readonly #firewall: Firewall
   #session: Session | undefined
+  #clock: string | undefined
   /** Where its SSH server listens, as ssh itself reads its configuration. */
   #address: { host: string; port: number } | undefined
 
@@ -20,12 +24,22 @@ export class FirewallChanges {
     this.#firewall = firewall
   }
 
-  /** @throws LostGeneration if the firewall has forgotten our leases */
+  /** What is wrong with the firewall's clock, if anything. */
+  get clock(): string | undefined {
+    return this.#clock
+  }
+
+  get isOpen(): boolean {
+    return this.#session?.isOpen === true
+  }
+
+  /** @throws LostGeneration if the firewall has forgotten our leases, NewSession if it may have others */
   async make(call: Call, changes: Change[]): Promise<Changed> {
     try {
       const session = await this.#open(call)
+      const said = saidNow()
       const answers = await session.ask(
-        changes.map((change) => wordsOf(call, change)),
+        changes.map((change) => `${wordsOf(call, change)} ${said}`),
         call.signal,
       )
       const results = answers.map(({ error }) => error && refusalOf(error.code, error.text))
@@ -35,6 +49,7 @@ export class FirewallChanges {
       if (answers.length === changes.length) return { results }
       return { results, failure: new Failure(EXIT.temporary, 'the session ended') }
     } catch (error) {
+      if (error instanceof NewSession) throw error
       this.close()
       if (!(error instanceof Failure) || error instanceof LostGeneration) throw error
       return { results: [], failure: error }
@@ -47,9 +62,14 @@ export class FirewallChanges {
       const session = await this.#open(call)
       this.#checkGeneration(call, await session.ask(['generation'], call.signal))
     } catch (error) {
-      this.close()
+      if (!(error instanceof NewSession)) this.close()
       throw error
     }
+  }
+
+  /** Sends operations through the session that is open. @throws Failure */
+  async ask(operations: string[], signal: AbortSignal): Promise<Answer[]> {
+    return (await this.#session?.ask(operations, signal)) ?? []
   }
 
   /** False if nobody listens there. What stands behind a jump host cannot be told. */
@@ -74,17 +94,35 @@ export class FirewallChanges {
 
   async #open(call: Call): Promise<Session> {
     if (this.#session?.isOpen) return this.#session
-    const session = new Session(this.#firewall, call.owner)
+    const said = saidNow()
+    const session = new Session(this.#firewall, call.owner, said)
     this.#session = session
+    await this.#begin(session, call, said)
     this.#checkGeneration(call, await session.ask(['generation'], call.signal))
-    return session
+    throw new NewSession(EXIT.temporary, 'a new session: what the last one did is to be looked at')
+  }
+
+  /** Takes the place of every session before. @throws Failure */
+  async #begin(session: Session, call: Call, said: string): Promise<void> {
+    let beaten = 0
+    for (let tries = 0; tries < TRIES; tries++) {
+      const number = nextSession(call.config.state_dir, this.#firewall.host, beaten)
+      const [answer] = await session.ask([`session ${number} ${said}`], call.signal)
+      this.#clock = answer?.lines.find((line) => line.startsWith('clock '))
+      if (!answer?.error) return
+      const failure = beginFailure(answer.error)
+      const newer = newerThan(failure)
+      if (newer === undefined) throw failure
+      beaten = newer
+    }
+    throw new Failure(EXIT.temporary, 'another session of this server is always newer')
   }
 
   #checkGeneration(call: Call, [answer]: Answer[]): void {
     const generation = answer?.lines[0] ?? ''
     if (!/^[0-9a-f]{1,32}$/.test(generation)) {
-      const said = answer?.error ? answer.error.text : generation
-      throw new Failure(EXIT.unexpected, `no generation but "${printable(said)}"`)
+      if (answer?.error) throw refusalOf(answer.error.code, answer.error.text)
+      throw new Failure(EXIT.unexpected, `no generation but "${printable(generation)}"`)
     }
     const known = knownGeneration(call.config.state_dir, this.#firewall.host)
     if (known === undefined) {
@@ -93,6 +131,18 @@ export class FirewallChanges {
       throw new LostGeneration(EXIT.temporary, 'lost generation: the firewall began anew')
     }
   }
+}
+
+/** What a line ends with: when we say it, by our own clock, for the firewall's may be another. */
+export function saidNow(): string {
+  return `@${Date.now()}`
+}
+
+/** The number of something newer, because of which the firewall has refused what we said. */
+export function newerThan(failure: unknown): number | undefined {
+  if (!(failure instanceof Failure) || failure.code !== EXIT.temporary) return undefined
+  const newer = /^superseded: (\d{1,15}) is newer$/.exec(failure.message)?.[1]
+  return newer === undefined ? undefined : Number(newer)
 }
 
 /** The operation of a session that a change is. */

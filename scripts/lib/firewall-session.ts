@@ -18,6 +18,9 @@ export interface Answer {
 /** Longer than anything that a firewall says on one line. */
 const LONGEST_LINE = 4096
 
+/** A firewall of an older version has no word to begin a session with. */
+const OLDER = 'error 64 Unknown operation "session"'
+
 /** More characters than any answer has: 100,000 leases are 6 million. */
 const LONGEST_ANSWER = 32_000_000
 /** What a line takes in memory beside its characters. */
@@ -28,6 +31,21 @@ export class AnswerReader {
   #rest = ''
   #lines: string[] = []
   #size = 0
+  #mark: string | undefined
+  #greeting = ''
+
+  /**
+   * @param mark the line that the first answer begins with: all before it was said by others, such as
+   * an sshrc that greets
+   */
+  constructor(mark?: string) {
+    this.#mark = mark
+  }
+
+  /** What was said before the first answer, while it has not come. */
+  get greeting(): string {
+    return this.#mark === undefined ? '' : this.#greeting
+  }
 
   /** What is complete now. @throws Failure 76 for what no firewall of ours would say */
   feed(chunk: string): Answer[] {
@@ -38,6 +56,7 @@ export class AnswerReader {
       throw new Failure(EXIT.unexpected, 'the firewall says a line without end')
     }
     for (const line of lines) {
+      if (this.#isGreeting(line)) continue
       const [, code, text = ''] = /^error (\d+) (.*)$/.exec(line) ?? []
       const done = line === 'ok' || line.startsWith('ok ')
       if (!code && !done) {
@@ -56,6 +75,14 @@ export class AnswerReader {
     }
     return answers
   }
+
+  #isGreeting(line: string): boolean {
+    if (this.#mark === undefined) return false
+    const begins = line === this.#mark
+    if (begins || line === OLDER) this.#mark = undefined
+    else this.#greeting = `${this.#greeting}${line} `.slice(0, LONGEST_LINE)
+    return line !== OLDER
+  }
 }
 
 /** Operations that wait for their answers. */
@@ -72,12 +99,14 @@ interface Question {
  */
 export class Session {
   readonly #child: ChildProcess
-  readonly #reader = new AnswerReader()
+  readonly #reader: AnswerReader
   readonly #questions: Question[] = []
   #said = ''
   #ended: Failure | undefined
 
-  constructor(firewall: Firewall, owner: string) {
+  /** @param mark what its first operation, `session`, is answered with */
+  constructor(firewall: Firewall, owner: string, mark: string) {
+    this.#reader = new AnswerReader(mark)
     const [file, args, head] = programOf(firewall, owner)
     this.#child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#child.on('error', () => this.#end(new Failure(EXIT.config, `${file} is not there`)))
@@ -158,17 +187,23 @@ export class Session {
 
   /** ssh ends with 255 when the transport failed; the firewall's own program names itself. */
   #whyEnded(code: number | null): Failure {
-    const line = this.#said.trim().split('\n')[0] ?? ''
     if (code === 255 || code === null) return refusal(this.#said)
-    return failureOf(code, line)
+    return failureOf(code, this.#said, this.#reader.greeting)
   }
 }
 
-/** The firewall's own codes and sentence; anything else was not our program that answered. */
-export function failureOf(code: number, stderr: string): Failure {
-  const line = stderr.trim().split('\n')[0] ?? ''
-  if (line.startsWith('firewall: ')) return refusalOf(code, line.slice(10))
-  const text = `the firewall side failed with ${code}: ${line || 'no message'}`
+/**
+ * The firewall's own codes and sentence, whatever a login or sudo says beside it; anything else was
+ * not our program that answered.
+ *
+ * @param greeting what was said where an answer was expected
+ */
+export function failureOf(code: number, stderr: string, greeting = ''): Failure {
+  const lines = stderr.trim().split('\n')
+  const own = lines.find((line) => line.startsWith('firewall: '))
+  if (own && code !== EXIT.done) return refusalOf(code, own.slice(10))
+  const said = greeting.trim() || lines[0] || 'no message'
+  const text = `the firewall side ${code === 0 ? 'did not answer' : `failed with ${code}`}: ${said}`
   return new Failure(EXIT.unexpected, printable(text))
 }
 
@@ -177,6 +212,16 @@ export function refusalOf(code: number, text: string): Failure {
   const known = Object.values(EXIT).find((value) => value === code && value !== EXIT.done)
   if (known) return new Failure(known, printable(text))
   return new Failure(EXIT.unexpected, printable(`error ${code}: ${text}`))
+}
+
+/** Why a session could not begin. */
+export function beginFailure({ code, text }: { code: number; text: string }): Failure {
+  const older = `error ${code} ${text}` === OLDER
+  if (!older) return refusalOf(code, text)
+  return new Failure(
+    EXIT.config,
+    'the firewall side is of an older version: run f2b-setup firewall',
+  )
 }
 
 /** Another machine's words as they may stand in our log: one line, no control codes, not endless. */

@@ -4,16 +4,17 @@ import { joined } from './bulk.ts'
 import { deferred } from './deferred.ts'
 import { digestOf } from './digest.ts'
 import { codeOf, EXIT, Failure } from './failure.ts'
-import { FirewallChanges } from './firewall-changes.ts'
+import { FirewallChanges, newerThan, saidNow } from './firewall-changes.ts'
 import {
   AnswerReader,
+  beginFailure,
   failureOf,
   PERIMETER,
   printable,
   refusalOf,
   type Answer as SessionAnswer,
 } from './firewall-session.ts'
-import { knownGeneration, rememberGeneration } from './generations.ts'
+import { knownGeneration, nextSession, rememberGeneration } from './generations.ts'
 import { byJail, formatLease, type Lease, now, parseExpires, parseLease, quote } from './lease.ts'
 import { type Ended, run } from './run.ts'
 import type { Firewall } from './settings/firewalls.ts'
@@ -85,7 +86,7 @@ function firewallTarget(firewall: Firewall): Target {
       await ask(firewall, call, `unbanip ${chainOf(jail)} ${address.text}`)
     },
 
-    list: (call) => list(firewall, call),
+    list: (call) => list(firewall, call, changes),
     blocked: (call, address) => blocked(firewall, call, address),
 
     // SSH, sudo and an interpreter start while 100,000 lines are read here.
@@ -94,11 +95,14 @@ function firewallTarget(firewall: Firewall): Target {
     },
 
     sync: (call, leases) =>
-      call.dryRun ? drift(firewall, call, leases) : sync(firewall, call, leases, expected),
+      call.dryRun
+        ? drift(firewall, call, leases)
+        : sync(firewall, call, leases, { changes, expected }),
 
     change: (call, list) => changes.make(call, list),
-    has: (call, leases) => has(firewall, call, leases),
+    has: (call, leases) => has(firewall, call, leases, changes),
     keep: (call) => changes.keep(call),
+    clock: () => changes.clock,
     probe: () => changes.reachable(),
     async close() {
       changes.close()
@@ -107,10 +111,12 @@ function firewallTarget(firewall: Firewall): Target {
   }
 }
 
-async function list(firewall: Firewall, call: Call): Promise<Lease[]> {
-  const command = call.jail ? `listips ${chainOf(call.jail)}` : 'listips'
-  const lines = await ask(firewall, { ...call, dryRun: false }, command)
-  return lines.map((line) => parseLease(line, call.owner))
+async function list(firewall: Firewall, call: Call, changes?: FirewallChanges): Promise<Lease[]> {
+  const jail = call.jail ? ` ${chainOf(call.jail)}` : ''
+  const lines = changes?.isOpen
+    ? checked(await changes.ask([`list${jail} ${saidNow()}`], call.signal), 1)[0]?.lines
+    : await ask(firewall, { ...call, dryRun: false }, `listips${jail}`)
+  return (lines ?? []).map((line) => parseLease(line, call.owner))
 }
 
 async function blocked(
@@ -137,18 +143,19 @@ async function sync(
   firewall: Firewall,
   call: Call,
   leases: readonly Lease[],
-  expected?: Expected,
+  ways: Ways,
 ): Promise<Synced> {
   const jails = byJail(leases)
   if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
   const input = [...jails].map(([jail, list]) => {
     const { ports, protocol } = namingOf(call, jail)
     const lines = joined(list, (lease) => `${lease.address.text} ${lease.expires}\n`, '')
-    return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}\n${lines}`
+    const said = ` ${saidNow()}`
+    return `sync ${chainOf(jail)} ${ports} ${protocol} ${list.length}${said}\n${lines}`.trimEnd()
   })
-  if (call.jail === undefined) input.push('flushrest\n')
-  input.push('generation\n')
-  const answers = await session(firewall, call, input.join(''), input.length, expected)
+  if (call.jail === undefined) input.push('flushrest')
+  input.push('generation')
+  const answers = await session(firewall, call, input, ways)
   const generation = generationIn(answers.at(-1)?.lines ?? [])
   if (call.jail === undefined) {
     rememberGeneration(call.config.state_dir, firewall.host, generation)
@@ -159,6 +166,12 @@ async function sync(
 /** A session that waits for its operations. */
 interface Expected {
   take(operations: string): Promise<Ended>
+}
+
+/** Through which session operations may go: one that is open, or that is about to be. */
+interface Ways {
+  changes?: FirewallChanges
+  expected?: Expected | undefined
 }
 
 function expectSession(firewall: Firewall, call: Call): Expected {
@@ -174,9 +187,14 @@ function expectSession(firewall: Firewall, call: Call): Expected {
 }
 
 /** Compares digests: one exchange, whatever the number of leases. */
-async function has(firewall: Firewall, call: Call, leases: readonly Lease[]): Promise<boolean> {
+async function has(
+  firewall: Firewall,
+  call: Call,
+  leases: readonly Lease[],
+  changes: FirewallChanges,
+): Promise<boolean> {
   const quiet = { ...call, progress: () => {} }
-  const ask = session(firewall, quiet, 'generation\ndigest\n', 2)
+  const ask = session(firewall, quiet, ['generation', `digest ${saidNow()}`], { changes }, false)
   const [first, second] = await ask.catch((error) => {
     if (codeOf(error) === EXIT.usage) return [] // a firewall of an older version has no digest
     throw error
@@ -207,20 +225,57 @@ async function drift(firewall: Firewall, call: Call, leases: readonly Lease[]): 
   return counts
 }
 
-/** Sends `count` operations in a session. @throws Failure for the first that was refused */
+/**
+ * Sends operations in a session: through one that is open, else in one of their own, which takes the
+ * place of every other that this server has.
+ *
+ * @param changing false for operations that only look: then the others go on
+ * @throws Failure for the first that was refused
+ */
 async function session(
   firewall: Firewall,
   call: Call,
-  operations: string,
-  count: number,
-  expected?: Expected,
+  operations: string[],
+  { changes, expected }: Ways,
+  changing = true,
 ): Promise<SessionAnswer[]> {
-  const options = { input: operations, progress: call.progress }
-  const ended = await (expected?.take(operations) ?? send(firewall, call, 'firewall', options))
-  const answers = new AnswerReader().feed(ended.stdout)
+  const count = operations.length
+  if (changes?.isOpen) {
+    const answers = await changes.ask(operations, call.signal)
+    const { error } = answers[0] ?? {}
+    if (!error || newerThan(refusalOf(error.code, error.text)) === undefined) {
+      return checked(answers, count)
+    }
+    changes.close() // another session has taken its place
+  }
+  let beaten = 0
+  for (let tries = 0; ; tries++) {
+    const number = changing ? `${nextSession(call.config.state_dir, firewall.host, beaten)} ` : ''
+    const said = saidNow()
+    const input = [`session ${number}${said}`, ...operations, ''].join('\n')
+    const options = { input, progress: call.progress }
+    const waiting = tries === 0 ? expected : undefined
+    const ended = await (waiting?.take(input) ?? send(firewall, call, 'firewall', options))
+    const reader = new AnswerReader(said)
+    const [first, ...answers] = reader.feed(ended.stdout)
+    const failure = first?.error && beginFailure(first.error)
+    const newer = newerThan(failure)
+    if (newer !== undefined && tries < 2) {
+      beaten = newer
+      continue
+    }
+    if (failure) throw failure
+    const refused = answers.some(({ error }) => error)
+    if (!first || (ended.code !== EXIT.done && !refused)) {
+      throw failureOf(ended.code, ended.stderr, reader.greeting)
+    }
+    return checked(answers, count)
+  }
+}
+
+function checked(answers: SessionAnswer[], count: number): SessionAnswer[] {
   const refused = answers.find((answer) => answer.error)?.error
   if (refused) throw refusalOf(refused.code, refused.text)
-  if (ended.code !== EXIT.done) throw failureOf(ended.code, ended.stderr)
   if (answers.length !== count) throw unexpected(`${answers.length} of ${count} answers came`)
   return answers
 }
@@ -232,9 +287,24 @@ async function ask(firewall: Firewall, call: Call, command: string): Promise<str
     return []
   }
   call.say(`${firewall.host}: ${command}`)
-  const ended = await send(firewall, call, command, {})
-  if (ended.code !== EXIT.done) throw failureOf(ended.code, ended.stderr)
-  return ended.stdout.split('\n').filter((line) => line !== '')
+  let over = ''
+  for (let tries = 0; ; tries++) {
+    const said = saidNow()
+    const ended = await send(firewall, call, `${command} ${said}${over}`)
+    if (ended.code === EXIT.done) return linesBehind(said, ended)
+    const failure = failureOf(ended.code, ended.stderr)
+    const newer = newerThan(failure)
+    if (newer === undefined || tries === 2) throw failure
+    over = ` over ${newer}` // our clock was put back
+  }
+}
+
+/** What a command has printed: the firewall begins with what we said, whatever others say before. */
+function linesBehind(mark: string, { code, stdout, stderr }: Ended): string[] {
+  const lines = stdout.split('\n')
+  const at = lines.indexOf(mark)
+  if (at < 0) throw failureOf(code, stderr, lines.join(' '))
+  return lines.slice(at + 1).filter((line) => line !== '')
 }
 
 async function send(

@@ -27,3 +27,28 @@ export function rememberGeneration(stateDir: string, host: string, generation: s
 function fileOf(stateDir: string, host: string): string {
   return join(stateDir, `generation.${host}`)
 }
+
+/**
+ * A number for a session with a firewall, larger than that of any session before: the clock's, unless
+ * it was put back. Where the last one cannot be kept the firewall says which is to be beaten.
+ */
+export function nextSession(stateDir: string, host: string, beaten = 0): number {
+  const path = join(stateDir, `session.${host}`)
+  const number = Math.max(Date.now(), beaten + 1, readNumber(path) + 1)
+  try {
+    mkdirSync(stateDir, { recursive: true, mode: 0o755 })
+    replaceDurably(path, `${number}\n`)
+  } catch {
+    // As above: the clock and the firewall know as well.
+  }
+  return number
+}
+
+function readNumber(path: string): number {
+  try {
+    const number = Number(readFileSync(path, 'utf8'))
+    return Number.isSafeInteger(number) ? number : 0
+  } catch {
+    return 0
+  }
+}

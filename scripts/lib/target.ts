@@ -86,6 +86,8 @@ export interface Target {
   expect?(call: Call): void
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
   keep?(call: Call): Promise<void>
+  /** What is wrong with the target's clock, as far as `keep` has seen. */
+  clock?(): string | undefined
   /** Tells in a moment, and at no cost, whether the target may be reached. */
   probe?(call: Call): Promise<boolean>
   close?(): Promise<void>
@@ -115,6 +117,12 @@ export interface Changed {
 
 /** The target has forgotten everything of ours, as a firewall whose disk was replaced: fill it. */
 export class LostGeneration extends Failure {}
+
+/**
+ * There is a new session with the target, and what the last one had sent may have arrived or not. It
+ * stays open; what it was opened for has not been tried.
+ */
+export class NewSession extends Failure {}
 
 export interface Sibling {
   /** Begins every message and names the configuration section. */

@@ -39,9 +39,13 @@ if [ "\${master-}" ]; then
   exit
 fi
 [ -e "$socket" ] || exit 255
+# As the firewall does it: the answer begins with when the question was asked, by the server's clock.
+case $command in *' @'*) echo "@\${command##* @}"; command=\${command% @*} ;; esac
 echo "$command" >>"$at"
 if [ "$command" = firewall ]; then
-  input=$(cat)
+  read -r begin
+  printf '%s\\nok\\n' "@\${begin##* @}"
+  input=$(cat | sed 's/^\\(sync.*\\|digest\\) @[0-9]*$/\\1/')
   # What the firewall has is never known here: it has to be sent everything.
   case $input in *digest*) echo digest >>"$at"; printf 'ffff0123\\nok\\n-\\nok\\n'; exit ;; esac
   echo "$input" >>"$at"

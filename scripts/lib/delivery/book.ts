@@ -125,6 +125,11 @@ export class Book {
     return this.#row({ address, jail }) ?? RELEASED
   }
 
+  /** True if it was ever told of the lease, wanted or given back. */
+  knows(key: Key): boolean {
+    return this.#row(key) !== undefined
+  }
+
   /** Everything that is wanted, and everything that was and has been given back. */
   *keys(): Generator<Key> {
     const now = Date.now() / 1000

@@ -10,6 +10,7 @@ import {
   type Change,
   type Changed,
   LostGeneration,
+  NewSession,
   type Synced,
   type Target,
 } from '../target.ts'
@@ -217,11 +218,51 @@ export class Courier {
     try {
       return await makeChanges(this.target, this.#call(DEADLINE.batch), changes)
     } catch (error) {
+      if (error instanceof NewSession) {
+        const failure = await this.#lookAnew()
+        return failure ? { results: [], failure } : { results: [] }
+      }
       if (!(error instanceof Failure)) throw error
       // After it was filled, it is told what it still lacks.
       const isLost = error instanceof LostGeneration && !this.#refilled
       const failure = isLost ? await this.#refill() : error
       return failure ? { results: [], failure } : { results: [] }
+    }
+  }
+
+  /**
+   * An earlier session of ours may have died with changes on their way: what the target has is taken
+   * for confirmed, and what the book wants otherwise is to be delivered. What the book does not know,
+   * such as a ban by hand, is left to a sync, which has asked Fail2Ban.
+   */
+  async #lookAnew(): Promise<Failure | undefined> {
+    const { book, owner } = this.#options
+    const call = this.#call(DEADLINE.sync)
+    try {
+      const wishes = this.#possible([...book.living()])
+      const leases = wishes.map((wish) => leaseOf(wish, wish.expires, owner))
+      if (await this.target.has?.(call, leases)) {
+        this.#confirm(wishes)
+        this.#dropDone()
+        return undefined
+      }
+      const has = new Map<string, Wish>()
+      for (const { address, jail, expires } of await this.target.list(call)) {
+        const wish = { address: address.text, jail, expires }
+        if (book.knows(wish)) has.set(textOf(wish), wish)
+      }
+      for (const line of [...this.#confirmed.living(Date.now() / 1000)]) {
+        if (!has.has(textOf(line))) this.#confirmed.put({ ...line, expires: RELEASED })
+      }
+      for (const wish of has.values()) this.#confirmed.put({ ...wish, owner })
+      this.#commit()
+      for (const key of [...has.values(), ...wishes]) {
+        if (this.#errandFor({ ...key, since: 0 })) this.#backlog.add(key)
+      }
+      return undefined
+    } catch (error) {
+      if (error instanceof Failure) return error
+      throw error
     }
   }
 
@@ -240,19 +281,24 @@ export class Courier {
 
   /** @param truth says which leases of the target stay that the book does not know */
   async #syncTarget(call: Call, truth?: Truth): Promise<Synced> {
-    const { book, owner } = this.#options
-    const wishes = this.#possible([...book.living()])
+    const wishes = this.#possible([...this.#options.book.living()])
     const counts = await this.#send(call, wishes, truth)
     const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
-    const lines = wishes.filter((wish) => !lacks.has(wish)).map((wish) => ({ ...wish, owner }))
+    this.#confirm(wishes.filter((wish) => !lacks.has(wish)))
+    for (const wish of lacks) this.#backlog.add(wish)
+    this.#dropDone()
+    return counts
+  }
+
+  /** The target has exactly these. */
+  #confirm(wishes: readonly Wish[]): void {
+    const { owner } = this.#options
+    const lines = wishes.map((wish) => ({ ...wish, owner }))
     const now = Date.now() / 1000
     for (const line of differenceOf(this.#confirmed, owner, undefined, lines, now).changes) {
       this.#confirmed.put(line)
     }
     this.#commit()
-    for (const wish of lacks) this.#backlog.add(wish)
-    this.#dropDone()
-    return counts
   }
 
   /** Without what the target has refused for good. */
@@ -311,8 +357,11 @@ export class Courier {
         this.#standing.succeeded()
         return true
       } catch (error) {
-        const failure = error instanceof LostGeneration ? await this.#refill() : error
+        let failure: unknown = error
+        if (error instanceof NewSession) failure = await this.#lookAnew()
+        if (error instanceof LostGeneration) failure = await this.#refill()
         if (failure) this.#standing.failed(failure)
+        else this.#standing.succeeded()
         return failure === undefined
       }
     })
