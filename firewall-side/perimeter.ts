@@ -12,11 +12,23 @@ import { EXIT, Failure } from '../scripts/lib/failure.ts'
 import { checkOwner, quote } from '../scripts/lib/lease.ts'
 import { print } from '../scripts/lib/print.ts'
 import type { Caller } from './lib/books.ts'
-import { openPerimeter } from './lib/open.ts'
+import { type Opened, openPerimeter, pathsHere, upToDate } from './lib/open.ts'
 import type { Perimeter } from './lib/perimeter.ts'
 import { LONGEST_LINE, parseCommand, type Request } from './lib/request.ts'
 import { answerText, Reader, turnsOf } from './lib/session.ts'
-import { takeSession } from './lib/slots.ts'
+import { takePlace } from './lib/slots.ts'
+
+/** A session in which nothing is heard for so long is one whose server is gone; it speaks every 15 s. */
+const SILENCE = 120_000
+
+/** A server that takes nothing of its answer for so long does not read it. */
+const UNREAD = 10_000
+
+/** After so long without a word a session lets go of what it has read. */
+const REST = 5_000
+
+/** So much of an answer is handed over at a time, in characters. */
+const PIECE = 65_536
 
 /** What `firewall` means as a request: a session of operations, one a line. */
 const SESSION = 'firewall'
@@ -33,10 +45,11 @@ listips, fluships and checkfw beside this program.`,
     cleanEnvironment()
     const { caller, request, rest } = readHead()
     const single = request === SESSION ? undefined : parseCommand(request)
-    const { perimeter, config, paths } = await openPerimeter(caller)
-    if (single) return runSingle(perimeter, single)
-    await takeSession(paths.run, caller.owner)
-    await runSession(perimeter, new Reader(config.max_leases), rest)
+    const paths = pathsHere()
+    await takePlace(paths.run, caller.owner)
+    const opened = await openPerimeter(caller, paths)
+    if (single) return runSingle(opened.perimeter, single)
+    await runSession(opened, caller, rest)
     process.stdin.destroy()
   },
 })
@@ -55,33 +68,63 @@ async function runSingle(perimeter: Perimeter, request: Request): Promise<void> 
   // Who has said when it asks is told so: what stands before that is a greeting of somebody else's.
   if (request.said) writeSync(1, `@${request.said.at}\n`)
   if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
-  if (answer.lines.length > 0) print(`${answer.lines.join('\n')}\n`)
+  if (answer.lines.length > 0) await write(`${answer.lines.join('\n')}\n`)
 }
 
 /** Answers whatever arrives, in as few transactions as may be, until the input ends. */
-async function runSession(perimeter: Perimeter, reader: Reader, first: string): Promise<void> {
+async function runSession(first: Opened, caller: Caller, begun: string): Promise<void> {
+  let opened = first
+  const reader = new Reader(opened.config.max_leases)
   // One byte, one character: nothing that arrives can be malformed before it is looked at.
   const input = process.stdin.setEncoding('latin1')[Symbol.asyncIterator]()
-  for (let chunk: string | undefined = first; chunk !== undefined; ) {
+  for (let chunk: string | undefined = begun; chunk !== undefined; ) {
     for (const requests of turnsOf(reader.feed(chunk))) {
-      const answers = await perimeter.perform(requests)
+      opened = await upToDate(opened, caller)
+      const answers = await opened.perimeter.perform(requests)
       const texts = answers.map((answer, i) => answerText(requests[i] ?? { verb: 'check' }, answer))
       // What arrived from somebody who is gone is not worked off: nobody was told that it is done.
       if (!(await write(texts.join('')))) return
-      if (perimeter.isSuperseded) return
+      if (opened.perimeter.isSuperseded) return
     }
-    const next = await input.next()
-    chunk = next.done ? undefined : next.value
+    chunk = await nextOf(input, opened.perimeter)
+  }
+}
+
+/** What arrives next; undefined at the end of the input, and for a server that has gone silent. */
+async function nextOf(
+  input: AsyncIterator<string>,
+  perimeter: Perimeter,
+): Promise<string | undefined> {
+  const silent = new AbortController()
+  const rest = setTimeout(() => perimeter.rest(), REST)
+  const end = setTimeout(() => silent.abort(), SILENCE)
+  try {
+    const gone = new Promise<undefined>((resolve) => {
+      silent.signal.addEventListener('abort', () => resolve(undefined))
+    })
+    const next = await Promise.race([input.next(), gone])
+    return next?.done ? undefined : next?.value
+  } finally {
+    clearTimeout(rest)
+    clearTimeout(end)
   }
 }
 
 /**
- * Waits until the server takes what it is told, without any lock: nothing piles up here.
+ * Waits until the server takes what it is told, without any lock: nothing piles up here. A server that
+ * does not read it is not waited for.
  *
  * @returns false if it is gone
  */
-function write(text: string): Promise<boolean> {
-  return new Promise((resolve) => print(text, (error) => resolve(!error)))
+async function write(text: string): Promise<boolean> {
+  for (let at = 0; at < text.length; at += PIECE) {
+    const piece = text.slice(at, at + PIECE)
+    const unread = setTimeout(() => process.exit(EXIT.temporary), UNREAD)
+    const taken = await new Promise((resolve) => print(piece, (error) => resolve(!error)))
+    clearTimeout(unread)
+    if (!taken) return false
+  }
+  return true
 }
 
 /**

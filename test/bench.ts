@@ -1,7 +1,7 @@
 // Prints, side by side in one run, this project, the document's scripts and the physical floor.
 //
 //   npm run bench [-- --node /path/to/another/node]...
-//   npm run bench -- delivery|fortigate|net2ban|packets|kills
+//   npm run bench -- delivery|fortigate|net2ban|packets|kills|stale
 import { parseArgs } from 'node:util'
 import { benchBan } from './bench/ban.ts'
 import { benchBulk } from './bench/bulk.ts'
@@ -10,6 +10,7 @@ import { benchFortigate } from './bench/fortigate.ts'
 import { killFirewall } from './bench/kills.ts'
 import { benchNet2ban } from './bench/net2ban.ts'
 import { benchPackets } from './bench/packets.ts'
+import { staleBans } from './bench/stale.ts'
 import { printRows } from './bench/table.ts'
 
 const { values, positionals } = parseArgs({
@@ -19,6 +20,7 @@ const { values, positionals } = parseArgs({
 
 if (positionals[0] === 'fortigate') await benchFortigate()
 else if (positionals[0] === 'delivery') printRows(await benchDelivery())
+else if (positionals[0] === 'stale') console.log(await staleBans(5, 10))
 else if (positionals[0] === 'net2ban') await benchNet2ban()
 else if (positionals[0] === 'packets') await benchForwarding()
 else if (positionals[0] === 'kills') await killAll()

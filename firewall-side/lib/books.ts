@@ -336,6 +336,11 @@ export class Books {
     this.clear()
   }
 
+  /** Lets go of what was read; it is read again when it is needed. */
+  forget(): void {
+    this.#ledger.forget()
+  }
+
   clear(): void {
     this.touched.clear()
     this.loads.clear()

@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
-import { EXIT, Failure } from '../../scripts/lib/failure.ts'
+import { stampOf } from '../../scripts/lib/durable.ts'
+import { EXIT, Failure, ioFailure } from '../../scripts/lib/failure.ts'
 import { settled } from '../../scripts/lib/settled.ts'
 import type { Backend } from './backend.ts'
 import type { Caller } from './books.ts'
@@ -14,26 +15,52 @@ import { Perimeter } from './perimeter.ts'
 const BACKENDS = { nftables, ipset, iptables }
 type Name = keyof typeof BACKENDS
 
+/** A perimeter, and the configuration that it was opened with. */
+export interface Opened {
+  perimeter: Perimeter
+  config: FirewallConfig
+  paths: Paths
+  /** Tells this content of the configuration from any other. */
+  stamp: string
+}
+
 /**
  * Opens this firewall's perimeter for a caller.
  *
- * @throws Failure 77 unless root, 78 for a bad configuration or a backend that does not work here
+ * @throws Failure 75 for a full disk, 77 unless root, 78 for a bad configuration or a backend that does not work here
  */
-export async function openPerimeter(
-  caller: Caller,
-): Promise<{ perimeter: Perimeter; config: FirewallConfig; paths: Paths }> {
-  if (process.getuid?.() !== 0)
-    throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
-  const paths = pathsOf(realpathSync(process.argv[1] ?? ''))
-  mkdirSync(paths.run, { recursive: true, mode: 0o755 })
-  mkdirSync(paths.state, { recursive: true, mode: 0o755 })
+export async function openPerimeter(caller: Caller, paths = pathsHere()): Promise<Opened> {
+  const stamp = stampOf(paths.config)
   const config = await settled(paths.config, 'firewall', async () => {
     return (await import('./config.ts')).readFirewallConfig(paths.config)
   })
   const { backend, changed } = await chooseBackend(config, `${paths.run}/firewall.backend`)
   const perimeter = new Perimeter(config, paths, backend, caller)
   if (changed) await perimeter.restore()
-  return { perimeter, config, paths }
+  return { perimeter, config, paths, stamp }
+}
+
+/** The same once more if `firewall.yaml` has changed since: a session may be open for days. */
+export async function upToDate(opened: Opened, caller: Caller): Promise<Opened> {
+  if (stampOf(opened.paths.config) === opened.stamp) return opened
+  const next = await openPerimeter(caller, opened.paths)
+  next.perimeter.session = opened.perimeter.session
+  return next
+}
+
+/** Where this firewall side keeps its things, with the folders. @throws Failure 75, or 77 unless root */
+export function pathsHere(): Paths {
+  if (process.getuid?.() !== 0)
+    throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
+  const paths = pathsOf(realpathSync(process.argv[1] ?? ''))
+  for (const folder of [paths.run, paths.state]) {
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o755 })
+    } catch (error) {
+      throw ioFailure(`make "${folder}"`, error)
+    }
+  }
+  return paths
 }
 
 /**
@@ -57,7 +84,11 @@ async function chooseBackend(
     const hooks = usedRest.slice(1)
     await BACKENDS[usedName as Name]({ ...config, hooks }).remove()
   }
-  writeFileSync(memory, [backend.name, ...rest].join(' '), { mode: 0o600 })
+  try {
+    writeFileSync(memory, [backend.name, ...rest].join(' '), { mode: 0o600 })
+  } catch (error) {
+    throw ioFailure(`write "${memory}"`, error)
+  }
   return { backend, changed: used !== '' }
 }
 

@@ -13,6 +13,7 @@ import { Order, superseded } from './order.ts'
 import type { Paths } from './paths.ts'
 import type { Request } from './request.ts'
 import { keepOpen } from './tool.ts'
+import { Turns } from './turns.ts'
 
 /** What a request came to: lines to print, or a code and one sentence. */
 export interface Answer {
@@ -33,6 +34,9 @@ const LOOK_EVERY = 5
 /** The index is made anew when it has so many entries more than twice what is needed. */
 const STALE = 1000
 
+/** What may walk through every lease, and needs memory for it. */
+const HEAVY: ReadonlySet<string> = new Set(['list', 'sync', 'flush', 'digest', 'check'])
+
 /** So many refusals of one batch stand in the journal; the others are counted. */
 const REFUSED = 10
 
@@ -52,9 +56,10 @@ export class Perimeter {
   readonly #caller: Caller
   readonly #books: Books
   readonly #order: Order
+  readonly #turns: Turns
   readonly #journal = new Journal()
   /** The number of this session; undefined for a single command, and for a session without one. */
-  #session: number | undefined
+  session: number | undefined
   #isSuperseded = false
   /** The chains that the kernel has, as far as the books know. */
   #before: readonly Chain[] = []
@@ -70,6 +75,7 @@ export class Perimeter {
     this.#caller = caller
     this.#books = new Books(config, paths, caller)
     this.#order = new Order(paths.run, caller.owner)
+    this.#turns = new Turns(paths.run, caller.owner)
   }
 
   /** True when a newer session of the owner has taken the place of this one, which is of no use then. */
@@ -85,7 +91,19 @@ export class Perimeter {
       for (const request of requests) answers.push(await this.#answer(request))
       return await this.#conclude(answers)
     }
-    return await this.#locked(work, requests.some(changesKernel))
+    const changes = requests.some((request) => isOneOf(CHANGING, request))
+    if (!requests.some((request) => isOneOf(HEAVY, request))) return this.#locked(work, changes)
+    const heavy = await lock(`${this.#paths.run}/firewall.heavy.${this.#caller.owner}`)
+    try {
+      return await this.#locked(work, changes)
+    } finally {
+      heavy()
+    }
+  }
+
+  /** Lets go of everything that can be read again. */
+  rest(): void {
+    this.#books.forget()
   }
 
   /** Makes what was answered take effect; if that fails, that is the answer. */
@@ -140,8 +158,10 @@ export class Perimeter {
    */
   async #locked<T>(work: () => Promise<T>, changes = false): Promise<T> {
     try {
-      const locked = lock(`${this.#paths.run}/firewall.lock`, 15, undefined, keepOpen)
-      if (changes) this.#backend.tool?.start()
+      const locked = this.#turns.take((fd) => {
+        keepOpen(fd)
+        if (changes) this.#backend.tool?.start()
+      })
       if (changes) this.#journal.open()
       const never = neverHere(this.#config, this.#paths)
       const release = await locked
@@ -175,20 +195,20 @@ export class Perimeter {
   /** What has been on its way since before a newer session or command began is refused. */
   #checkOrder(request: Request): void {
     if (request.verb === 'session') return
-    if (this.#session === undefined) {
+    if (this.session === undefined) {
       this.#order.check(request)
       return
     }
-    this.#isSuperseded = this.#session < this.#books.session
+    this.#isSuperseded = this.session < this.#books.session
     if (this.#isSuperseded) throw superseded(this.#books.session)
   }
 
   #begin(number: number | undefined): string[] {
     if (number === undefined) return []
     // Should it be refused, so is whatever comes after it.
-    this.#session = -1
+    this.session = -1
     this.#books.begin(number)
-    this.#session = number
+    this.session = number
     return []
   }
 
@@ -320,8 +340,8 @@ export class Perimeter {
   }
 }
 
-function changesKernel(request: Request | Failure): boolean {
-  return !(request instanceof Failure) && CHANGING.has(request.verb)
+function isOneOf(verbs: ReadonlySet<string>, request: Request | Failure): boolean {
+  return !(request instanceof Failure) && verbs.has(request.verb)
 }
 
 /** True if exactly those entries are blocked; either is right about what is just ending. */

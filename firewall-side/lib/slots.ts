@@ -1,25 +1,71 @@
-import { EXIT, Failure } from '../../scripts/lib/failure.ts'
-import { tryLock } from '../../scripts/lib/lock.ts'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { EXIT, Failure, ioFailure } from '../../scripts/lib/failure.ts'
 
-/** Ten go through one connection of sshd's; a server that connects anew needs a few more. */
-export const SESSIONS = 40
+/** Ten come through one connection of sshd's; a server that connects anew needs a few more. */
+export const PLACES = 12
+
+/** So many processes may be here at all; those without a place wait for one. */
+const ROOM = 32
+
+/** How long one waits for a place, milliseconds, and between two looks. */
+const PATIENCE = { all: 10_000, look: 50 }
 
 /**
- * Takes one of an owner's sessions on this firewall, until this process ends, however it does. Each
- * is a process of root's that may stay for days: whoever has stolen a key cannot fill the memory.
+ * Takes one of an owner's places on this firewall, until this process ends, however it does. Each is a
+ * process of root's that may stay for days: whoever has stolen a key cannot fill the memory with
+ * them. Decided before anything large is read.
+ *
+ * A place is a file named after the process. Taking one starts no program, which a lock would.
  *
  * @param run the directory for what lasts until the next boot
  * @throws Failure 75 if all are in use
  */
-export async function takeSession(run: string, owner: string): Promise<void> {
-  // From anywhere, so that those who come side by side do not all try the same ones.
-  const first = Math.floor(Math.random() * SESSIONS)
-  for (let i = 0; i < SESSIONS; i++) {
-    const n = (first + i) % SESSIONS
-    if (await tryLock(`${run}/firewall.session.${owner}.${n}`)) return
+export async function takePlace(run: string, owner: string): Promise<void> {
+  const folder = join(run, 'places', owner)
+  const own = nameOf('self')
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    writeFileSync(join(folder, own), '')
+  } catch (error) {
+    throw ioFailure(`write "${folder}"`, error)
   }
-  throw new Failure(
-    EXIT.temporary,
-    `${SESSIONS} sessions of "${owner}" are open: end one of them first`,
-  )
+  const leave = (): void => rmSync(join(folder, own), { force: true })
+  process.on('exit', leave)
+  for (const end = Date.now() + PATIENCE.all; ; await sleep(PATIENCE.look)) {
+    const before = countBefore(folder, own)
+    if (before < PLACES) return
+    if (before < ROOM && Date.now() < end) continue
+    leave()
+    throw new Failure(
+      EXIT.temporary,
+      `${PLACES} commands and sessions of "${owner}" are open: end one of them first`,
+    )
+  }
+}
+
+/** How many came before us and are still there. Those that were killed are forgotten. */
+function countBefore(folder: string, own: string): number {
+  const before = readdirSync(folder).filter((name) => name < own)
+  if (before.length < PLACES) return before.length
+  const [gone, there] = [before.filter((name) => !isThere(name)), before.filter(isThere)]
+  for (const name of gone) rmSync(join(folder, name), { force: true })
+  return there.length
+}
+
+function isThere(name: string): boolean {
+  try {
+    return nameOf(name.split('.')[1] ?? '') === name
+  } catch {
+    return false
+  }
+}
+
+/** When a process was started, so that names sort in that order and no other ever has it, and which. */
+function nameOf(pid: string): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const started = fields[19] ?? ''
+  return `${started.padStart(15, '0')}.${stat.split(' ', 1)[0]}`
 }

@@ -51,6 +51,13 @@ export class LedgerFile {
     return true
   }
 
+  /** Lets go of its content; `refresh` reads it again. */
+  forget(): void {
+    this.#bytes = Buffer.alloc(0)
+    this.#tail = []
+    this.#stamp = 'stale'
+  }
+
   /** Reads it again, whatever we believe. */
   reread(): void {
     this.#stamp = 'stale'

@@ -228,6 +228,12 @@ export class Ledger {
     return [...kept, ...held.map((line) => this.#style.format(line))]
   }
 
+  /** Lets go of the file's content, for somebody who waits long until the next change. */
+  forget(): void {
+    this.#file.forget()
+    this.#forget()
+  }
+
   #forget(): void {
     this.#all = undefined
     this.#seen.clear()

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { run } from '../../scripts/lib/run.ts'
 import { PERIMETER, useFirewall } from '../lib/firewall.ts'
@@ -58,16 +60,123 @@ test('perimeter tells a server whether another bans an address, but not which an
   assert.equal((await fw.ask('unbanip fail2ban-private 198.51.100.0/24', 'web1')).code, 0)
 })
 
-test('perimeter refuses a session beyond the fortieth of an owner with 75, and no single word', async () => {
-  const hold = 'for n in {0..39}; do exec {fd}>>firewall.session.web7.$n; flock $fd; done'
-  const ask = (owner: string, word: string) =>
-    `printf 'owner ${owner}\\n${word}\\n' | "$0" "$1" >&2; echo $?`
-  const script = `cd /run/fail2ban-perimeter; ${hold}
-${ask('web7', 'firewall')}; ${ask('web7', 'listips')}; ${ask('web8', 'firewall')}`
-  const argv = ['-c', script, process.execPath, PERIMETER]
-  const { stdout, stderr } = await fw.box.run('bash', argv)
-  assert.equal(stdout, '75\n0\n0\n')
-  assert.equal(stderr, 'firewall: 40 sessions of "web7" are open: end one of them first\n')
+test('perimeter has no more than twelve processes of an owner at work, and waits for a place', async () => {
+  const open = Array.from({ length: 12 }, () => {
+    const child = fw.box.start(process.execPath, [PERIMETER])
+    child.stdin.write('owner web8 192.0.2.10\nfirewall\ngeneration\n')
+    return child
+  })
+  await Promise.all(open.map((child) => once(child.stdout, 'data')))
+  const waiting = fw.ask('listips', 'web8')
+  assert.equal((await fw.ask('listips', 'web9')).code, 0, 'others are served')
+  open[0]?.stdin.end()
+  assert.equal((await waiting).code, 0)
+  const again = fw.box.start(process.execPath, [PERIMETER])
+  again.stdin.write('owner web8 192.0.2.10\nfirewall\ngeneration\n')
+  await once(again.stdout, 'data')
+  const refused = await fw.ask('listips', 'web8')
+  const sentence = '12 commands and sessions of "web8" are open: end one of them first'
+  assert.deepEqual([refused.code, refused.stderr], [75, `firewall: ${sentence}\n`])
+  for (const child of [...open, again]) child.stdin.end()
+})
+
+test('perimeter reads a changed firewall.yaml in a session that is open', async () => {
+  const child = fw.box.start(process.execPath, [PERIMETER])
+  const said = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const ask = async (line: string): Promise<string> => {
+    child.stdin.write(`${line}\n`)
+    return (await said.next()).value
+  }
+  child.stdin.write('owner web9 192.0.2.10\nfirewall\n')
+  const ban = 'ban fail2ban-sshd 203.0.113.80 22 tcp'
+  assert.equal(await ask('session 9'), 'ok')
+  assert.equal(await ask(ban), 'ok')
+  const path = '/etc/fail2ban-perimeter/firewall.yaml'
+  await fw.write(path, 'backend: nftables\nnever_ban: ["203.0.113.80"]\n')
+  assert.match(await ask(ban), /^error 65 overlaps "203\.0\.113\.80"/)
+  assert.deepEqual(await fw.session(['session 10'], 'web9'), ['ok'])
+  assert.equal(await ask(ban), 'error 75 superseded: 10 is newer', 'it is the same session')
+  await fw.write(path, 'backend: nftables\n')
+  await fw.ask('fluships', 'web9')
+})
+
+test('perimeter refuses what an older session says, and says which number is to be beaten', async () => {
+  const ban = 'ban fail2ban-sshd 203.0.113.70 22 tcp'
+  assert.equal(await fw.say('session 5', 'web3'), '')
+  assert.equal(await fw.say(ban, 'web3'), '')
+  assert.deepEqual(await fw.session(['session 5', ban], 'web3'), [
+    'error 75 superseded: 5 is newer',
+    'error 75 superseded: 5 is newer',
+  ])
+  assert.equal(
+    await fw.say('unban fail2ban-sshd 203.0.113.70', 'web3'),
+    '',
+    'it is the newest still',
+  )
+  assert.deepEqual(await fw.session(['session 6', 'list'], 'web3'), ['ok', 'ok'])
+  assert.equal(await fw.say(ban, 'web3'), 'error 75 superseded: 6 is newer')
+  assert.ok(!(await fw.blocks()).includes('fail2ban-sshd 203.0.113.70'))
+  const another = await fw.session(['session 1', ban, 'session 7', 'flush'], 'web4')
+  assert.deepEqual(another, ['ok', 'ok', 'ok', 'ok'])
+})
+
+test('perimeter refuses a command that was decided before the last about the same lease', async () => {
+  const told = async (words: string): Promise<string> => {
+    const { code, stdout, stderr } = await fw.ask(words, 'web5')
+    return `${code} ${stdout}${stderr}`.trim()
+  }
+  const [ban, unban] = [
+    'banip fail2ban-sshd 203.0.113.71 22 tcp 0',
+    'unbanip fail2ban-sshd 203.0.113.71',
+  ]
+  const now = Date.now()
+  const late = `75 firewall: superseded: ${now + 5} is newer`
+  assert.equal(await told(`${unban} @${now + 5}`), `0 @${now + 5}`)
+  assert.equal(await told(`${ban} @${now}`), late)
+  assert.equal(await told(`banip fail2ban-web 203.0.113.71 22 tcp 0 @${now}`), `0 @${now}`)
+  assert.equal(await told(`fluships @${now}`), late)
+  assert.equal(await told(`${ban} @${now} over ${now + 5}`), `0 @${now}`)
+  assert.equal(await told(`fluships @${now + 9}`), `0 @${now + 9}`)
+  assert.equal(
+    await told(`banip fail2ban-web 203.0.113.72 22 tcp 0 @${now + 8}`),
+    `75 firewall: superseded: ${now + 9} is newer`,
+  )
+  assert.equal(await told(ban), '0', 'who does not say when is taken at his word')
+  await fw.ask('fluships', 'web5')
+})
+
+test('perimeter begins its answer with when it was asked, so that no greeting is taken for it', async () => {
+  const { stdout } = await fw.ask('listips @1790000000123', 'web6')
+  assert.equal(stdout, '@1790000000123\n')
+  assert.deepEqual(await fw.session(['session @17', 'generation'], 'web6'), [
+    '@17',
+    'ok',
+    'abcd0123',
+    'ok',
+  ])
+})
+
+test('perimeter measures a lease by the clock of the server that says it', async () => {
+  const hour = 3600
+  const at = Math.floor(Date.now() / 1000) - hour // the server is an hour behind us
+  const said = (seconds = 0) => `@${(at + seconds) * 1000}`
+  const lines = await fw.session(
+    [
+      `ban fail2ban-sshd 203.0.113.73 22 tcp ${at + 600} ${said()}`,
+      `sync fail2ban-web 22 tcp 2 ${said(1)}`,
+      `203.0.113.74 ${at + 300}`,
+      '203.0.113.75 0',
+      `list ${said(3)}`,
+    ],
+    'web7',
+  )
+  const listed = [`203.0.113.73 sshd ${at + 600} web7`, `203.0.113.74 web ${at + 300} web7`]
+  assert.deepEqual(lines.filter((line) => line.endsWith('web7')).slice(0, 2), listed)
+  const ends = [...(await fw.ledger()).matchAll(/^203\.0\.113\.7[34] \S+ (\d+) web7$/gm)]
+  const ahead = ends.map(([, end]) => Number(end) - at)
+  assert.ok(Math.abs((ahead[0] ?? 0) - hour - 600) < 30, `${ahead}`)
+  assert.ok((await fw.blocks()).includes('fail2ban-web 203.0.113.74'))
+  await fw.ask('fluships', 'web7')
 })
 
 test('perimeter takes no arguments and refuses who is not root with 77', async () => {

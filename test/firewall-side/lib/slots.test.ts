@@ -1,17 +1,19 @@
 import assert from 'node:assert/strict'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { SESSIONS, takeSession } from '../../../firewall-side/lib/slots.ts'
-import { tryLock } from '../../../scripts/lib/lock.ts'
+import { PLACES, takePlace } from '../../../firewall-side/lib/slots.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 
-const folder = temporaryFolder('slots')
+const folder = temporaryFolder('places')
+/** The first process of this machine has been there for as long as anybody. */
+const FIRST = '000000000000000.1'
 
-test('takeSession() gives an owner so many sessions, and others their own', async () => {
-  const last = await tryLock(`${folder}/firewall.session.web1.${SESSIONS - 1}`)
-  for (let i = 1; i < SESSIONS; i++) await takeSession(folder, 'web1')
-  const message = `${SESSIONS} sessions of "web1" are open: end one of them first`
-  await assert.rejects(takeSession(folder, 'web1'), { code: 75, message })
-  await takeSession(folder, 'web2')
-  last?.()
-  await takeSession(folder, 'web1')
+test('takePlace() gives an owner so many places, and others their own', async () => {
+  const places = `${folder}/places/web1`
+  mkdirSync(places, { recursive: true })
+  for (let i = 0; i < PLACES; i++) writeFileSync(`${places}/00000000000000${i % 10}.99999${i}`, '')
+  await takePlace(folder, 'web1')
+  assert.equal(readdirSync(places).length, 1, 'those who are gone hold none')
+  await takePlace(folder, 'web2')
+  assert.notEqual(readdirSync(`${folder}/places/web2`)[0], FIRST)
 })
