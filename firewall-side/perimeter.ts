@@ -65,9 +65,9 @@ function cleanEnvironment(): void {
 async function runSingle(perimeter: Perimeter, request: Request): Promise<void> {
   const [answer] = await perimeter.perform([request])
   if (!answer) return
+  if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
   // Who has said when it asks is told so: what stands before that is a greeting of somebody else's.
   if (request.said) writeSync(1, `@${request.said.at}\n`)
-  if (answer.code !== EXIT.done) throw new Failure(answer.code, answer.error)
   if (answer.lines.length > 0) await write(`${answer.lines.join('\n')}\n`)
 }
 

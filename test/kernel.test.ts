@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { uptime } from 'node:os'
 import { after, before, describe, test } from 'node:test'
 import {
   BACKENDS,
@@ -430,7 +431,14 @@ function testBackend(backend: BackendName): void {
         '203.0.113.0/24 web 0 web2',
       ]
       await fw.reset(backend, `${lines.join('\n')}\n`)
-      assert.match(await ok('checkfw'), /^generation abcd0123\n/)
+      const damaged = await fw.ask('checkfw')
+      assert.match(
+        `${damaged.code} ${damaged.stderr}`,
+        /^75 firewall: lost generation: .* needs a sync\n$/,
+      )
+      const aside =
+        'what is this\nnonsense sshd 0 web1\n203.0.113.1/32 sshd 0 web1\n203.0.113.2 sshd never web1\n'
+      assert.equal(await fw.box.sh(`cat ${LEDGER}.damaged`), aside)
       const blocks = ['fail2ban-sshd 203.0.113.3', 'fail2ban-web 203.0.113.0/24']
       assert.deepEqual(await fw.blocks(), blocks)
       await ok('banip fail2ban-third 203.0.113.4 25 tcp')
@@ -442,7 +450,7 @@ function testBackend(backend: BackendName): void {
       ])
       assert.equal((await fw.jumps()).length, 6)
       assert.match(await ok('listips'), /^203.0.113.3 sshd 0 web1\n203.0.113.4 third 0 web1\n$/)
-      assert.ok((await fw.ledger()).startsWith(lines.slice(0, 4).join('\n')))
+      assert.match(await fw.ledger(), /^# generation \S+ \d+ lost\n# chain letters are no good\n/)
       await ok('fluships')
       await ok('fluships', 'web2')
       assert.deepEqual([await fw.blocks(), await fw.jumps()], [[], []])
@@ -453,17 +461,29 @@ function testBackend(backend: BackendName): void {
         { length: 1001 },
         (_, i) => `10.1.${i >> 8}.${i & 255} sshd 1600000000 web1`,
       )
-      const head = ['# generation abcd0123 1', '# a note', 'no lease']
+      const head = ['# generation abcd0123 1', '# a note']
       await fw.reset(backend, `${[...head, ...ended].join('\n')}\n`)
       await ok('banip fail2ban-sshd 203.0.113.1 22 tcp 4000000000')
       await ok('banip fail2ban-sshd 203.0.113.2 22 tcp 4000000000')
       // Time passes: the second is over now, and a kernel with a clock has ended it.
       await fw.box.sh(`sed -i 's/^\\(203.0.113.2 sshd\\) 4000000000/\\1 1600000001/' ${LEDGER}`)
+      await fw.root('sweepips')
+      assert.match(
+        await fw.ledger(),
+        /^10\.1\.3\.232 sshd 1600000000 web1$/m,
+        'the clock may be wrong',
+      )
+      const began = Date.now() / 1000 - uptime()
+      await fw.write(
+        '/run/fail2ban-perimeter/firewall.clock',
+        JSON.stringify({ began, since: -4000 }),
+      )
       const { code, stderr } = await fw.root('sweepips')
       assert.deepEqual([code, stderr], [0, ''])
       if (backend === 'iptables') assert.deepEqual(await fw.blocks(), ['fail2ban-sshd 203.0.113.1'])
-      const rest = ['# chain sshd web1 22 tcp', 'no lease', '203.0.113.1 sshd 4000000000 web1', '']
-      assert.equal(await fw.ledger(), [...head.slice(0, 2), ...rest].join('\n'))
+      const own = ['# chain sshd web1 22 tcp', '# owner web1 session=0 ahead=0 peer=192.0.2.10']
+      const rest = [...own, '203.0.113.1 sshd 4000000000 web1', '']
+      assert.equal(await fw.ledger(), [...head, ...rest].join('\n'))
       assert.match(await ok('checkfw'), /^generation abcd0123\nleases 1\n/)
     })
 

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import {
   type Address,
   checkBannable,
@@ -9,13 +10,15 @@ import { bannable } from '../../scripts/lib/bannable.ts'
 import { latestEach } from '../../scripts/lib/bulk.ts'
 import { differenceOf } from '../../scripts/lib/difference.ts'
 import { digestOf } from '../../scripts/lib/digest.ts'
+import { appendDurably } from '../../scripts/lib/durable.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { alive, formatLease, later, now } from '../../scripts/lib/lease.ts'
 import { Ledger, type Line, RELEASED } from '../../scripts/lib/ledger.ts'
 import type { Chain, Contents, Entry } from './backend.ts'
+import { isSteady } from './clock.ts'
 import type { FirewallConfig } from './config.ts'
 import { createLedger, generationRemark } from './generation.ts'
-import { withPeers } from './never.ts'
+import { withPeer } from './never.ts'
 import { superseded } from './order.ts'
 import { Owners } from './owners.ts'
 import type { Paths } from './paths.ts'
@@ -52,7 +55,10 @@ export class Books {
   #owners = new Owners([], () => {})
   /** The moment that everything is judged at, epoch seconds. */
   at = 0
+  /** What nobody may ban here. */
   never: Address[] = []
+  /** And what this owner may not. */
+  #ownNever: readonly Address[] = []
   /** Addresses per jail whose block may have to change. */
   readonly touched = new Map<string, Map<string, Address>>()
   /**
@@ -82,6 +88,7 @@ export class Books {
    */
   open(never: readonly Address[]): void {
     this.at = now()
+    checkTrusted(this.#paths.ledger)
     this.#ledger.refresh()
     if (!this.#ledger.exists) {
       createLedger(this.#paths.ledger, true)
@@ -96,7 +103,35 @@ export class Books {
     }
     this.usage.load(this.#ledger, this.at)
     const { owner, peer } = this.#caller
-    this.never = withPeers(never, this.usage.peers(owner, peer))
+    if (peer !== undefined) this.#owners.note(owner, { peer })
+    this.never = [...never]
+    this.#ownNever = withPeer(never, this.#owners.of(owner).peer)
+  }
+
+  /**
+   * Puts lines aside that nobody can read, for a person to look at. What they said is lost here: a new
+   * generation begins, so that every server sends its leases again. What can be read stays in force.
+   *
+   * @throws Failure 75 if it cannot be written
+   */
+  mend(): void {
+    const bad = this.#ledger.unreadable()
+    if (bad.length === 0) return
+    const aside = `${this.#paths.ledger}.damaged`
+    appendDurably(aside, Buffer.from(bad.map((line) => `${line}\n`).join(''), 'latin1'))
+    const remarks = this.#register.remarks(this.#ledger.remarks())
+    const others = this.#owners
+      .remarks(remarks)
+      .filter((line) => !/^# (generation|synced) /.test(line))
+    this.#ledger.compact(RELEASED, [`# ${generationRemark(true)}`, ...others], true)
+    this.#readRegister()
+    const what = `the ledger was damaged: what cannot be read of it (${bad.length} lines) is in ${aside}`
+    this.log.push(`${what}, and every server has to send its leases again`)
+  }
+
+  /** How many leases this owner has in force. */
+  get leases(): number {
+    return [...this.#mine(undefined)].length
   }
 
   get generation(): string {
@@ -133,7 +168,7 @@ export class Books {
 
   ban({ address, jail, naming, expires: end, said }: Request & { verb: 'ban' }): void {
     const { owner } = this.#caller
-    checkBannable(address, this.never, this.#config.min_prefix)
+    checkBannable(address, this.#ownNever, this.#config.min_prefix)
     const expires = moved(end, this.ahead(said))
     if (!alive(expires, this.at)) return
     const own = this.#own(address.text, jail)
@@ -350,11 +385,13 @@ export class Books {
 
   /** Rewrites the ledger without what has ended, if that is more than so many lines. */
   compact(more: number): void {
+    // With a clock that may be wrong only what was given back is forgotten.
+    const at = isSteady(this.#paths.run) ? this.at : RELEASED
     let ended = 0
-    for (const _ of this.#ledger.ended(this.at)) ended++
+    for (const _ of this.#ledger.ended(at)) ended++
     if (ended <= more) return
     const remarks = this.#register.remarks(this.#ledger.remarks())
-    this.#ledger.compact(this.at, this.#owners.remarks(remarks))
+    this.#ledger.compact(at, this.#owners.remarks(remarks))
     this.usage.compacted = this.#ledger.size
     this.usage.save(this.#ledger)
   }
@@ -467,11 +504,19 @@ export class Books {
 
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */
   #wanted(leases: Entry[]): { wanted: Entry[]; refused: number } {
-    const mayBan = bannable(this.never, this.#config.min_prefix)
+    const mayBan = bannable(this.#ownNever, this.#config.min_prefix)
     const living = latestEach(leases.filter(({ expires }) => alive(expires, this.at)))
     const wanted = living.filter(({ address }) => mayBan(address))
     return { wanted, refused: living.length - wanted.length }
   }
+}
+
+/** Whoever could write the ledger would say who is blocked. @throws Failure 78 */
+function checkTrusted(path: string): void {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (!stat || stat.uid === process.getuid?.()) return
+  const text = `Cannot trust "${path}": it belongs to user ${stat.uid}, not to root (chown root it)`
+  throw new Failure(EXIT.config, text)
 }
 
 /** An end by a clock that shows so many seconds more. */

@@ -9,11 +9,12 @@ export function neverHere(config: FirewallConfig, paths: Paths): Address[] {
   return neverBan([...config.never_ban, ...fromAddresses(paths.keys)])
 }
 
-/** The same with where the owners were last seen, so that no server can cut off another or itself. */
-export function withPeers(never: readonly Address[], peers: readonly string[]): Address[] {
-  const list = new Map(never.map((address) => [address.text, address]))
-  for (const peer of peers) if (!list.has(peer)) list.set(peer, parseAddress(peer))
-  return [...list.values()]
+/**
+ * The same with where an owner was last seen, so that it cannot cut itself off. Whoever has stolen its
+ * key is seen somewhere, too: others may ban him there.
+ */
+export function withPeer(never: readonly Address[], peer: string): readonly Address[] {
+  return peer === '' ? never : [...never, parseAddress(peer)]
 }
 
 /** The plain addresses and ranges among the `from="..."` of a keys file. */

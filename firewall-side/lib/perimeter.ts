@@ -122,6 +122,11 @@ export class Perimeter {
   /** Makes the kernel equal to the books: at boot, before the network is up. */
   async restore(): Promise<string> {
     return await this.#locked(async () => {
+      try {
+        this.#books.mend()
+      } catch (error) {
+        this.#books.log.push(messageOf(error)) // a full disk must not keep the rest from being blocked
+      }
       const { entries, chains } = await this.#rebuild()
       this.#books.settle()
       return `restored ${counted(entries, 'block')} in ${counted(chains, 'chain')}`
@@ -141,6 +146,7 @@ export class Perimeter {
   /** What a timer does every minute: ends what the kernel cannot end, renews, repairs, compacts. */
   async sweep(): Promise<void> {
     await this.#locked(async () => {
+      this.#books.mend()
       if (!this.#backend.expires) this.#books.touchEnded()
       this.#renewLong()
       await this.#takeEffect()
@@ -240,7 +246,8 @@ export class Perimeter {
   }
 
   async #check(): Promise<string[]> {
-    const { generation, needsSync, usage } = this.#books
+    this.#books.mend()
+    const { generation, needsSync } = this.#books
     if (needsSync) {
       throw new Failure(
         EXIT.temporary,
@@ -250,7 +257,7 @@ export class Perimeter {
     if (!this.#backend.expires) this.#books.touchEnded()
     await this.#takeEffect()
     const restored = await this.#repair()
-    const counts = [`generation ${generation}`, `leases ${usage.leases(this.#caller.owner)}`]
+    const counts = [`generation ${generation}`, `leases ${this.#books.leases}`]
     return [...counts, ...this.#mended, ...restored]
   }
 

@@ -18,8 +18,6 @@ interface Counts {
   never: string
   /** What our part of the kernel looked like after our last change. */
   shape: string | undefined
-  /** Where each owner last came from: nobody may ban it. */
-  peers: Record<string, string>
   /** When leases longer than the kernel can count were last renewed, epoch seconds. */
   renewed: number
   /** Bytes of the ledger after it was last rewritten. */
@@ -39,12 +37,6 @@ export class Usage {
     this.#path = join(directory, 'firewall.usage')
     mkdirSync(directory, { recursive: true, mode: 0o700 })
     this.#counts = read(this.#path)
-  }
-
-  /** The addresses that owners were last seen at, the caller's included. */
-  peers(owner: string, peer: string | undefined): string[] {
-    if (peer !== undefined) this.#counts.peers[owner] = peer
-    return Object.values(this.#counts.peers)
   }
 
   get never(): string {
@@ -167,6 +159,5 @@ function read(path: string): Counts {
     ...known,
     leases: byOwner(known.leases),
     operations: byOwner(known.operations),
-    peers: byOwner(known.peers),
   }
 }

@@ -109,13 +109,20 @@ export function readFinished(path: string): Buffer {
     const bytes = readFileSync(path)
     const end = bytes.lastIndexOf(10) + 1
     if (end === bytes.length) return bytes
-    const fd = openSync(path, O_RDWR | O_NOFOLLOW)
-    ftruncateSync(fd, end)
-    closeSync(fd)
+    cutOff(path, end)
     return bytes.subarray(0, end)
   } catch (error) {
     throw ioFailure(`read "${path}"`, error)
   }
+}
+
+/** What cannot be cut off now, on a read-only file system, cannot be added to either. */
+function cutOff(path: string, end: number): void {
+  try {
+    const fd = openSync(path, O_RDWR | O_NOFOLLOW)
+    ftruncateSync(fd, end)
+    closeSync(fd)
+  } catch {}
 }
 
 /** Tells this content of a file from any other; empty if there is none. */

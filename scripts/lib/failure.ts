@@ -61,6 +61,8 @@ export function ioFailure(doing: string, error: unknown): Failure {
     EACCES: 'permission denied',
     EPERM: 'permission denied',
     EROFS: 'the file system is read-only',
+    EISDIR: 'it is a directory',
+    ENOTDIR: 'it is below what is no directory',
     ENOENT: 'no such file or directory',
     EDQUOT: 'the quota is used up',
   }

@@ -31,6 +31,9 @@ export interface Style {
 /** The end that is written for a lease that was given back: long past, whatever the clock does. */
 export const RELEASED = 1
 
+/** What a lease's line begins with: digits that may be an address or a range, and a blank. */
+const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*(?:\/\d{1,3})? /
+
 /** Looking up so many addresses one by one takes as long as parsing 100,000 leases. */
 const FEW = 25
 
@@ -148,6 +151,13 @@ export class Ledger {
     }
   }
 
+  /** Lines that are neither remark nor lease, a character for each byte. */
+  unreadable(): string[] {
+    return this.#file.lines().filter((line) => {
+      return !isRemark(line) && !(ADDRESS.test(line) && this.#style.parse(line))
+    })
+  }
+
   /** Notes a remark; `commit` writes it. */
   remark(line: string): void {
     this.#pending.push(`# ${line}`)
@@ -194,12 +204,16 @@ export class Ledger {
    * Rewrites the file without what has ended: beside it, then renamed over it.
    *
    * @param remarks which remarks to keep
+   * @param mend leaves out what is unreadable, too
    */
-  compact(at: number, remarks: string[] = this.remarks()): void {
+  compact(at: number, remarks: string[] = this.remarks(), mend = false): void {
     const { replace, parse, format } = this.#style
     if (replace === undefined) {
+      const bad = mend ? [] : this.#file.lines().filter((raw) => !isRemark(raw) && !parse(raw))
+      const kept = bad.map((raw) => Buffer.from(raw, 'latin1').toString('utf8'))
       const living = Array.from(this.living(at), format)
-      this.#file.compact(textOf([...remarks, ...this.#unreadable(), ...living], 'utf8'))
+      const left = mend ? living.filter((line) => ADDRESS.test(line)) : living
+      this.#file.compact(textOf([...remarks, ...kept, ...left], 'utf8'))
     } else {
       const lines = this.#file.lines()
       const left = lines.filter((raw) => alive(parse(raw)?.expires ?? 0, at))
@@ -262,18 +276,16 @@ export class Ledger {
     this.#all = all
     return all
   }
-
-  /** Lines that are neither remark nor lease: kept for the person who wrote them. */
-  #unreadable(): string[] {
-    const lines = this.#file.whole().toString('utf8').split('\n')
-    return lines.filter((line) => line !== '' && !line.startsWith('#') && !this.#style.parse(line))
-  }
 }
 
 const APPENDED: Style = { format, parse }
 
 /** For a look without the lock: an unfinished last line is left to whoever is writing it. */
 export const LOOK_ONLY: Style = { format, parse, replace: 0o600 }
+
+function isRemark(line: string): boolean {
+  return line === '' || line.startsWith('#')
+}
 
 function keyOf(line: Line): string {
   return `${line.address} ${line.jail} ${line.owner}`

@@ -36,13 +36,6 @@ test('Usage lets an owner do 60000 operations a minute, and others their own', (
   usage.operation('w1', 660)
 })
 
-test('Usage remembers where owners came from', () => {
-  const usage = new Usage(folder)
-  usage.peers('w1', '192.0.2.10')
-  assert.deepEqual(usage.peers('w2', '192.0.2.11'), ['192.0.2.10', '192.0.2.11'])
-  assert.deepEqual(usage.peers('w1', undefined), ['192.0.2.10', '192.0.2.11'])
-})
-
 test('Usage begins anew with a file that cannot be read, and survives one that cannot be written', () => {
   writeFileSync(`${folder}/firewall.usage`, '{"ledger": "x", "lea')
   const usage = new Usage(folder)
