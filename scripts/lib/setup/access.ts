@@ -17,8 +17,8 @@ const SUDOERS = '/etc/sudoers.d/fail2ban-perimeter'
 /** What lets servers in over SSH: an account, one line of sudo, and a key for each server. */
 export async function access(place: Place, line: KeyLine | undefined): Promise<Item[]> {
   const path = place.at(KEYS)
-  const sudoers = fromPackage(place, 'firewall-side/sudoers')
-  if (!place.uninstall) await checkSudoers(sudoers)
+  const whole = fromPackage(place, 'firewall-side/sudoers')
+  const sudoers = place.uninstall ? whole : await checkedSudoers(whole)
   const text = textOf(path)
   const keys = line ? withKey(text, fromPackage(place, 'firewall-side/authorized_keys'), line) : ''
   return [
@@ -46,14 +46,23 @@ export function knownLine(place: Place, owner: string): KeyLine | undefined {
   return keyLines(textOf(place.at(KEYS)) ?? '').find((line) => line.owner === owner)
 }
 
+/** sudo-rs has neither of the settings that we turn off, and may not know their names. */
+async function checkedSudoers(text: string): Promise<string> {
+  const plain = text.replace(/^Defaults!.*\n/m, '')
+  const refused = await whyRefused(text)
+  if (refused === undefined) return text
+  if ((await whyRefused(plain)) === undefined) return plain
+  throw new Failure(EXIT.config, `visudo refuses our sudoers: ${refused}`)
+}
+
 /** One bad line in that folder takes sudo away from everybody, so it is tried elsewhere first. */
-async function checkSudoers(text: string): Promise<void> {
+async function whyRefused(text: string): Promise<string | undefined> {
   const folder = mkdtempSync(join(tmpdir(), 'f2b-setup-'))
   try {
     writeFileSync(join(folder, 'sudoers'), text, { mode: 0o440 })
     const { code, stderr } = await run('visudo', ['-c', '-f', join(folder, 'sudoers')])
     if (code === 127) throw new Failure(EXIT.config, 'Cannot find visudo: install sudo')
-    if (code !== 0) throw new Failure(EXIT.config, `visudo refuses our sudoers: ${stderr.trim()}`)
+    return code === 0 ? undefined : stderr.trim()
   } finally {
     rmSync(folder, { recursive: true })
   }

@@ -153,6 +153,6 @@ async function advise(place: Place, { line, systemd }: Wish): Promise<void> {
   if (!line) return adviseServer(place)
   if (place.prefix)
     say(`note: --prefix leaves the user database alone; make the user with: ${USERADD}`)
-  else await adviseSshd()
+  else await adviseSshd(line.from)
   await adviseServer(place, line.owner)
 }

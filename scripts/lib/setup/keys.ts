@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { parseAddress } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
@@ -13,6 +14,9 @@ export interface KeyLine {
   from: string[]
 }
 
+/** Bytes of the longest public key and its comment that anybody has. */
+const LARGEST_KEY = 16_384
+
 // No security keys (sk-): they want to be touched, and nobody is there.
 const PUBLIC_KEY =
   /^((?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]{40,}={0,3})(?: [ -~]*)?$/
@@ -26,8 +30,12 @@ const OUR_LINE =
  * @throws Failure 65 for anything else, a private key above all
  */
 export async function readPublicKey(path: string): Promise<string> {
-  const text = textOf(path)
-  if (text === undefined) throw badKey(path, 'no such file')
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (!stat) throw badKey(path, 'no such file')
+  // A pipe or a device may be read without end.
+  if (!stat.isFile()) throw badKey(path, 'it is not a regular file')
+  if (stat.size > LARGEST_KEY) throw badKey(path, 'it is too large for a public key')
+  const text = textOf(path) ?? ''
   if (/PRIVATE KEY/.test(text)) {
     throw badKey(path, 'it is a private key, which belongs on the server only: give the .pub file')
   }

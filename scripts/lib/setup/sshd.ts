@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { type Address, overlaps, parseAddress } from '../address.ts'
 import { run } from '../run.ts'
 import { ACCOUNT } from './account.ts'
 import { say } from './changes.ts'
@@ -38,13 +39,25 @@ function rank(key: string): number {
   return key.startsWith('ssh-ed25519') ? 0 : key.length
 }
 
-/** Says what in sshd's own configuration would keep the servers out. */
-export async function adviseSshd(): Promise<void> {
-  const who = `user=${ACCOUNT},host=localhost,addr=127.0.0.1`
-  const { code, stdout } = await run('/usr/sbin/sshd', ['-T', '-C', who])
-  if (code !== 0) return
-  for (const trouble of troubles(stdout)) say(`note: sshd would refuse the servers: ${trouble}`)
-  for (const leak of leaks(stdout)) {
+/**
+ * Says what in sshd's own configuration would keep a server out.
+ *
+ * @param from where its key may come from: what sshd allows may depend on it
+ */
+export async function adviseSshd(from: readonly string[]): Promise<void> {
+  const addresses = from.length > 0 ? from.map((text) => text.replace(/\/.*/, '')) : ['127.0.0.1']
+  const dumps: string[] = []
+  for (const address of addresses) {
+    const who = `user=${ACCOUNT},host=${address},addr=${address}`
+    const { code, stdout } = await run('/usr/sbin/sshd', ['-T', '-C', who])
+    if (code !== 0) continue
+    dumps.push(stdout)
+    const known = from.length > 0 ? address : undefined
+    for (const trouble of troubles(stdout, known)) {
+      say(`note: sshd would refuse ${known ?? 'the servers'}: ${trouble}`)
+    }
+  }
+  for (const leak of leaks(dumps[0] ?? '')) {
     say(`note: sshd lets servers set what a shell obeys before our gate starts: narrow ${leak}`)
   }
 }
@@ -65,17 +78,27 @@ export function leaks(dump: string): string[] {
   return patterns.filter(lets).map((pattern) => `AcceptEnv ${pattern}`)
 }
 
-/** What `sshd -T` shows that keeps a key of the account from reaching its forced command. */
-export function troubles(dump: string): string[] {
+/**
+ * What `sshd -T` shows that keeps a key of the account from reaching its forced command.
+ *
+ * @param address where the key comes from; undefined if that is not known
+ */
+export function troubles(dump: string, address?: string): string[] {
   const words = (name: string): string[] =>
     dump
       .split('\n')
       .flatMap((line) => (line.startsWith(`${name} `) ? line.split(' ').slice(1) : []))
-  const lets = (name: string): boolean => words(name).length === 0 || words(name).includes(ACCOUNT)
+  const names = (pattern: string): boolean => isNamed(pattern, address)
+  const lets = (name: string): boolean => words(name).length === 0 || words(name).some(names)
   const found: string[] = []
   if (!lets('allowusers')) found.push(`add ${ACCOUNT} to AllowUsers`)
   if (!lets('allowgroups')) found.push(`add ${ACCOUNT} to AllowGroups`)
-  if (words('denyusers').includes(ACCOUNT)) found.push(`take ${ACCOUNT} out of DenyUsers`)
+  if (words('denyusers').some(names)) found.push(`take ${ACCOUNT} out of DenyUsers`)
+  const methods = words('authenticationmethods')
+  if (methods.length > 0 && !methods.some((list) => list === 'publickey' || list === 'any')) {
+    const match = `Match User ${ACCOUNT}`
+    found.push(`set AuthenticationMethods publickey for it (${match}): nobody is there to answer`)
+  }
   if (words('pubkeyauthentication')[0] === 'no') found.push('set PubkeyAuthentication to yes')
   const files = words('authorizedkeysfile')
   if (files.length > 0 && !files.some((f) => /^(%h\/)?\.ssh\/authorized_keys$/.test(f))) {
@@ -85,6 +108,29 @@ export function troubles(dump: string): string[] {
     found.push('ForceCommand would run instead of our gate')
   }
   return found
+}
+
+/** Whether a pattern of AllowUsers and the like means the account: `fail2ban`, `f*@198.51.100.*`. */
+function isNamed(pattern: string, address: string | undefined): boolean {
+  const [user = '', host] = pattern.split('@')
+  if (!globOf(user).test(ACCOUNT)) return false
+  if (host === undefined || address === undefined) return true
+  if (!host.includes('/')) return globOf(host).test(address)
+  const range = readRange(host)
+  return range === undefined || overlaps(range, parseAddress(address))
+}
+
+function readRange(text: string): Address | undefined {
+  try {
+    return parseAddress(text)
+  } catch {
+    return undefined
+  }
+}
+
+function globOf(pattern: string): RegExp {
+  const text = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&')
+  return new RegExp(`^${text.replace(/\*/g, '.*').replace(/\?/g, '.')}$`)
 }
 
 function hostKeys(place: Place): string[] {

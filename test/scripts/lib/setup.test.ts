@@ -33,6 +33,8 @@ function written(name: string, text: string): string {
 
 const one = keyPair('one')
 const two = keyPair('two', 'ecdsa')
+const fifo = `${folder}/fifo`
+execFileSync('mkfifo', [fifo])
 const line = (owner: string, key: string, from: string[] = []) => ({ owner, key, from })
 
 test('readPublicKey() takes one public key and leaves its comment behind', async () => {
@@ -45,6 +47,10 @@ test('readPublicKey() refuses everything else (65) and says what it was', async 
   const cases: [string, RegExp][] = [
     [one.path, /private key/],
     [`${folder}/none`, /no such file/],
+    ['/dev/zero', /not a regular file/],
+    [folder, /not a regular file/],
+    [fifo, /not a regular file/],
+    [written('large', 'x'.repeat(100_000)), /too large/],
     [written('empty', ''), /not a public key/],
     [written('both', `${one.key}\n${two.key}\n`), /has 2 lines/],
     [written('options', `command="id" ${one.key}\n`), /not a public key/],
@@ -184,6 +190,21 @@ test('shebang() refuses what the kernel would cut', () => {
   assert.equal(shebang('/usr/bin/node'), '#!/usr/bin/node')
   assert.throws(() => shebang('/opt/my node/bin/node'), { code: 78 })
   assert.throws(() => shebang(`/${'n'.repeat(251)}`), { code: 78 })
+})
+
+test('troubles() reads patterns, and asks where the server comes from', () => {
+  const from = (dump: string, address?: string) => troubles(dump, address).length
+  for (const pattern of ['fail2ban@198.51.100.*', 'fail2ban@198.51.100.0/24', 'f?il2*']) {
+    assert.equal(from(`allowusers admin\nallowusers ${pattern}\n`, '198.51.100.7'), 0, pattern)
+  }
+  for (const pattern of ['fail2ban@198.51.100.*', 'fail2ban@198.51.100.0/24', 'fail2ban2']) {
+    assert.equal(from(`allowusers ${pattern}\n`, '192.0.2.7'), 1, pattern)
+  }
+  assert.equal(from('allowusers fail2ban@198.51.100.*\n'), 0, 'who knows')
+  assert.equal(from('denyusers fail2ban@198.51.100.*\n', '198.51.100.7'), 1)
+  const methods = (list: string) => from(`authenticationmethods ${list}\n`)
+  assert.deepEqual(['any', 'publickey', 'password publickey'].map(methods), [0, 0, 0])
+  assert.deepEqual(['publickey,keyboard-interactive', 'password'].map(methods), [1, 1])
 })
 
 test('troubles() finds what keeps the account out in the output of sshd -T', () => {
