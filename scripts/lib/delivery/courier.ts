@@ -242,7 +242,7 @@ export class Courier {
       const wishes = this.#possible([...book.living()])
       const leases = wishes.map((wish) => leaseOf(wish, wish.expires, owner))
       if (await this.target.has?.(call, leases)) {
-        this.#confirm(wishes)
+        this.#haveAll(wishes)
         this.#dropDone()
         return undefined
       }
@@ -284,14 +284,14 @@ export class Courier {
     const wishes = this.#possible([...this.#options.book.living()])
     const counts = await this.#send(call, wishes, truth)
     const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
-    this.#confirm(wishes.filter((wish) => !lacks.has(wish)))
+    this.#haveAll(wishes.filter((wish) => !lacks.has(wish)))
     for (const wish of lacks) this.#backlog.add(wish)
     this.#dropDone()
     return counts
   }
 
   /** The target has exactly these. */
-  #confirm(wishes: readonly Wish[]): void {
+  #haveAll(wishes: readonly Wish[]): void {
     const { owner } = this.#options
     const lines = wishes.map((wish) => ({ ...wish, owner }))
     const now = Date.now() / 1000
