@@ -34,6 +34,9 @@ export const SLACK = 3
 /** Two clocks that differ by no more than so many seconds agree: a command may be so long on its way. */
 const AGREE = 30
 
+/** Seconds by which a clock must differ to be spoken of. */
+const WRONG = 60
+
 /** Who asks: the owner that the key stands for, and the address it came from. */
 export interface Caller {
   owner: string
@@ -164,6 +167,13 @@ export class Books {
     this.#owners.note(owner, { ahead })
     this.log.push(`${owner}: our clock is ${ahead} s ahead of its own`)
     return ahead
+  }
+
+  /** What the caller is told about our clock; nothing if it is right to the minute. */
+  clock(said: Said | undefined): string[] {
+    const ahead = this.ahead(said)
+    if (Math.abs(ahead) <= WRONG) return []
+    return [`clock ${Math.abs(ahead)} seconds ${ahead > 0 ? 'ahead of' : 'behind'} the server's`]
   }
 
   ban({ address, jail, naming, expires: end, said }: Request & { verb: 'ban' }): void {

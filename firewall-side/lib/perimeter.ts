@@ -209,13 +209,13 @@ export class Perimeter {
     if (this.#isSuperseded) throw superseded(this.#books.session)
   }
 
-  #begin(number: number | undefined): string[] {
-    if (number === undefined) return []
+  #begin({ number, said }: Request & { verb: 'session' }): string[] {
+    if (number === undefined) return this.#books.clock(said)
     // Should it be refused, so is whatever comes after it.
     this.session = -1
     this.#books.begin(number)
     this.session = number
-    return []
+    return this.#books.clock(said)
   }
 
   /** A flood of what is refused must not become a flood in the journal. */
@@ -230,12 +230,14 @@ export class Perimeter {
   }
 
   async #request(request: Request): Promise<string[]> {
-    if (request.verb === 'session') return this.#begin(request.number)
+    if (request.verb === 'session') return this.#begin(request)
     if (request.verb === 'sync' || request.verb === 'digest') await this.#glance()
     if (request.verb === 'list') return this.#books.list(request.jail, request.said)
     if (request.verb === 'blocked') return this.#books.blocked(request.address)
     if (request.verb === 'sync') return [this.#books.sync(request)]
-    if (request.verb === 'check') return await this.#check()
+    if (request.verb === 'check') {
+      return [...(await this.#check()), ...this.#books.clock(request.said)]
+    }
     if (request.verb === 'generation') return [this.#books.generation]
     if (request.verb === 'digest') return [this.#books.digest(request.said)]
     if (request.verb === 'ban') this.#books.ban(request)

@@ -170,6 +170,8 @@ test('perimeter measures a lease by the clock of the server that says it', async
     ],
     'web7',
   )
+  const { stdout } = await fw.ask(`checkfw ${said(4)}`, 'web7')
+  assert.match(stdout, /\nclock 3[56]\d\d seconds ahead of the server's\n/)
   const listed = [`203.0.113.73 sshd ${at + 600} web7`, `203.0.113.74 web ${at + 300} web7`]
   assert.deepEqual(lines.filter((line) => line.endsWith('web7')).slice(0, 2), listed)
   const ends = [...(await fw.ledger()).matchAll(/^203\.0\.113\.7[34] \S+ (\d+) web7$/gm)]

@@ -355,6 +355,7 @@ export class Courier {
       try {
         await this.target.keep?.(this.#call(DEADLINE.batch))
         this.#standing.succeeded()
+        this.#standing.clock(this.target.clock?.())
         return true
       } catch (error) {
         let failure: unknown = error

@@ -67,6 +67,17 @@ export class Standing {
     this.#log.warn('rejected', about)
   }
 
+  /** @param wrong what is wrong with the target's clock; undefined if nothing is */
+  clock(wrong: string | undefined): void {
+    if (this.state.clock === wrong) return
+    if (wrong === undefined) delete this.state.clock
+    else {
+      this.state.clock = wrong
+      this.#log.warn('clock', { target: this.#target, reason: wrong })
+    }
+    this.keep(true)
+  }
+
   lostGeneration(): void {
     this.#log.info('lost generation', { target: this.#target })
   }

@@ -11,6 +11,8 @@ export interface State {
   failingSince: number
   /** The last failure, also when it is over. */
   lastError: { at: number; code: number; message: string } | null
+  /** What is wrong with the target's clock, if anything. */
+  clock?: string
   /** Changes that wait, and since when the oldest of them does. */
   queued: number
   oldest: number

@@ -63,6 +63,7 @@ function problemsOf(one: TargetSurvey, at: number): Problem[] {
   const name = nameOf(one)
   const problems = rejectedIn(name, state.rejected, at)
   if (trouble) problems.unshift({ name, code: trouble.code, text: trouble.message })
+  if (state.clock) problems.push({ name, code: EXIT.temporary, text: plain(state.clock) })
   if (!drift || !isDrifting(drift)) return problems
   const parts = [
     ...(drift.missing > 0 ? [`${drift.missing} missing`] : []),
