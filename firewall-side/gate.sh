@@ -28,7 +28,7 @@ esac
 case $request in
   *[!A-Za-z0-9_.:@,/\ -]*) refuse 65 'Cannot read the command: unexpected character' ;;
   true) exit 0 ;;
-  firewall | checkfw | listips | 'listips '* | fluships | 'fluships '* | 'banip '* | 'unbanip '* | 'blocked '*) ;;
+  firewall | checkfw | 'checkfw @'* | listips | 'listips '* | fluships | 'fluships '* | 'banip '* | 'unbanip '* | 'blocked '*) ;;
   '') refuse 64 'No command: banip, unbanip, listips, fluships, blocked, checkfw, firewall or true' ;;
   *) refuse 64 'Unknown command: banip, unbanip, listips, fluships, blocked, checkfw, firewall or true' ;;
 esac
