@@ -34,7 +34,7 @@ function written(name: string, text: string): string {
 const one = keyPair('one')
 const two = keyPair('two', 'ecdsa')
 const fifo = `${folder}/fifo`
-execFileSync('mkfifo', [fifo])
+execFileSync('sh', ['-c', 'mkfifo "$0"', fifo])
 const line = (owner: string, key: string, from: string[] = []) => ({ owner, key, from })
 
 test('readPublicKey() takes one public key and leaves its comment behind', async () => {
