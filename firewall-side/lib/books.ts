@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import {
   type Address,
+  canonicalAddress,
   checkBannable,
   isSingle,
   overlaps,
@@ -222,7 +223,7 @@ export class Books {
   list(jail: string | undefined, said?: Said): string[] {
     const ahead = this.ahead(said)
     return [...this.#mine(jail)].flatMap((line) => {
-      const address = canonical(line.address)
+      const address = canonicalAddress(line.address)
       const expires = moved(line.expires, -ahead)
       return address ? [formatLease({ ...line, address, expires })] : []
     })
@@ -331,7 +332,7 @@ export class Books {
       const { jail, expires } = line
       const key = `${line.address} ${jail}`
       const known = entries.get(key)
-      const address = known?.address ?? canonical(line.address)
+      const address = known?.address ?? canonicalAddress(line.address)
       if (!address) continue
       if (known) known.expires = later(known.expires, expires)
       else entries.set(key, { address, jail, expires })
@@ -416,7 +417,7 @@ export class Books {
     const entries: Entry[] = []
     for (const line of this.#ledger.living(this.at)) {
       if (line.jail !== jail || line.owner === this.#caller.owner) continue
-      const address = canonical(line.address)
+      const address = canonicalAddress(line.address)
       if (address) entries.push({ address, jail, expires: line.expires })
     }
     return entries
@@ -433,7 +434,7 @@ export class Books {
   /** What anybody holds of a part of a range. */
   *#inside(range: Address): Generator<Line> {
     for (const line of this.#ledger.living(this.at)) {
-      const address = canonical(line.address)
+      const address = canonicalAddress(line.address)
       if (address && address.prefix > range.prefix && overlaps(address, range)) yield line
     }
   }
@@ -473,7 +474,7 @@ export class Books {
   #noteLeft(jail: string, changes: readonly Line[]): void {
     const left = new Map<string, Address>()
     for (const { address: text, expires } of changes) {
-      const address = expires === RELEASED ? canonical(text) : undefined
+      const address = expires === RELEASED ? canonicalAddress(text) : undefined
       if (address) left.set(text, address)
     }
     this.left.set(jail, left)
@@ -498,7 +499,7 @@ export class Books {
   }
 
   #touchText(jail: string, text: string): void {
-    const address = canonical(text)
+    const address = canonicalAddress(text)
     if (address) this.touch(jail, address)
   }
 
@@ -541,16 +542,6 @@ function latestEnd(rows: Iterable<{ expires: number }>, at: number): number | un
     if (alive(expires, at)) latest = latest === undefined ? expires : later(latest, expires)
   }
   return latest
-}
-
-/** The address of a ledger's line; undefined for what somebody mistyped there: it blocks nobody. */
-function canonical(text: string): Address | undefined {
-  try {
-    const address = parseAddress(text)
-    return address.text === text ? address : undefined
-  } catch {
-    return undefined
-  }
 }
 
 function endText(expires: number): string {

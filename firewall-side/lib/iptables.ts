@@ -1,4 +1,5 @@
 import { type Address, type Family, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { type Backend, type Chain, type Change, loadsOf, shapeOf } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
 import { chainName } from './names.ts'
@@ -57,7 +58,9 @@ export function iptables(config: FirewallConfig): Backend {
       const changed = before !== now || change.never
       const { enter, extend, leave, load } = change
       if (!changed && enter.length + extend.length + leave.length + load.length === 0) return
+      const known = new Set(before.map(({ jail }) => jail))
       await write(now, before, (chain, family, old) => {
+        if (known.has(chain.jail) && old.length === 0) throw lost(chain)
         const free = change.never ? texts(change.never, family) : sources(old, 'RETURN')
         const blocked = wantedSources(chain.jail, family, sources(old, blocktype), change)
         return bodyRules(family, free, blocked, blocktype)
@@ -121,6 +124,11 @@ function layoutOf(
     layout.set(chainName(chain.jail), [...bodyOf(chain), lastRule(chain.jail)])
   }
   return layout
+}
+
+/** Another program flushed a chain: with it went what it blocked. */
+function lost({ jail }: Chain): Failure {
+  return new Failure(EXIT.temporary, `Cannot change chain "${chainName(jail)}": it is not there`)
 }
 
 /** Who is never blocked comes first. */

@@ -1,7 +1,7 @@
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
 import { alive } from '../../scripts/lib/lease.ts'
 import { lock } from '../../scripts/lib/lock.ts'
-import { type Backend, type Chain, type Change, directOf, type Entry } from './backend.ts'
+import { type Backend, type Chain, type Change, directOf, type Entry, shapeOf } from './backend.ts'
 import { Books, type Caller, SLACK } from './books.ts'
 import { changeOf } from './change.ts'
 import type { FirewallConfig } from './config.ts'
@@ -268,14 +268,14 @@ export class Perimeter {
     const { at, usage } = this.#books
     if (Math.abs(at - this.#looked) < LOOK_EVERY) return
     this.#looked = at
-    if ((await this.#backend.shape(this.#before)) !== usage.shape) await this.#rebuildAndSay()
+    if ((await this.#shape(this.#before)) !== usage.shape) await this.#rebuildAndSay()
   }
 
   /** Compares the kernel's own dump with the books, and builds our part anew if they differ. */
   async #repair(): Promise<string[]> {
     const chains = this.#books.chains()
     const { usage, at } = this.#books
-    const known = usage.shape !== undefined && (await this.#backend.shape(chains)) === usage.shape
+    const known = usage.shape !== undefined && (await this.#shape(chains)) === usage.shape
     if (!known) return await this.#rebuildAndSay()
     const { blocks, indexed } = await this.#backend.held(chains)
     const { entries } = this.#books.contents(at - SLACK)
@@ -337,7 +337,12 @@ export class Perimeter {
 
   /** What the kernel's part looks like after our own change, to see when another program changes it. */
   async #noteShape(chains: readonly Chain[]): Promise<void> {
-    this.#books.usage.shape = await this.#backend.shape(chains)
+    this.#books.usage.shape = await this.#shape(chains)
+  }
+
+  /** Tells what the kernel has, and for which chains that is right, from all else. */
+  async #shape(chains: readonly Chain[]): Promise<string> {
+    return shapeOf(`${await this.#backend.shape(chains)} ${JSON.stringify(chains)}`)
   }
 
   /** A kernel that counts to 24 days is told again every day how long a longer lease still runs. */

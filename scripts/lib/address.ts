@@ -59,6 +59,16 @@ export function parseBanned(input: string): Address {
   return parseAddress(length === undefined ? host : `${host}/${length}`)
 }
 
+/** The address of a line that we wrote; undefined for what somebody mistyped there. */
+export function canonicalAddress(text: string): Address | undefined {
+  try {
+    const address = parseAddress(text)
+    return address.text === text ? address : undefined
+  } catch {
+    return undefined
+  }
+}
+
 /** True if the two have at least one address in common. */
 export function overlaps(a: Address, b: Address): boolean {
   if (a.family !== b.family) return false

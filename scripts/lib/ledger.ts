@@ -1,3 +1,4 @@
+import { canonicalAddress } from './address.ts'
 import { joined } from './bulk.ts'
 import { alive } from './lease.ts'
 import { LedgerFile } from './ledger-file.ts'
@@ -30,9 +31,6 @@ export interface Style {
 
 /** The end that is written for a lease that was given back: long past, whatever the clock does. */
 export const RELEASED = 1
-
-/** What a lease's line begins with: digits that may be an address or a range, and a blank. */
-const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*(?:\/\d{1,3})? /
 
 /** Looking up so many addresses one by one takes as long as parsing 100,000 leases. */
 const FEW = 25
@@ -151,10 +149,11 @@ export class Ledger {
     }
   }
 
-  /** Lines that are neither remark nor lease, a character for each byte. */
+  /** Lines that are neither remark nor lease of an address, a character for each byte. */
   unreadable(): string[] {
-    return this.#file.lines().filter((line) => {
-      return !isRemark(line) && !(ADDRESS.test(line) && this.#style.parse(line))
+    return this.#file.lines().filter((raw) => {
+      const line = this.#style.parse(raw)
+      return line ? !canonicalAddress(line.address) : !isRemark(raw)
     })
   }
 
@@ -211,9 +210,9 @@ export class Ledger {
     if (replace === undefined) {
       const bad = mend ? [] : this.#file.lines().filter((raw) => !isRemark(raw) && !parse(raw))
       const kept = bad.map((raw) => Buffer.from(raw, 'latin1').toString('utf8'))
-      const living = Array.from(this.living(at), format)
-      const left = mend ? living.filter((line) => ADDRESS.test(line)) : living
-      this.#file.compact(textOf([...remarks, ...kept, ...left], 'utf8'))
+      const living = [...this.living(at)]
+      const left = mend ? living.filter((line) => canonicalAddress(line.address)) : living
+      this.#file.compact(textOf([...remarks, ...kept, ...left.map(format)], 'utf8'))
     } else {
       const lines = this.#file.lines()
       const left = lines.filter((raw) => alive(parse(raw)?.expires ?? 0, at))
