@@ -10,7 +10,7 @@ import { mkdirSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { main, textOption, usageFailure, type Values } from './lib/command.ts'
 import type { Delivery } from './lib/delivery/control.ts'
-import { isMeant } from './lib/delivery/deliverer.ts'
+import { isMeant, type SyncOptions } from './lib/delivery/deliverer.ts'
 import type { Outcome } from './lib/delivery/line.ts'
 import { loadAll, openDelivery, tidyQueues } from './lib/delivery/open.ts'
 import { askTruth, troubleIn } from './lib/delivery/truth.ts'
@@ -33,9 +33,9 @@ void main({
   help: `Usage: f2b-sync [target...] [options]
 
 Asks Fail2Ban for every ban of every jail that uses an action of ours, and makes each target equal
-to it. A ban without a jail (f2b-firewall ban without --name) is left alone. Prints per target
-"added N, extended N, removed N, unchanged N". Nothing is done while Fail2Ban cannot be asked: bans
-simply run on.
+to it. A ban by hand (banip, f2b-firewall ban) lasts as long as it said. Prints per target "added N,
+extended N, removed N, unchanged N". Nothing is done while Fail2Ban cannot be asked: bans simply run
+on. Should it say that most bans are over, they are released when it says so a minute later, too.
 
   f2b-sync --dry-run          the drift: what is missing, extra or has another end
   f2b-sync edge1              this target only; also: firewall, or firewall/edge1
@@ -76,7 +76,8 @@ async function syncAll(loaded: Loaded, names: string[], values: Values): Promise
   try {
     await tidyQueues(loaded, delivery)
     checkNames(names, await delivery.names())
-    const options = { names, dryRun: values['dry-run'] === true }
+    const sure = values.wait === true || (await isAnnounced(loaded))
+    const options = { names, dryRun: values['dry-run'] === true, sure }
     const { outcomes, trouble } = await syncTruth(loaded, delivery, options)
     report(outcomes, trouble)
   } finally {
@@ -91,7 +92,7 @@ async function syncAll(loaded: Loaded, names: string[], values: Values): Promise
 async function syncTruth(
   loaded: Loaded,
   delivery: Delivery,
-  options: { names: string[]; dryRun: boolean },
+  options: SyncOptions,
 ): Promise<{ outcomes: Outcome[]; trouble: Failure | undefined }> {
   let first: Outcome[] | undefined
   for (let round = 1; ; round++) {
@@ -129,7 +130,7 @@ function report(outcomes: Outcome[], trouble: Failure | undefined): void {
  * wait is over waits himself, since Fail2Ban may have been asked before he had his reason.
  */
 async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<void> {
-  const file = `${loaded.config.state_dir}/sync.lock`
+  const file = lockOf(loaded)
   mkdirSync(loaded.config.state_dir, { recursive: true, mode: 0o755 })
   for (const end = Date.now() + PATIENCE * 1000; Date.now() < end; ) {
     const release = await tryLock(file)
@@ -142,6 +143,17 @@ async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<voi
       if (codeOf(error) !== EXIT.temporary && codeOf(error) !== EXIT.unreachable) throw error
     }
   }
+}
+
+/** True while somebody waits for Fail2Ban to do what it was told, which is to release bans. */
+async function isAnnounced(loaded: Loaded): Promise<boolean> {
+  const release = await tryLock(lockOf(loaded))
+  release?.()
+  return release === undefined
+}
+
+function lockOf({ config }: Loaded): string {
+  return `${config.state_dir}/sync.lock`
 }
 
 function checkNames(names: string[], known: { sibling: string; target: string }[]): void {

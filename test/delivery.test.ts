@@ -155,6 +155,56 @@ test('f2b-sync goes through the deliverer, and an unchanged firewall costs nothi
   assert.equal(await reaches(), false)
 })
 
+test('a ban by hand lasts as long as it said, whatever Fail2Ban does in that jail', async () => {
+  const [own, other] = ['203.0.113.90', '203.0.113.91']
+  const sync = () => lab.server.run(['f2b-sync'])
+  const bothHave = (ip: string, wanted: boolean) =>
+    waitUntil(`both to ${wanted ? 'block' : 'free'} ${ip}`, async () => {
+      const [one = [], two = []] = await Promise.all([held(0), held(1)])
+      return one.includes(ip) === wanted && two.includes(ip) === wanted
+    })
+  const ban = ['f2b-firewall', 'ban', '--name', 'sshd', '--bantime', '600', '--ip']
+  await lab.server.run([...ban, own])
+  await lab.server.run(['banip', 'fail2ban-other', other, 'smtp', 'tcp', '--bantime', '600'])
+  await sync()
+  await fail2ban.client('set', 'sshd', 'banip', own)
+  await fail2ban.client('set', 'sshd', 'unbanip', own)
+  assert.match(await sync(), /edge1: added 0, extended 0, removed 0, /)
+  for (const ip of [own, other]) await bothHave(ip, true)
+  const { code, said } = await status()
+  assert.deepEqual([code, said.targets[0].drift, said.targets[1].drift], [0, 0, 0])
+  // A firewall that has lost everything gets them again, too.
+  await lab.firewall.sh(`nft flush ruleset; rm ${LEASES}`)
+  for (const ip of [own, other]) await bothHave(ip, true)
+  await lab.server.run(['unbanip', 'fail2ban-other', other])
+  await bothHave(other, false)
+  await lab.server.run(['f2b-status', '--unban', own])
+  await bothHave(own, false)
+  await sync()
+  for (const ip of [own, other]) await bothHave(ip, false)
+})
+
+test('should Fail2Ban no longer know most of its bans, nobody is freed by one answer', async () => {
+  const most = (await banned()).length * 2 + 21
+  const at = Math.floor(Date.now() / 1000)
+  const line = (i: number) => `ban|100.64.${i >> 8}.${i & 255}|sshd|${at}|600|22|tcp|.\n`
+  const input = Array.from({ length: most }, (_, i) => line(i)).join('')
+  await lab.server.sh('cat >>/var/lib/fail2ban-perimeter/queue/firewall', { input })
+  const areThere = async () => (await held(0)).filter((ip) => ip.startsWith('100.64.')).length
+  await waitUntil('the bans', async () => (await areThere()) === most)
+  const { code, stderr } = await lab.server.exec(['f2b-sync'])
+  const what = `Fail2Ban names ${most} bans no more, most of all, and was not told to end them`
+  assert.equal(code, 75)
+  assert.ok(stderr.includes(`on "edge1": ${what}: they stay until it says so in a minute`), stderr)
+  assert.equal(await areThere(), most)
+  // Told to end all bans, it is believed at once.
+  await fail2ban.client('unban', '--all')
+  await waitUntil('the release', async () => (await held(0)).length === 0)
+  await fail2ban.client('set', 'sshd', 'banip', ATTACKER)
+  await equal(0)
+  await equal(1)
+})
+
 test('what can never work is rejected with its reason, is no drift, and is acknowledged', async () => {
   await fail2ban.client('set', 'sshd', 'banip', '127.0.0.1', 'not-an-address', '203.0.113.60')
   for (const edge of [0, 1]) {

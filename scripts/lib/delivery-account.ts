@@ -10,6 +10,9 @@ import type { Loaded } from './settled.ts'
 // keeps stands in its folder `delivery`: where that is an account's, root neither reads nor writes
 // there, but asks the service, or lets a command go on as the account.
 
+/** Set where somebody with more rights has queued already what a command does. */
+const NOTED = 'F2B_NOTED'
+
 /** An account other than root. */
 export interface Account {
   uid: number
@@ -63,11 +66,21 @@ export async function runAs({ uid, gid }: Account, stateDir: string): Promise<vo
   const child = spawn(process.execPath, [...process.execArgv, script, ...args], {
     ...{ uid, gid, stdio: 'inherit' as const },
     // ssh's sockets: the account has no other place.
-    env: { ...process.env, HOME: '/nonexistent', XDG_RUNTIME_DIR: deliveryDirectory(stateDir) },
+    env: {
+      ...process.env,
+      HOME: '/nonexistent',
+      XDG_RUNTIME_DIR: deliveryDirectory(stateDir),
+      [NOTED]: '1',
+    },
   })
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => child.kill(signal))
   const [code] = (await once(child, 'exit')) as [number | null]
   process.exitCode = code ?? EXIT.temporary
+}
+
+/** True in a command that `runAs` has started. */
+export function isNoted(): boolean {
+  return process.env[NOTED] !== undefined
 }
 
 /** True if anybody may read a file. */

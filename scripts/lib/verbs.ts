@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseBanned } from './address.ts'
 import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
+import { type Deed, noteByHand } from './delivery/by-hand.ts'
 import { accountInstead, forTargets, runAs } from './delivery-account.ts'
 import { readExpiry } from './expires.ts'
 import { codeOf, Failure, messageOf } from './failure.ts'
@@ -153,13 +154,18 @@ async function runVerb(
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const alone = typeof verb !== 'string' && verb.alone === true
   const isEmpty = alone && !given && !isConfigured()
-  const loaded = isEmpty ? EMPTY : forTargets(await sibling.load(given))
-  const { state_dir } = loaded.config
+  const own = isEmpty ? EMPTY : await sibling.load(given)
+  const loaded = forTargets(own)
+  const { state_dir } = own.config
   const account = sibling.remembers && !isEmpty ? accountInstead(state_dir) : undefined
-  if (account) return await runAs(account, state_dir)
-  if (typeof verb !== 'string')
+  if (typeof verb !== 'string') {
+    if (account) return await runAs(account, state_dir)
     return verb.run(makeCall(loaded, values, verb.seconds), loaded, words)
+  }
   const call = makeCall(loaded, values, DEADLINE[verb])
+  const deed = deedOf(verb, call, address, expires)
+  if (deed) noteByHand(sibling.name, state_dir, call, deed)
+  if (account) return await runAs(account, state_dir)
   const targets = sibling.targets(loaded, values)
   if (call.verbose || verb === 'start' || verb === 'check' || verb === 'sync') {
     warn(sibling, loaded)
@@ -168,6 +174,22 @@ async function runVerb(
   else if (verb === 'list') await runList(targets, call, values)
   else if (verb === 'sync') await runSync(targets, call, values)
   else if (!single) await onEach(targets, verb, (target) => target[verb](call))
+}
+
+/** What to remember of a verb that is used by hand. @throws Failure 65 for what must not be banned */
+function deedOf(
+  verb: Verb,
+  call: Call,
+  address: Address | undefined,
+  expires: number,
+): Deed | undefined {
+  const { jail, owner, config } = call
+  if (verb === 'flush') return { verb: 'release-all', jail }
+  if (!address || (verb !== 'ban' && verb !== 'unban')) return undefined
+  const of = { address, jail: jail ?? NO_JAIL }
+  if (verb === 'unban') return { verb: 'release', ...of }
+  checkBan(address, config)
+  return alive(expires, now()) ? { verb: 'hold', lease: { ...of, expires, owner } } : undefined
 }
 
 async function runSingle(
@@ -183,7 +205,6 @@ async function runSingle(
     await onEach(targets, action, (target) => target.unban(call, address, jail))
     return
   }
-  checkBan(address, call.config)
   if (!alive(expires, now())) return call.say(`the ban of ${address.text} is already over`)
   const lease = { address, jail, expires, owner: call.owner }
   await onEach(targets, action, (target) => target.ban(call, lease))

@@ -1,5 +1,6 @@
 import { parseBanned } from './address.ts'
 import { type Command, main, type Options, textOption, usageFailure } from './command.ts'
+import { noteByHand } from './delivery/by-hand.ts'
 import { readExpiry } from './expires.ts'
 import { EXIT, Failure } from './failure.ts'
 import { firewallTargets } from './firewalls.ts'
@@ -33,6 +34,7 @@ export async function runBanip(help: string): Promise<void> {
     if (!alive(expires, now())) return
     const call = makeCall(loaded, { ...values, port: ports, protocol }, DEADLINE)
     const lease = { address, jail, expires, owner: call.owner }
+    noteByHand('firewall', call.config.state_dir, call, { verb: 'hold', lease })
     await onEach(firewallTargets(loaded), `ban "${address.text}"`, (target) =>
       target.ban(call, lease),
     )
@@ -46,6 +48,7 @@ export async function runUnbanip(help: string): Promise<void> {
     const jail = jailOf(chain)
     const loaded = await load(values)
     const call = makeCall(loaded, values, DEADLINE)
+    noteByHand('firewall', call.config.state_dir, call, { verb: 'release', address, jail })
     await onEach(firewallTargets(loaded), `unban "${address.text}"`, (target) =>
       target.unban(call, address, jail),
     )

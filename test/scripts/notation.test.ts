@@ -122,7 +122,7 @@ describe('Fail2Ban hands over', { concurrency: 1 }, () => {
     for (const line of readLines(`${queue}/${sibling}`)) {
       try {
         const read = parseOperation(line, [], PREFIXES)
-        if (!read) continue
+        if (read?.verb !== 'ban' && read?.verb !== 'unban') continue
         const { ports, protocol } = (read.verb === 'ban' && read.naming) || {}
         const words = [read.jail, read.address.text, ports ?? '', protocol ?? '']
         verbs[read.verb] = words.join(' ').trimEnd()

@@ -13,6 +13,16 @@ const WORTH_COMPACTING = 1_048_576
 /** So many changes are remembered for a sync that began before them. */
 const REMEMBERED = 200_000
 
+/** So many leases may be released at once without doubt. */
+const FEW = 20
+
+/** Seconds after which the same doubtful answer is believed, and after which it is a new one. */
+const DOUBT = 50
+const FORGET = 600
+
+/** Whose a lease is that a person bans; no server has such a name. */
+export const BY_HAND = '-'
+
 /** A lease of ours, without saying whose. */
 export interface Key {
   address: string
@@ -42,6 +52,10 @@ export class Book {
   /** Changes before this turn are not remembered any more. */
   #forgotten = this.#turn
   #position = ''
+  /** When the Fail2Ban was started that was last asked, epoch seconds; 0 if none was. */
+  #started = 0
+  /** Since when most of the leases are said to be over; 0 if they are not. */
+  #doubtful = 0
 
   constructor(directory: string, sibling: string, owner: string) {
     this.#ledger = openLedger(directory, `${sibling}.wanted`)
@@ -59,18 +73,19 @@ export class Book {
     return this.#turn
   }
 
-  /** Notes what a line of the queue says; `commit` writes it. */
-  take(operation: Operation): void {
+  /** Notes what a line of the queue says; `commit` writes it. @returns the leases that it is about */
+  take(operation: Operation): Key[] {
+    if (operation.verb === 'release-all') return this.#releaseAll(operation.jail)
     const key = { address: operation.address.text, jail: operation.jail }
-    if (operation.verb === 'unban') {
-      this.#put(key, RELEASED)
-      return
+    if (operation.verb === 'unban') this.#put(key, RELEASED)
+    else if (operation.verb === 'release') this.#release(key)
+    else {
+      const { verb, naming, expires } = operation
+      const isNew = verb === 'ban' || !this.namings.has(key.jail)
+      if (naming && isNew) this.name(key.jail, naming)
+      this.#extend(key, expires, verb === 'ban' ? this.#owner : BY_HAND)
     }
-    if (operation.naming) this.name(key.jail, operation.naming)
-    const known = this.#row(key)
-    const inForce = known !== undefined && alive(known, Date.now() / 1000)
-    if (!inForce) this.#put(key, operation.expires)
-    else if (!isSameEnd(known, operation.expires)) this.#put(key, later(known, operation.expires))
+    return [key]
   }
 
   /** Notes the ports and protocol of a jail. */
@@ -103,17 +118,20 @@ export class Book {
         merged.set(textOf(key), { ...key, expires: same ? known : expires })
       }
     }
-    for (const wish of this.living()) {
+    for (const wish of this.#living(this.#owner)) {
       const stays = isNewer(wish) || (!merged.has(textOf(wish)) && isKept(truth, wish.jail))
       if (stays) merged.set(textOf(wish), wish)
     }
     return [...merged.values()]
   }
 
-  /** Makes the leases exactly these. @returns those that had to be changed */
+  /**
+   * Makes the leases exactly these; what somebody bans by hand stays.
+   *
+   * @returns those that had to be changed
+   */
   become(wishes: Wish[]): Key[] {
-    const wanted = new Set(wishes.map(textOf))
-    const ended = [...this.living()].filter((wish) => !wanted.has(textOf(wish)))
+    const ended = this.#without(wishes)
     const changed = wishes.filter((wish) => this.#row(wish) !== wish.expires)
     for (const key of ended) this.#put(key, RELEASED)
     for (const wish of changed) this.#put(wish, wish.expires)
@@ -122,12 +140,12 @@ export class Book {
 
   /** When the lease is to end; RELEASED (or another moment that has passed) if it is not wanted. */
   wants({ address, jail }: Key): number {
-    return this.#row({ address, jail }) ?? RELEASED
+    return endIn(this.#ledger, this.#owner, { address, jail }) ?? RELEASED
   }
 
   /** True if it was ever told of the lease, wanted or given back. */
   knows(key: Key): boolean {
-    return this.#row(key) !== undefined
+    return endIn(this.#ledger, this.#owner, key) !== undefined
   }
 
   /** Everything that is wanted, and everything that was and has been given back. */
@@ -141,9 +159,43 @@ export class Book {
 
   /** Everything that is wanted. */
   *living(): Generator<Wish> {
-    for (const { address, jail, expires } of this.#ledger.living(Date.now() / 1000)) {
-      yield { address, jail, expires }
+    yield* this.withHeld([...this.#living(this.#owner)])
+  }
+
+  /** The same, and what somebody bans by hand. */
+  withHeld(wishes: Wish[]): Wish[] {
+    const held = [...this.#living(BY_HAND)]
+    if (held.length === 0) return wishes
+    const all = new Map(wishes.map((wish) => [textOf(wish), wish]))
+    for (const wish of held) {
+      const known = all.get(textOf(wish))
+      all.set(textOf(wish), known ? { ...wish, expires: later(known.expires, wish.expires) } : wish)
     }
+    return [...all.values()]
+  }
+
+  /**
+   * Holds back a release of more than half of what Fail2Ban has banned here, until it has been asked
+   * for during a minute: should an answer be wrong for once, nobody is freed by it.
+   *
+   * @param wishes what Fail2Ban says
+   * @param sure whether it was told to release, or has been started since
+   * @returns what to do now, and how many leases are held back
+   */
+  believe(wishes: Wish[], started: number, sure: boolean): { wishes: Wish[]; heldBack: number } {
+    const isSure = sure || (this.#started !== 0 && this.#started !== started)
+    if (this.#started !== started) this.#remark(`started ${started}`)
+    const ended = this.#without(wishes)
+    const isMass = ended.length > FEW && 2 * ended.length > [...this.#living(this.#owner)].length
+    const now = Math.floor(Date.now() / 1000)
+    const age = now - this.#doubtful
+    if (isMass && !isSure && (age < DOUBT || age > FORGET)) {
+      if (age > FORGET) this.#remark(`doubtful ${now}`)
+      const back = ended.map((key): Wish => ({ ...key, expires: this.#row(key) ?? RELEASED }))
+      return { wishes: [...wishes, ...back], heldBack: ended.length }
+    }
+    if (this.#doubtful !== 0) this.#remark('doubtful 0')
+    return { wishes, heldBack: 0 }
   }
 
   /** Forces to the disk what was noted, and how far the queue was read. @throws Failure 75 */
@@ -153,13 +205,47 @@ export class Book {
     this.#ledger.settle()
     this.#position = position
     tidyLedger(this.#ledger, () => [
+      `# started ${this.#started}`,
+      `# doubtful ${this.#doubtful}`,
       ...[...this.namings].map(([jail, naming]) => `# ${namingRemark(jail, naming)}`),
       `# read ${this.#position}`,
     ])
   }
 
-  #put(key: Key, expires: number): void {
-    this.#ledger.put({ address: key.address, jail: key.jail, owner: this.#owner, expires })
+  *#living(owner: string): Generator<Wish> {
+    for (const line of this.#ledger.living(Date.now() / 1000)) {
+      const { address, jail, expires } = line
+      if (line.owner === owner) yield { address, jail, expires }
+    }
+  }
+
+  /** What is in force for Fail2Ban, and not among these. */
+  #without(wishes: Wish[]): Key[] {
+    const wanted = new Set(wishes.map(textOf))
+    return [...this.#living(this.#owner)].filter((wish) => !wanted.has(textOf(wish)))
+  }
+
+  #extend(key: Key, expires: number, owner: string): void {
+    const known = this.#row(key, owner)
+    const inForce = known !== undefined && alive(known, Date.now() / 1000)
+    if (!inForce) this.#put(key, expires, owner)
+    else if (!isSameEnd(known, expires)) this.#put(key, later(known, expires), owner)
+  }
+
+  #release(key: Key): void {
+    this.#put(key, RELEASED)
+    if (this.#row(key, BY_HAND) !== undefined) this.#put(key, RELEASED, BY_HAND)
+  }
+
+  #releaseAll(jail: string | undefined): Key[] {
+    const keys = [...this.living()].filter((wish) => jail === undefined || wish.jail === jail)
+    for (const key of keys) this.#release(key)
+    return keys
+  }
+
+  #put(key: Key, expires: number, owner = this.#owner): void {
+    this.#ledger.put({ address: key.address, jail: key.jail, owner, expires })
+    if (owner === BY_HAND) return
     this.#turn++
     this.#changed.delete(textOf(key))
     this.#changed.set(textOf(key), this.#turn)
@@ -171,17 +257,37 @@ export class Book {
     }
   }
 
-  #row({ address, jail }: Key): number | undefined {
-    return this.#ledger.held(address).find((row) => row.jail === jail && row.owner === this.#owner)
-      ?.expires
+  #row(key: Key, owner = this.#owner): number | undefined {
+    return rowIn(this.#ledger, owner, key)
+  }
+
+  #remark(text: string): void {
+    this.#ledger.remark(text)
+    this.#readRemark(text)
   }
 
   #readRemark(remark: string): void {
     const [word, ...rest] = remark.replace(/^# ?/, '').split(' ')
     if (word === 'read') this.#position = rest.join(' ')
+    if (word === 'started') this.#started = Number(rest[0])
+    if (word === 'doubtful') this.#doubtful = Number(rest[0])
     const [jail, ports, protocol] = rest
     if (word === 'naming' && jail && ports && protocol) this.namings.set(jail, { ports, protocol })
   }
+}
+
+/** When a lease of a book is to end, whoever wants it; undefined if the book does not know it. */
+export function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
+  const [own, held] = [rowIn(ledger, owner, key), rowIn(ledger, BY_HAND, key)]
+  if (own === undefined || held === undefined) return own ?? held
+  const now = Date.now() / 1000
+  if (!alive(held, now)) return own
+  return alive(own, now) ? later(own, held) : held
+}
+
+function rowIn(ledger: Ledger, owner: string, { address, jail }: Key): number | undefined {
+  const row = ledger.held(address).find((one) => one.jail === jail && one.owner === owner)
+  return row?.expires
 }
 
 /** Opens a ledger of the delivery, with its directory, and reads it. @throws Failure 75 */

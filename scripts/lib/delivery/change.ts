@@ -77,7 +77,7 @@ export async function withKept(
   const others = isOdd ? await target.list({ ...quiet, jail: undefined }) : []
   const known = new Set(leases.map(keyOf))
   return [
-    ...manual,
+    ...manual.filter((lease) => !known.has(keyOf(lease))),
     ...others.filter((lease) => {
       return (
         truth && lease.jail !== NO_JAIL && isKept(truth, lease.jail) && !known.has(keyOf(lease))

@@ -5,7 +5,7 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { LOOKS } from '../status/looker.ts'
 import { ask, bodyOf, ifRunning, LONGEST, VERSION } from './ask.ts'
-import type { Deliverer, DelivererState } from './deliverer.ts'
+import type { Deliverer, DelivererState, SyncOptions } from './deliverer.ts'
 import type { Acknowledged, Outcome } from './line.ts'
 import { deliveryDirectory, FRESH } from './state.ts'
 import { readTruth, type Truth, type WrittenTruth, writeTruth } from './truth.ts'
@@ -16,7 +16,7 @@ export interface Delivery {
   sync(
     truth: Map<string, Truth>,
     mark: Record<string, number>,
-    options: { names: string[]; dryRun: boolean },
+    options: SyncOptions,
   ): Promise<Outcome[]>
   names(): Promise<{ sibling: string; target: string }[]>
   /** Says that an operator has seen what was rejected: an id, an address, or `all`. */
@@ -26,11 +26,9 @@ export interface Delivery {
   close(): Promise<void>
 }
 
-interface Asked {
+interface Asked extends SyncOptions {
   truth: Record<string, WrittenTruth>
   mark: Record<string, number>
-  names: string[]
-  dryRun: boolean
 }
 
 /** Seconds for a sync. */
@@ -73,11 +71,11 @@ async function answerTo(deliverer: Deliverer, asked: IncomingMessage) {
   const body = asked.url === '/sync' || answer ? await bodyOf(asked, LONGEST.question) : ''
   if (answer) return await answer(loaded, JSON.parse(body))
   if (asked.url !== '/sync') throw new Failure(EXIT.usage, 'No such question')
-  const { truth, mark, names, dryRun } = JSON.parse(body) as Asked
+  const { truth, mark, ...options } = JSON.parse(body) as Asked
   const read = Object.entries(truth).map(([sibling, one]): [string, Truth] => {
     return [sibling, readTruth(one, loaded.config.owner)]
   })
-  return await deliverer.sync(new Map(read), mark, { names, dryRun })
+  return await deliverer.sync(new Map(read), mark, options)
 }
 
 /** What the deliverer that runs says about itself; undefined if none does. */

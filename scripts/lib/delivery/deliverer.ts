@@ -22,6 +22,12 @@ export interface DelivererOptions {
   load(): Promise<Loaded>
 }
 
+export interface SyncOptions {
+  names: string[]
+  dryRun: boolean
+  sure: boolean
+}
+
 /** How the delivery stands, and with what configuration. */
 export interface DelivererState {
   config: ConfigState
@@ -180,12 +186,13 @@ export class Deliverer {
    *
    * @param truth by sibling, as it was asked for after `mark`
    * @param names the targets that are meant, as `isMeant` takes them; all if there is none
+   * @param sure whether Fail2Ban was told to release what it does not name any more
    * @throws Failure 75 if so much has happened since `mark` that Fail2Ban must be asked again
    */
   async sync(
     truth: Map<string, Truth>,
     mark: Record<string, number>,
-    options: { names: string[]; dryRun: boolean },
+    options: SyncOptions,
   ): Promise<Outcome[]> {
     await this.#refreshing
     const work = this.#sync(truth, mark, options)
@@ -196,7 +203,7 @@ export class Deliverer {
   async #sync(
     truth: Map<string, Truth>,
     mark: Record<string, number>,
-    { names, dryRun }: { names: string[]; dryRun: boolean },
+    { names, dryRun, sure }: SyncOptions,
   ): Promise<Outcome[]> {
     this.intake()
     const known = this.#lines.flatMap((line) => {
@@ -210,7 +217,7 @@ export class Deliverer {
       const meant = line.couriers.filter(({ target }) => {
         return isMeant(names, line.kind.name, target.name)
       })
-      return dryRun ? line.compare(wishes, own, meant) : line.sync(wishes, own, meant)
+      return dryRun ? line.compare(wishes, own, meant) : line.sync(wishes, own, meant, sure)
     })
     return await Promise.all(work)
   }

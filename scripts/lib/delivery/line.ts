@@ -38,6 +38,12 @@ export interface Acknowledged extends Rejection {
   target: string | undefined
 }
 
+/** Why a sync has released nobody. */
+function doubt(leases: number): { code: number; message: string } {
+  const what = `Fail2Ban names ${leases} bans no more, most of all, and was not told to end them`
+  return { code: EXIT.temporary, message: `${what}: they stay until it says so in a minute, too` }
+}
+
 /** One sibling's way from its queue over its book to its targets. */
 export class Line {
   readonly kind: Kind
@@ -132,17 +138,26 @@ export class Line {
   }
 
   /** Shows what a sync of these targets would change. */
-  compare(wishes: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+  compare(said: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+    const wishes = this.#book.withHeld(said)
     return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, truth, show)))
   }
 
-  /** Makes the book and these targets equal to what is to be. */
-  sync(wishes: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+  /**
+   * Makes the book and these targets equal to what is to be.
+   *
+   * @param sure whether Fail2Ban was told to release what it does not name any more
+   */
+  sync(said: Wish[], truth: Truth, meant: Courier[], sure: boolean): Promise<Outcome>[] {
+    const { wishes, heldBack } = this.#book.believe(said, truth.started, sure)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
     this.keep()
     this.#forgetTaken(wishes)
-    const outcomes = meant.map((one) => this.#outcome(one, (show) => one.sync(truth, show)))
+    const outcomes = meant.map(async (one) => {
+      const outcome = await this.#outcome(one, (show) => one.sync(truth, show))
+      return heldBack > 0 && !outcome.failure ? { ...outcome, failure: doubt(heldBack) } : outcome
+    })
     // For targets that are not meant, or cannot be reached now. Those that are have their turn.
     for (const key of changed) for (const courier of this.couriers) courier.notice(key)
     return outcomes
@@ -167,10 +182,10 @@ export class Line {
     try {
       const operation = parseOperation(text, never, prefixes)
       if (!operation) return false
-      this.#book.take(operation)
-      const key = { address: operation.address.text, jail: operation.jail }
-      for (const courier of this.couriers) courier.notice(key)
-      return this.#rejected.forget(banKey(key.address, key.jail))
+      const keys = this.#book.take(operation)
+      for (const key of keys) for (const courier of this.couriers) courier.notice(key)
+      const known = keys.map(({ address, jail }) => this.#rejected.forget(banKey(address, jail)))
+      return known.includes(true)
     } catch (error) {
       if (!(error instanceof Failure)) throw error
       this.#reject(text, error)

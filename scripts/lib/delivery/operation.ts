@@ -7,14 +7,28 @@ import type { Config } from '../settings/schema.ts'
 import { wordsOf } from './queue.ts'
 import { banKey, type Refused } from './rejected.ts'
 
-/** What a line of a queue asks for. */
+/**
+ * What a line of a queue asks for. Fail2Ban bans and unbans; a person holds, and releases also what
+ * Fail2Ban has banned.
+ */
 export type Operation =
-  | { verb: 'ban'; address: Address; jail: string; expires: number; naming: Naming | undefined }
+  | ({ verb: 'ban' } & Banned)
+  | ({ verb: 'hold' } & Banned)
   | { verb: 'unban'; address: Address; jail: string }
+  | { verb: 'release'; address: Address; jail: string }
+  | { verb: 'release-all'; jail: string | undefined }
+
+interface Banned {
+  address: Address
+  jail: string
+  expires: number
+  naming: Naming | undefined
+}
 
 /**
  * Reads what an action line wrote: `ban|<ip>|<jail>|<time>|<bantime>[|<ports>|<protocol>]|.` or
- * `unban|<ip>|<jail>|.`
+ * `unban|<ip>|<jail>|.`; or a command: `hold` like `ban`, `release` like `unban`, or
+ * `release-all[|<jail>]|.`
  *
  * @param never what may never be banned
  * @returns undefined for a line that a full disk cut off: whoever wrote it was told
@@ -28,11 +42,14 @@ export function parseOperation(
   const words = wordsOf(line)
   if (!words) return undefined
   const [verb, ip = '', name = '', ...rest] = words
+  if (verb === 'release-all' && words.length <= 2) {
+    return { verb, jail: words.length === 1 ? undefined : checkJail(ip) }
+  }
   const address = parseBanned(ip)
   const jail = checkJail(name)
-  if (verb === 'unban' && rest.length === 0) return { verb, address, jail }
+  if ((verb === 'unban' || verb === 'release') && rest.length === 0) return { verb, address, jail }
   const [time = '', bantime = '', ports, protocol] = rest
-  if (verb !== 'ban' || (rest.length !== 2 && rest.length !== 4)) {
+  if ((verb !== 'ban' && verb !== 'hold') || (rest.length !== 2 && rest.length !== 4)) {
     throw new Failure(EXIT.input, `Cannot read the line ${quote(line)}`)
   }
   checkBannable(address, never, prefixes)
@@ -43,10 +60,12 @@ export function parseOperation(
 /** What to remember of a line that `parseOperation` refuses; undefined for an unban, which frees nobody. */
 export function refusedOf(line: string): { key: string; refused: Refused | undefined } {
   const [verb = '', ip = '', jail = '', time = '', bantime = ''] = wordsOf(line) ?? []
-  const key = verb === 'ban' || verb === 'unban' ? banKey(canonicalText(ip), jail) : line
-  if (verb === 'unban') return { key, refused: undefined }
+  const isBan = verb === 'ban' || verb === 'hold'
+  const isUnban = verb === 'unban' || verb === 'release'
+  const key = isBan || isUnban ? banKey(canonicalText(ip), jail) : line
+  if (isUnban) return { key, refused: undefined }
   const words = line.replace(/\|\.$/, '').replaceAll('|', ' ')
-  const change = verb === 'ban' ? `ban ${ip} in ${jail}` : words
+  const change = isBan ? `ban ${canonicalText(ip)} in ${jail}` : words
   return { key, refused: { change, key, expires: endOf(time, bantime) } }
 }
 
@@ -54,7 +73,7 @@ function canonicalText(ip: string): string {
   try {
     return parseBanned(ip).text
   } catch {
-    return ip
+    return ip.replace(/\/\d*$/, '') // what the action line adds
   }
 }
 

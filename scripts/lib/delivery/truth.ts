@@ -35,6 +35,8 @@ export interface Truth {
   /** Those whose beginning is not known: their end is the latest that it can be. */
   inexact: readonly Lease[]
   namings: Map<string, Naming>
+  /** When this Fail2Ban was started, epoch seconds. */
+  started: number
   /** Whether any jail has an action that goes there. */
   used: boolean
   /** Names whose leases stay as they are, since it is not understood what should be. */
@@ -64,7 +66,7 @@ export async function askTruth(loaded: Loaded): Promise<Map<string, Truth>> {
   const mayBan = bannable(neverBan(config.never_ban), config.min_prefix)
   return new Map(
     kinds.map((kind) => {
-      const reader = new Reader(kind, config.owner, database, mayBan)
+      const reader = new Reader(kind, config.owner, { started, database }, mayBan)
       for (const jail of jails) reader.read(jail, waiting.get(jail.name) ?? [])
       return [kind.name, reader.truth()]
     }),
@@ -86,19 +88,20 @@ class Reader {
   readonly #database: boolean
   readonly #mayBan: (address: Address) => boolean
   readonly #leases: { exact: Lease[]; inexact: Lease[] } = { exact: [], inexact: [] }
-  readonly #truth: Omit<Truth, 'leases' | 'inexact'> = {
-    namings: new Map(),
-    used: false,
-    kept: new Set(),
-    keepsOthers: false,
-    problems: [],
-  }
+  readonly #truth: Omit<Truth, 'leases' | 'inexact'>
 
-  constructor(kind: Kind, owner: string, database: boolean, mayBan: (address: Address) => boolean) {
+  constructor(
+    kind: Kind,
+    owner: string,
+    { started, database }: { started: number; database: boolean },
+    mayBan: (address: Address) => boolean,
+  ) {
     this.#kind = kind
     this.#owner = owner
     this.#database = database
     this.#mayBan = mayBan
+    const nothing = { namings: new Map(), used: false, kept: new Set<string>(), problems: [] }
+    this.#truth = { started, keepsOthers: false, ...nothing }
   }
 
   truth(): Truth {
@@ -217,15 +220,16 @@ function addressOf({ address }: HandedOver, ip: string): Address {
 }
 
 /** A truth as it travels to whom delivers: without its problems, which are said here. */
-export type WrittenTruth = Pick<Truth, 'used' | 'keepsOthers'> & {
+export type WrittenTruth = Pick<Truth, 'started' | 'used' | 'keepsOthers'> & {
   leases: string[]
   inexact: string[]
   namings: [string, Naming][]
   kept: string[]
 }
 
-export function writeTruth({ used, keepsOthers, ...truth }: Truth): WrittenTruth {
+export function writeTruth({ started, used, keepsOthers, ...truth }: Truth): WrittenTruth {
   return {
+    started,
     used,
     keepsOthers,
     leases: truth.leases.map(formatLease),
@@ -236,8 +240,12 @@ export function writeTruth({ used, keepsOthers, ...truth }: Truth): WrittenTruth
 }
 
 /** @throws Failure 65 */
-export function readTruth({ used, keepsOthers, ...written }: WrittenTruth, owner: string): Truth {
+export function readTruth(
+  { started, used, keepsOthers, ...written }: WrittenTruth,
+  owner: string,
+): Truth {
   return {
+    started,
     used,
     keepsOthers,
     leases: written.leases.map((line) => parseLease(line, owner)),

@@ -23,7 +23,7 @@ export const DELIVERY_ACCOUNT = 'fail2ban-perimeter'
 const SHELL = '/usr/sbin/nologin'
 const ABOUT = ['--home-dir', '/nonexistent', '--shell', SHELL]
 /** What f2b-sync keeps in the state directory, as root. */
-const SYNCS = ['sync.lock', 'restoring.json', 'manual.leases']
+const SYNCS = ['sync.lock', 'restoring.json']
 
 const ROOT: Ids = { uid: 0, gid: 0 }
 

@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Address, overlaps, parseAddress } from '../address.ts'
+import { BY_HAND, endIn, textOf } from '../delivery/book.ts'
 import { Queue, wordsOf } from '../delivery/queue.ts'
 import { Rejections } from '../delivery/rejected.ts'
 import { deliveryDirectory, fileNameOf, queueDirectory, readState } from '../delivery/state.ts'
@@ -13,6 +14,14 @@ export interface Waiting {
   verb: 'ban' | 'unban'
   address: string
   jail: string
+}
+
+/** What the words of a queue come to. */
+const VERBS: Record<string, Waiting['verb']> = {
+  ban: 'ban',
+  hold: 'ban',
+  unban: 'unban',
+  release: 'unban',
 }
 
 /** What nobody has read yet of a queue. */
@@ -67,31 +76,36 @@ export class Books {
 
   /** When the lease is to end, for those that know it to a second otherwise. */
   wants(address: string, jail: string): number | undefined {
-    return this.#row(this.#book(), address, jail)
+    return endIn(this.#book(), this.#config.owner, { address, jail })
+  }
+
+  /** What somebody bans by hand. */
+  held(): Line[] {
+    return [...this.#book().living(Date.now() / 1000)].filter(({ owner }) => owner === BY_HAND)
   }
 
   /** What the target is to be told, given what it has confirmed. */
   waiting(target: string): Waiting[] {
     const [wanted, confirmed] = [this.#book(), this.#confirmed(target)]
     const now = Date.now() / 1000
-    const own = (line: Line): boolean => line.owner === this.#config.owner
-    const asked = [...wanted.living(now), ...wanted.ended(now)].filter(own)
-    const known = new Set(asked.map(({ address, jail }) => `${address} ${jail}`))
-    const others = [...confirmed.living(now)].filter(
-      (line) => own(line) && !known.has(`${line.address} ${line.jail}`),
+    const own = ({ owner }: Line): boolean => owner === this.#config.owner || owner === BY_HAND
+    const asked = [...wanted.living(now), ...wanted.ended(now), ...confirmed.living(now)].filter(
+      own,
     )
-    const all = [...asked, ...others.map((line) => ({ ...line, expires: RELEASED }))]
-    return all.flatMap(({ address, jail, expires }) => {
-      if (!isDue(expires, this.#row(confirmed, address, jail), now)) return []
+    const all = new Map(asked.map((line) => [textOf(line), line]))
+    return [...all.values()].flatMap(({ address, jail }) => {
+      const expires = this.wants(address, jail) ?? RELEASED
+      if (!isDue(expires, endIn(confirmed, this.#config.owner, { address, jail }), now)) return []
       return [{ verb: alive(expires, now) ? 'ban' : 'unban', address, jail }]
     })
   }
 
   /** What is on its way about an address: to this target, or to all of the sibling's. */
   about(address: Address, target: string): Waiting[] {
-    const unread = this.unread().lines.flatMap(([verb, ip = '', jail = '']) =>
-      verb === 'ban' || verb === 'unban' ? [{ verb, address: ip, jail } as Waiting] : [],
-    )
+    const unread = this.unread().lines.flatMap(([word = '', address = '', jail = '']) => {
+      const verb = VERBS[word]
+      return verb ? [{ verb, address, jail }] : []
+    })
     return [...unread, ...this.waiting(target)].filter((one) => touches(one.address, address))
   }
 
@@ -105,13 +119,8 @@ export class Books {
   jails(address: string): string[] {
     return this.#book()
       .held(address)
-      .filter(({ owner }) => owner === this.#config.owner)
+      .filter(({ owner }) => owner === this.#config.owner || owner === BY_HAND)
       .map(({ jail }) => jail)
-  }
-
-  #row(ledger: Ledger, address: string, jail: string): number | undefined {
-    return ledger.held(address).find((row) => row.jail === jail && row.owner === this.#config.owner)
-      ?.expires
   }
 
   #confirmed(target: string): Ledger {

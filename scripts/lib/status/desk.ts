@@ -18,8 +18,8 @@ export interface Desk {
   truth(): Promise<Map<string, Truth>>
   bans(address: string): Promise<Known>
   unban(address: string): Promise<number>
-  /** Queues an unban for a sibling. */
-  queue(sibling: string, address: string, jail: string): Promise<void>
+  /** Queues that an address is to be free in a jail, also if somebody banned it by hand. */
+  release(sibling: string, address: string, jail: string): Promise<void>
   /** Writes the file that `--metrics` named, and no other. */
   metrics(text: string): Promise<void>
 }
@@ -31,10 +31,10 @@ export function openDesk(loaded: Loaded, metrics: string | undefined): Desk {
     truth: () => askTruth(loaded),
     bans: (address) => bansOf(fail2ban, read(address)),
     unban: (address) => unbanIn(fail2ban, read(address)),
-    async queue(sibling, address, jail) {
+    async release(sibling, address, jail) {
       const kind = KINDS.find(({ name }) => name === sibling)
       if (!kind) throw new Failure(EXIT.bug, 'no such sibling')
-      const words = ['unban', read(address).text, checkJail(jail)]
+      const words = ['release', read(address).text, checkJail(jail)]
       appendToQueue(join(queueDirectory(state_dir), kind.name), words)
     },
     async metrics(text) {

@@ -18,7 +18,7 @@ export async function queueUnbans(
     told.set(sibling, undefined)
     try {
       for (const jail of jailsOf(before, sibling)) {
-        await desk.queue(sibling, before.address.text, jail)
+        await desk.release(sibling, before.address.text, jail)
       }
     } catch (error) {
       told.set(sibling, troubleOf(error))

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { parseAddress } from '../address.ts'
 import type { Values } from '../command.ts'
 import { withKept } from '../delivery/change.ts'
 import { banKey } from '../delivery/rejected.ts'
@@ -8,6 +9,7 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { Loaded } from '../settled.ts'
 import { configuredKinds } from '../siblings.ts'
+import { longest } from '../sync-input.ts'
 import type { Call, Target } from '../target.ts'
 import { makeCall } from '../verbs.ts'
 import { Books } from './books.ts'
@@ -123,7 +125,10 @@ async function compare(target: Target, books: Books, call: Call, truth: Truth): 
   const rejected = books.rejected(target.name)
   const exact = truth.leases.map((lease) => asDelivered(lease, books, 1))
   const inexact = truth.inexact.map((lease) => asDelivered(lease, books, Infinity))
-  const wanted = [...exact, ...inexact].filter(({ address, jail, expires }) => {
+  const held = books.held().map(({ address, jail, expires }): Lease => {
+    return { address: parseAddress(address), jail, expires, owner: call.owner }
+  })
+  const wanted = longest([...exact, ...inexact, ...held]).filter(({ address, jail, expires }) => {
     return !rejected.has(banKey(address.text, jail), expires)
   })
   const counts = await target.sync(dry, await withKept(target, call, wanted, truth))

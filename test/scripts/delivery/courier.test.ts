@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { beforeEach, describe, test } from 'node:test'
 import { parseAddress } from '../../../scripts/lib/address.ts'
-import { Book } from '../../../scripts/lib/delivery/book.ts'
+import { Book, type Wish } from '../../../scripts/lib/delivery/book.ts'
 import { Courier, changesFor } from '../../../scripts/lib/delivery/courier.ts'
 import { SILENT } from '../../../scripts/lib/delivery/log.ts'
 import type { Truth } from '../../../scripts/lib/delivery/truth.ts'
@@ -23,6 +23,7 @@ import { waitUntil } from '../../lib/wait.ts'
 const NOTHING = {
   leases: [],
   inexact: [],
+  started: 1,
   namings: new Map(),
   used: true,
   kept: new Set<string>(),
@@ -288,7 +289,7 @@ describe('Book', () => {
   })
   const wishes = (found: { address: string; expires: number }[] | undefined) =>
     (found ?? []).map(({ address, expires }) => `${address} ${expires - END}`).sort()
-  const ban = (ip: string, expires = END): void =>
+  const ban = (ip: string, expires = END) =>
     book.take({ verb: 'ban', address: parseAddress(ip), jail: 'sshd', expires, naming: undefined })
 
   test('merge() believes Fail2Ban, but for what the queue has said since it was asked', () => {
@@ -325,6 +326,51 @@ describe('Book', () => {
     // What is known of an end is better than the latest that it can be.
     assert.deepEqual(merge({ inexact: [lease('192.0.2.1', END + 500)] }), ['192.0.2.1 0'])
     assert.deepEqual(merge({ inexact: [lease('192.0.2.3', END + 500)] }), ['192.0.2.3 500'])
+  })
+
+  test('what is banned by hand lasts as long as it says, whatever Fail2Ban says', () => {
+    const address = parseAddress('192.0.2.1')
+    const key = { address: address.text, jail: 'sshd' }
+    book.take({ verb: 'hold', address, jail: 'sshd', expires: END, naming: undefined })
+    assert.deepEqual(book.merge(NOTHING, book.mark()), [])
+    assert.deepEqual(book.become([]), [])
+    assert.equal(book.wants(key), END)
+    ban('192.0.2.1', END + 9)
+    assert.equal(book.wants(key), END + 9)
+    book.take({ verb: 'unban', address, jail: 'sshd' })
+    assert.deepEqual(wishes([...book.living()]), ['192.0.2.1 0'])
+    book.commit('1.1:1')
+    const again = new Book(directory, 'firewall', 'web1')
+    assert.deepEqual(wishes(again.withHeld([])), ['192.0.2.1 0'])
+    assert.equal(again.take({ verb: 'release-all', jail: 'web' }).length, 0)
+    assert.equal(again.take({ verb: 'release-all', jail: 'sshd' }).length, 1)
+    assert.equal(again.wants(key), RELEASED)
+    ban('192.0.2.1')
+    book.take({ verb: 'release', address, jail: 'sshd' })
+    assert.equal(book.wants(key), RELEASED)
+  })
+
+  test('believe() releases most of all at once only when it is said for a minute', (t) => {
+    for (let i = 1; i <= 30; i++) ban(`192.0.2.${i}`)
+    const all = [...book.living()]
+    const heldBack = (wishes: Wish[], started = 5, sure = false): number =>
+      book.believe(wishes, started, sure).heldBack
+    t.mock.timers.enable({ apis: ['Date'], now: Date.now() })
+    assert.equal(heldBack(all.slice(15)), 0) // half of them
+    assert.equal(heldBack([]), 30)
+    assert.deepEqual(book.believe([], 5, false).wishes.length, 30)
+    assert.equal(heldBack([], 5, true), 0) // it was told to
+    assert.equal(heldBack([], 6), 0) // it was started since
+    assert.equal(heldBack([], 6), 30)
+    t.mock.timers.tick(40_000)
+    assert.equal(heldBack([], 6), 30)
+    book.commit('1.1:1')
+    t.mock.timers.tick(20_000)
+    assert.equal(new Book(directory, 'firewall', 'web1').believe([], 6, false).heldBack, 0)
+    assert.equal(heldBack(all, 6), 0) // it has changed its mind
+    assert.equal(heldBack([], 6), 30)
+    t.mock.timers.tick(20_000)
+    assert.equal(heldBack([], 6), 30)
   })
 
   test('commit() keeps ports, and how far the queue was read', () => {

@@ -148,7 +148,7 @@ function queued(
   for (const line of read(`${fail2ban.queue}/${sibling}`).split('\n').filter(Boolean)) {
     try {
       const operation = parseOperation(line, [], { ipv4: 16, ipv6: 48 })
-      if (!operation) continue
+      if (operation?.verb !== 'ban' && operation?.verb !== 'unban') continue
       const key = `${operation.address.text} ${operation.jail}`
       if (operation.verb === 'unban') held.delete(key)
       else {
