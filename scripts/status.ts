@@ -67,7 +67,8 @@ For monitoring: 0 if all is well, else the worst (highest) code of the problems 
  69 75 76 77  what a target says itself: unreachable, busy, answers oddly, refuses us
  75           drift; queued for more than 2 minutes; Fail2Ban or f2b-deliver cannot be asked
  77           something was rejected and nobody has acknowledged it
- 78           a jail runs without the action that jail.local gives it; or f2b-deliver cannot use config.yaml as it is now, and goes on with the one before`,
+ 78           a jail runs without the action that jail.local gives it; or f2b-deliver cannot use
+              config.yaml as it is now, and goes on with the one before`,
   options: {
     unban: { type: 'string' },
     acknowledge: { type: 'string' },

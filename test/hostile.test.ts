@@ -128,7 +128,7 @@ const ADDRESSES = ['0.0.0.0', '::', '0.0.0.0/0', '::/0', '10.0.0.0/8', '2001::/1
   .map((address) => `banip fail2ban-sshd ${address} 22 tcp`)
 
 const VALUES = ['constructor tcp', 'toString tcp', '65536 tcp', '-1 tcp', '22:21 tcp', '1:2:3 tcp']
-  .concat(['nosuch tcp', '1e1 tcp', '22 -j', '22 constructor', '22 tcp,', '22 ALL6'])
+  .concat(['nosuch tcp', '1e1 tcp', '22 -j', '22 constructor', '22 tcp;', '22 ALL6'])
   .concat(['22 tcp NaN', '22 tcp -1', '22 tcp 1e9', '22 tcp 01', '22 tcp 9999999999999'])
   .concat(['22 tcp Infinity', '22 tcp web2', `${'22,'.repeat(40)}x tcp`])
   .map((rest) => `banip fail2ban-sshd 203.0.113.60 ${rest}`)
@@ -435,7 +435,7 @@ firewalls:
       ['cat >/dev/null; echo "error 0 evil"', sync, 76],
       ['cat >/dev/null; echo ok', sync, 76],
       ['cat >/dev/null', sync, 76],
-      ['printf "1.2.3.4 \\033[2J 0\\n"', ['list'], 65],
+      ['printf "1.2.3.4 \\033[2J 0\\n"', ['list'], 76],
     ]
     for (const [gate, args, code] of lies) {
       await edge.writeFile(`${LIB}/gate`, `#!/bin/sh\n${gate}\n`, { mode: '755' })

@@ -126,7 +126,9 @@ function parseWords(verb: string, words: string[]): Request {
     throw new Failure(EXIT.usage, `Wrong number of words for ${verb}`)
   }
   if (verb === 'check' || verb === 'generation' || verb === 'digest') return { verb }
-  if (verb === 'session') return { verb, number: chain === undefined ? chain : parseCount(chain) }
+  if (verb === 'session') {
+    return { verb, number: chain === undefined ? chain : parseCount(chain, 15) }
+  }
   if (verb === 'blocked') return { verb, address: parseAddress(chain ?? '') }
   if (verb === 'flushrest') return { verb: 'flush', jail: undefined, but: new Set() }
   if (verb === 'list' || verb === 'flush') return { verb, jail: chain && jailOf(chain) }
@@ -141,11 +143,11 @@ function parseSync(words: string[]): Request & { count: number } {
   const [chain = '', ports = '', protocol = '', count = ''] = words
   if (words.length !== 4) throw new Failure(EXIT.usage, 'Wrong number of words for sync')
   const naming = parseNaming(ports, protocol)
-  return { verb: 'sync', jail: jailOf(chain), naming, leases: [], count: parseCount(count) }
+  return { verb: 'sync', jail: jailOf(chain), naming, leases: [], count: parseCount(count, 9) }
 }
 
-function parseCount(text: string): number {
-  if (/^\d{1,15}$/.test(text)) return Number(text)
+function parseCount(text: string, digits: number): number {
+  if (/^\d+$/.test(text) && text.length <= digits) return Number(text)
   throw new Failure(EXIT.input, `Cannot read count ${quote(text)}`)
 }
 

@@ -346,6 +346,20 @@ test('--delivery direct takes everything back; what was queued meanwhile is not 
   )
 })
 
+test('a jail that runs without an action that it is to have is named', async () => {
+  const jails = '/etc/fail2ban/jail.local'
+  const was = await server.readFile(jails)
+  const second = ACTION.replace('name=%(__name__)s', 'actname=second, name=second')
+  await server.writeFile(jails, was.replace(ACTION, `${ACTION}\n         ${second}`))
+  await fail2ban.client('reload') // which drops it
+  const { code, stderr } = await server.exec(['f2b-setup', 'server', '--systemd', 'yes'])
+  assert.equal(code, 78)
+  assert.match(stderr, /All is set up, but jail "sshd" runs without second: its bans go nowhere: /)
+  await server.writeFile(jails, was)
+  await fail2ban.client('reload')
+  await server.sh('f2b-setup server --systemd yes')
+})
+
 test('without systemd cron keeps a deliverer running, and an end of it delivers the rest', async () => {
   const said = await server.sh('f2b-setup server --systemd no --delivery queued')
   assert.match(said, /note: f2b-deliver runs as root: only systemd can lock an account in/)

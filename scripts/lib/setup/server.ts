@@ -4,10 +4,13 @@ import { join } from 'node:path'
 import * as v from 'valibot'
 import { parseDocument, stringify } from 'yaml'
 import { textOption, usageFailure, type Values } from '../command.ts'
+import { loadConfig } from '../config.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { checkOwner, quote } from '../lease.ts'
 import { run } from '../run.ts'
 import { type Firewall, firewalls } from '../settings/firewalls.ts'
+import { KINDS } from '../siblings.ts'
+import { missingActions } from '../status/jail-actions.ts'
 import { ACCOUNT, call } from './account.ts'
 import { apply, type Item, say } from './changes.ts'
 import { configItem } from './config-file.ts'
@@ -45,6 +48,19 @@ export async function setUpServer(place: Place, values: Values): Promise<void> {
   if (found) adviseConfig(place.at(CONFIG), wish, found)
   await adviseDelivery(place, delivery)
   if (wish.firewalls.length > 0) advise(place, wish, remote)
+  if (!place.prefix && !place.dryRun) await checkJails(place.at(CONFIG))
+}
+
+/** @throws Failure 78 if a jail that runs lacks what its configuration gives it */
+async function checkJails(path: string): Promise<void> {
+  const { fail2ban } = loadConfig(path).config
+  const isOurs = (command: string): boolean => KINDS.some(({ uses }) => uses.test(command))
+  const problems = await missingActions(fail2ban, isOurs)
+  if (problems.length === 0) return
+  throw new Failure(
+    EXIT.config,
+    `All is set up, but ${problems.map(({ text }) => text).join('; ')}`,
+  )
 }
 
 async function uninstallServer(place: Place): Promise<void> {
