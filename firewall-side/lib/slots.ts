@@ -1,6 +1,13 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  type FSWatcher,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { EXIT, Failure, ioFailure } from '../../scripts/lib/failure.ts'
 
 /** Ten come through one connection of sshd's; a server that connects anew needs a few more. */
@@ -9,8 +16,8 @@ export const PLACES = 12
 /** So many processes may be here at all; those without a place wait for one. */
 const ROOM = 32
 
-/** How long one waits for a place, milliseconds, and between two looks. */
-const PATIENCE = { all: 10_000, look: 50 }
+/** How long one waits for a place, milliseconds, and for those who end without giving theirs back. */
+const PATIENCE = { all: 10_000, look: 500 }
 
 /**
  * Takes one of an owner's places on this firewall, until this process ends, however it does. Each is a
@@ -33,15 +40,33 @@ export async function takePlace(run: string, owner: string): Promise<void> {
   }
   const leave = (): void => rmSync(join(folder, own), { force: true })
   process.on('exit', leave)
-  for (const end = Date.now() + PATIENCE.all; ; await sleep(PATIENCE.look)) {
-    const before = countBefore(folder, own)
-    if (before < PLACES) return
-    if (before < ROOM && Date.now() < end) continue
-    leave()
-    throw new Failure(
-      EXIT.temporary,
-      `${PLACES} commands and sessions of "${owner}" are open: end one of them first`,
-    )
+  if (await isOurTurn(folder, own)) return
+  leave()
+  throw new Failure(
+    EXIT.temporary,
+    `${PLACES} commands and sessions of "${owner}" are open: end one of them first`,
+  )
+}
+
+/** @returns false if there are too many, or none ends in time */
+async function isOurTurn(folder: string, own: string): Promise<boolean> {
+  const end = Date.now() + PATIENCE.all
+  let watcher: FSWatcher | undefined
+  let wake = (): void => {}
+  try {
+    for (;;) {
+      const before = countBefore(folder, own)
+      if (before < PLACES) return true
+      if (before >= ROOM || Date.now() > end) return false
+      // Dozens that look every few milliseconds would take the time of those who have a place.
+      watcher ??= watch(folder, (_, name) => (name && name > own) || wake())
+      await new Promise<void>((resolve) => {
+        wake = resolve
+        setTimeout(resolve, PATIENCE.look).unref()
+      })
+    }
+  } finally {
+    watcher?.close()
   }
 }
 
@@ -49,9 +74,9 @@ export async function takePlace(run: string, owner: string): Promise<void> {
 function countBefore(folder: string, own: string): number {
   const before = readdirSync(folder).filter((name) => name < own)
   if (before.length < PLACES) return before.length
-  const [gone, there] = [before.filter((name) => !isThere(name)), before.filter(isThere)]
+  const gone = before.filter((name) => !isThere(name))
   for (const name of gone) rmSync(join(folder, name), { force: true })
-  return there.length
+  return before.length - gone.length
 }
 
 function isThere(name: string): boolean {
