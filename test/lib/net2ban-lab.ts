@@ -133,7 +133,7 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
       return write(name, { ...config, state_dir: join(folder, 'state', name) })
     },
     async ctl(args, input, config = lab.config('ctl')) {
-      const command = ['dist/net2banctl.cjs', ...args, '--config', config]
+      const command = ['dist/net2banctl.cjs', '--config', config, ...args]
       const options = { env: ENV, ...(input !== undefined && { input }) }
       const ended = await run(process.execPath, command, options)
       // What get_client prints is made of secrets.

@@ -139,7 +139,8 @@ test('hostile parameters are refused before anything is sent', async () => {
     '',
     'a'.repeat(65),
   ]) {
-    assert.equal((await lab.ctl(['exec', '--', file, 'actionstart'])).code, 65, file)
+    const { code, stderr } = await lab.ctl(['exec', '--', file, 'actionstart'])
+    assert.equal(code, 65, `${file}: ${stderr}`)
   }
   for (const action of ['actionx', 'ban', '__proto__', 'actionban;id']) {
     assert.equal((await lab.ctl(['exec', 'journal', action])).code, 65, action)

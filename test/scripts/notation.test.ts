@@ -70,8 +70,9 @@ const ROWS: Row[] = [
   ],
 ]
 
+const folder = temporaryFolder('notation')
+
 describe('Fail2Ban hands over', { concurrency: 1 }, () => {
-  const folder = temporaryFolder('notation')
   const etc = `${folder}/etc`
   const queue = `${folder}/queue`
   const client = async (...args: string[]) => {
