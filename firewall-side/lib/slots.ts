@@ -30,7 +30,7 @@ const PATIENCE = { all: 10_000, look: 500 }
  * @throws Failure 75 if all are in use
  */
 export async function takePlace(run: string, owner: string): Promise<void> {
-  const folder = join(run, 'places', owner)
+  const folder = join(run, 'firewall.places', owner)
   const own = nameOf('self')
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 })

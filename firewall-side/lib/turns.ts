@@ -36,7 +36,7 @@ export class Turns {
    * @throws Failure 75 if the firewall is busy for too long
    */
   async take(opened: (fd: number) => void): Promise<() => void> {
-    const waiting = join(this.#run, 'waiting')
+    const waiting = join(this.#run, 'firewall.waiting')
     const own = join(waiting, `${this.#owner} ${process.pid}`)
     try {
       mkdirSync(waiting, { recursive: true, mode: 0o700 })

@@ -93,6 +93,11 @@ class Server:
         own = [pid for pid in processes() if read('/proc/%d/comm' % pid) == 'fail2ban-server\n']
         return own[0] if len(own) == 1 else None
 
+    def instance(self):
+        """Tells this Fail2Ban from any before it, whatever the clock does: each makes its socket anew."""
+        socket = os.stat(self.path)
+        return '%d.%d' % (socket.st_ino, socket.st_mtime_ns)
+
     def started(self, jail=None):
         """When it was started, or the jail was. Fail2Ban names its threads: `f2b/a.sshd`."""
         pid = self.process()
@@ -447,6 +452,7 @@ def answer_to(question):
             return {'freed': server.ask('unban', question['unban']) + sum(others)}
         database = database_of(question, server)
         return {'database': database.connection is not None, 'started': server.started(),
+                'instance': server.instance(),
                 'jails': jails_for(server, database, question['uses'])}
 
 

@@ -50,6 +50,8 @@ export interface Jail {
 
 export interface Fail2BanState {
   started: number
+  /** Tells it from any Fail2Ban before it. */
+  instance: string
   /** Whether its database could be read. */
   database: boolean
   jails: Jail[]

@@ -52,8 +52,8 @@ export class Book {
   /** Changes before this turn are not remembered any more. */
   #forgotten = this.#turn
   #position = ''
-  /** When the Fail2Ban was started that was last asked, epoch seconds; 0 if none was. */
-  #started = 0
+  /** The Fail2Ban that was last asked; empty if none was. */
+  #asked = ''
   /** Since when most of the leases are said to be over; 0 if they are not. */
   #doubtful = 0
 
@@ -182,9 +182,9 @@ export class Book {
    * @param sure whether it was told to release, or has been started since
    * @returns what to do now, and how many leases are held back
    */
-  believe(wishes: Wish[], started: number, sure: boolean): { wishes: Wish[]; heldBack: number } {
-    const isSure = sure || (this.#started !== 0 && this.#started !== started)
-    if (this.#started !== started) this.#remark(`started ${started}`)
+  believe(wishes: Wish[], instance: string, sure: boolean): { wishes: Wish[]; heldBack: number } {
+    const isSure = sure || (this.#asked !== '' && this.#asked !== instance)
+    if (this.#asked !== instance) this.#remark(`asked ${instance}`)
     const ended = this.#without(wishes)
     const isMass = ended.length > FEW && 2 * ended.length > [...this.#living(this.#owner)].length
     const now = Math.floor(Date.now() / 1000)
@@ -205,7 +205,7 @@ export class Book {
     this.#ledger.settle()
     this.#position = position
     tidyLedger(this.#ledger, () => [
-      `# started ${this.#started}`,
+      ...(this.#asked ? [`# asked ${this.#asked}`] : []),
       `# doubtful ${this.#doubtful}`,
       ...[...this.namings].map(([jail, naming]) => `# ${namingRemark(jail, naming)}`),
       `# read ${this.#position}`,
@@ -269,7 +269,7 @@ export class Book {
   #readRemark(remark: string): void {
     const [word, ...rest] = remark.replace(/^# ?/, '').split(' ')
     if (word === 'read') this.#position = rest.join(' ')
-    if (word === 'started') this.#started = Number(rest[0])
+    if (word === 'asked') this.#asked = rest[0] ?? ''
     if (word === 'doubtful') this.#doubtful = Number(rest[0])
     const [jail, ports, protocol] = rest
     if (word === 'naming' && jail && ports && protocol) this.namings.set(jail, { ports, protocol })

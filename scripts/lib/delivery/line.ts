@@ -149,7 +149,7 @@ export class Line {
    * @param sure whether Fail2Ban was told to release what it does not name any more
    */
   sync(said: Wish[], truth: Truth, meant: Courier[], sure: boolean): Promise<Outcome>[] {
-    const { wishes, heldBack } = this.#book.believe(said, truth.started, sure)
+    const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
     this.keep()

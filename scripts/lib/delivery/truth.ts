@@ -35,8 +35,8 @@ export interface Truth {
   /** Those whose beginning is not known: their end is the latest that it can be. */
   inexact: readonly Lease[]
   namings: Map<string, Naming>
-  /** When this Fail2Ban was started, epoch seconds. */
-  started: number
+  /** Tells this Fail2Ban from any before it. */
+  instance: string
   /** Whether any jail has an action that goes there. */
   used: boolean
   /** Names whose leases stay as they are, since it is not understood what should be. */
@@ -58,7 +58,7 @@ export async function askTruth(loaded: Loaded): Promise<Map<string, Truth>> {
   const { config } = loaded
   const kinds = configuredKinds(config)
   const uses = new RegExp(kinds.map((kind) => kind.uses.source).join('|'))
-  const { jails, started, database } = await askJails(config.fail2ban, uses)
+  const { jails, started, instance, database } = await askJails(config.fail2ban, uses)
   if (jails.length === 0 && Date.now() / 1000 - started < START) {
     throw silent('it has no jails yet, it was started a moment ago')
   }
@@ -66,7 +66,7 @@ export async function askTruth(loaded: Loaded): Promise<Map<string, Truth>> {
   const mayBan = bannable(neverBan(config.never_ban), config.min_prefix)
   return new Map(
     kinds.map((kind) => {
-      const reader = new Reader(kind, config.owner, { started, database }, mayBan)
+      const reader = new Reader(kind, config.owner, { instance, database }, mayBan)
       for (const jail of jails) reader.read(jail, waiting.get(jail.name) ?? [])
       return [kind.name, reader.truth()]
     }),
@@ -93,7 +93,7 @@ class Reader {
   constructor(
     kind: Kind,
     owner: string,
-    { started, database }: { started: number; database: boolean },
+    { instance, database }: { instance: string; database: boolean },
     mayBan: (address: Address) => boolean,
   ) {
     this.#kind = kind
@@ -101,7 +101,7 @@ class Reader {
     this.#database = database
     this.#mayBan = mayBan
     const nothing = { namings: new Map(), used: false, kept: new Set<string>(), problems: [] }
-    this.#truth = { started, keepsOthers: false, ...nothing }
+    this.#truth = { instance, keepsOthers: false, ...nothing }
   }
 
   truth(): Truth {
@@ -220,16 +220,16 @@ function addressOf({ address }: HandedOver, ip: string): Address {
 }
 
 /** A truth as it travels to whom delivers: without its problems, which are said here. */
-export type WrittenTruth = Pick<Truth, 'started' | 'used' | 'keepsOthers'> & {
+export type WrittenTruth = Pick<Truth, 'instance' | 'used' | 'keepsOthers'> & {
   leases: string[]
   inexact: string[]
   namings: [string, Naming][]
   kept: string[]
 }
 
-export function writeTruth({ started, used, keepsOthers, ...truth }: Truth): WrittenTruth {
+export function writeTruth({ instance, used, keepsOthers, ...truth }: Truth): WrittenTruth {
   return {
-    started,
+    instance,
     used,
     keepsOthers,
     leases: truth.leases.map(formatLease),
@@ -241,11 +241,11 @@ export function writeTruth({ started, used, keepsOthers, ...truth }: Truth): Wri
 
 /** @throws Failure 65 */
 export function readTruth(
-  { started, used, keepsOthers, ...written }: WrittenTruth,
+  { instance, used, keepsOthers, ...written }: WrittenTruth,
   owner: string,
 ): Truth {
   return {
-    started,
+    instance,
     used,
     keepsOthers,
     leases: written.leases.map((line) => parseLease(line, owner)),

@@ -9,11 +9,11 @@ const folder = temporaryFolder('places')
 const FIRST = '000000000000000.1'
 
 test('takePlace() gives an owner so many places, and others their own', async () => {
-  const places = `${folder}/places/web1`
+  const places = `${folder}/firewall.places/web1`
   mkdirSync(places, { recursive: true })
   for (let i = 0; i < PLACES; i++) writeFileSync(`${places}/00000000000000${i % 10}.99999${i}`, '')
   await takePlace(folder, 'web1')
   assert.equal(readdirSync(places).length, 1, 'those who are gone hold none')
   await takePlace(folder, 'web2')
-  assert.notEqual(readdirSync(`${folder}/places/web2`)[0], FIRST)
+  assert.notEqual(readdirSync(`${folder}/firewall.places/web2`)[0], FIRST)
 })

@@ -23,7 +23,7 @@ import { waitUntil } from '../../lib/wait.ts'
 const NOTHING = {
   leases: [],
   inexact: [],
-  started: 1,
+  instance: '1.1',
   namings: new Map(),
   used: true,
   kept: new Set<string>(),
@@ -353,24 +353,24 @@ describe('Book', () => {
   test('believe() releases most of all at once only when it is said for a minute', (t) => {
     for (let i = 1; i <= 30; i++) ban(`192.0.2.${i}`)
     const all = [...book.living()]
-    const heldBack = (wishes: Wish[], started = 5, sure = false): number =>
-      book.believe(wishes, started, sure).heldBack
+    const heldBack = (wishes: Wish[], instance = '5', sure = false): number =>
+      book.believe(wishes, instance, sure).heldBack
     t.mock.timers.enable({ apis: ['Date'], now: Date.now() })
     assert.equal(heldBack(all.slice(15)), 0) // half of them
     assert.equal(heldBack([]), 30)
-    assert.deepEqual(book.believe([], 5, false).wishes.length, 30)
-    assert.equal(heldBack([], 5, true), 0) // it was told to
-    assert.equal(heldBack([], 6), 0) // it was started since
-    assert.equal(heldBack([], 6), 30)
+    assert.deepEqual(book.believe([], '5', false).wishes.length, 30)
+    assert.equal(heldBack([], '5', true), 0) // it was told to
+    assert.equal(heldBack([], '6'), 0) // it was started since
+    assert.equal(heldBack([], '6'), 30)
     t.mock.timers.tick(40_000)
-    assert.equal(heldBack([], 6), 30)
+    assert.equal(heldBack([], '6'), 30)
     book.commit('1.1:1')
     t.mock.timers.tick(20_000)
-    assert.equal(new Book(directory, 'firewall', 'web1').believe([], 6, false).heldBack, 0)
-    assert.equal(heldBack(all, 6), 0) // it has changed its mind
-    assert.equal(heldBack([], 6), 30)
+    assert.equal(new Book(directory, 'firewall', 'web1').believe([], '6', false).heldBack, 0)
+    assert.equal(heldBack(all, '6'), 0) // it has changed its mind
+    assert.equal(heldBack([], '6'), 30)
     t.mock.timers.tick(20_000)
-    assert.equal(heldBack([], 6), 30)
+    assert.equal(heldBack([], '6'), 30)
   })
 
   test('commit() keeps ports, and how far the queue was read', () => {
