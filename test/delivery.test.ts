@@ -103,7 +103,9 @@ describe('while one of two firewalls is dead', () => {
 
 test('a restart of Fail2Ban opens no gap and sends nothing that is in force', async () => {
   const many = Array.from({ length: 200 }, (_, i) => `198.51.100.${i + 20}`)
-  await fail2ban.client('set', 'sshd', 'banip', ...many)
+  for (let i = 0; i < many.length; i += 50) {
+    await fail2ban.client('set', 'sshd', 'banip', ...many.slice(i, i + 50))
+  }
   await equal(0)
   await equal(1)
   const packets = await probe(lab.attacker, path)
@@ -151,7 +153,9 @@ test('f2b-sync goes through the deliverer, and an unchanged firewall costs nothi
     drift,
     new RegExp(`^edge1: added ${ATTACKER} sshd \\d+ web1\nadded 1, .* unchanged 213\n`),
   )
-  assert.match(await lab.server.run(['f2b-sync', 'edge1']), /^added 1, .* unchanged 213\n$/)
+  // Unless f2b-deliver had to open a new session meanwhile, and found it missing.
+  const done = /^added (1, .* unchanged 213|0, .* unchanged 214)\n$/
+  assert.match(await lab.server.run(['f2b-sync', 'edge1']), done)
   assert.equal(await reaches(), false)
 })
 
