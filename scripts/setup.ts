@@ -33,6 +33,7 @@ const SIDES: Record<string, Side> = {
       'key-file': { type: 'string' },
       from: { type: 'string', multiple: true },
       backend: { type: 'string' },
+      protect: { type: 'string', multiple: true },
       systemd: { type: 'string' },
       'remove-owner': { type: 'boolean' },
     },
@@ -108,6 +109,8 @@ f2b-setup firewall
   --from ADDR          the address or range that the key may come from; may be repeated. Without it
                        as before; at first, or with "any", from anywhere
   --backend NAME       auto | nftables | ipset | iptables
+  --protect NET        an address or network that no server may have blocked: it comes into
+                       never_ban of firewall.yaml; may be repeated
   --systemd WHEN       auto | yes | no; without systemd cron loads the bans at boot
   --remove-owner       take the key of --owner away, and nothing else
 

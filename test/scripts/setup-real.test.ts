@@ -148,6 +148,21 @@ test('a key that no longer counts has no session any more, nor a connection that
   assert.equal((await ssh('true')).code, 0)
 })
 
+test('no server can have blocked what --protect names, and nothing can open the perimeter', async () => {
+  const settings = '/etc/fail2ban-perimeter/firewall.yaml'
+  const { code, stdout } = await setup('firewall', '--protect', '203.0.113.128/25')
+  assert.equal(code, 0)
+  assert.match(stdout, /^updated \S+firewall.yaml \(never_ban: 203\.0\.113\.128\/25\)$/m)
+  const ban = await ssh('banip fail2ban-sshd 203.0.113.130 22 tcp')
+  assert.deepEqual([ban.code, ban.stdout], [65, ''])
+  assert.match(ban.stderr, /overlaps "203\.0\.113\.128\/25", which is in never_ban/)
+  const before = await box.sh(`cat ${settings}`)
+  const wide = await setup('firewall', '--protect', '0.0.0.0/0')
+  assert.equal(wide.code, 78)
+  assert.match(wide.stderr, /never_ban.* is too wide/)
+  assert.equal(await box.sh(`cat ${settings}`), before)
+})
+
 test('f2b-setup firewall shows the fingerprints before a server asks about them', async () => {
   const { stdout } = await setup('firewall')
   const print = await box.sh('ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub')

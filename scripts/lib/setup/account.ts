@@ -15,6 +15,9 @@ export const HOME = '/etc/fail2ban-perimeter/ssh'
 const SHELL = '/bin/sh'
 const PASSWORD = '*'
 
+/** So often the account is tried to be removed. */
+const TRIES = 3
+
 /** How to make the account by hand, for `--prefix`. */
 export const USERADD = `useradd --system --no-create-home --home-dir ${HOME} --shell ${SHELL} --password '${PASSWORD}' ${ACCOUNT}`
 
@@ -24,10 +27,7 @@ export function account(): Item {
     name: `user ${ACCOUNT}`,
     look,
     make,
-    async remove() {
-      await endSessions()
-      await call('userdel', [ACCOUNT])
-    },
+    remove,
     remedy: `take its sudo rights away and remove it (userdel ${ACCOUNT}) or hand it over (usermod --home ${HOME} ${ACCOUNT})`,
   }
 }
@@ -50,6 +50,18 @@ async function look(): Promise<State> {
   if (home !== HOME || uid === '0') return 'foreign'
   const [, password] = await entry('shadow')
   return shell === SHELL && password === PASSWORD ? 'same' : 'different'
+}
+
+/** What was just about to become the account is it a moment later, and userdel refuses. */
+async function remove(): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    await endSessions()
+    try {
+      return await call('userdel', [ACCOUNT])
+    } catch (error) {
+      if (tries === TRIES) throw error
+    }
+  }
 }
 
 async function make(): Promise<void> {

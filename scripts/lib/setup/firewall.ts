@@ -1,8 +1,10 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
+import { schema } from '../../../firewall-side/lib/config.ts'
 import { createLedger } from '../../../firewall-side/lib/generation.ts'
 import { textOption, usageFailure, type Values } from '../command.ts'
+import { parseYaml } from '../config.ts'
 import { checkOwner } from '../lease.ts'
 import { access, knownFrom, knownLine, removeOwner } from './access.ts'
 import { call, endSessions, USERADD } from './account.ts'
@@ -11,6 +13,7 @@ import { refuseIfUsed, settingsOf } from './in-use.ts'
 import { file, fileOnce, folder, rootsFolder, textOf } from './items.ts'
 import { type KeyLine, readFrom, readPublicKey } from './keys.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
+import { proposeNetworks, withProtected } from './protect.ts'
 import { withSetting } from './settings.ts'
 import { adviseServer, adviseSshd } from './sshd.ts'
 import { checkOnlyRootWrites, shebang } from './trust.ts'
@@ -35,6 +38,8 @@ interface Wish {
   /** The server to let in; without it only this machine itself is served. */
   line: KeyLine | undefined
   backend: string | undefined
+  /** Whom no server may have blocked, beside those in firewall.yaml. */
+  protect: readonly string[]
   systemd: boolean
 }
 
@@ -51,6 +56,7 @@ export async function setUpFirewall(place: Place, values: Values): Promise<void>
     checkOnlyRootWrites(process.execPath)
     if (!place.prefix) checkOnlyRootWrites(LIB)
   }
+  const isNew = textOf(place.at(SETTINGS)) === undefined
   // Undone in reverse: first nothing starts any more, then nobody comes in, then nothing is blocked.
   const items = [...programs(place), ...settings(place, wish), ...blocks(place)]
   if (wish.line || place.uninstall) items.push(...(await access(place, wish.line)))
@@ -63,6 +69,7 @@ export async function setUpFirewall(place: Place, values: Values): Promise<void>
     say('All sessions were ended; servers whose key counts connect again.')
   }
   await advise(place, wish)
+  if (isNew && !place.prefix) proposeNetworks(textOf(place.at(SETTINGS)) ?? '')
 }
 
 function hosts({ firewalls }: Record<string, unknown>): unknown[] {
@@ -74,18 +81,20 @@ async function readWish(place: Place, values: Values): Promise<Wish> {
   const keyFile = textOption(values, 'key-file')
   const from = (values.from ?? []) as string[]
   const backend = textOption(values, 'backend')
+  const protect = (values.protect ?? []) as string[]
   const systemd = hasSystemd(textOption(values, 'systemd') ?? 'auto')
+  const here = { backend, protect, systemd }
   if (place.uninstall) {
     if (owner) throw usageFailure('--uninstall is about all owners (--remove-owner is about one)')
-    return { line: undefined, backend, systemd }
+    return { line: undefined, ...here }
   }
   if (owner !== undefined) checkOwner(owner)
   if (owner !== undefined && keyFile === undefined) throw usageFailure('Missing option --key-file')
   if (owner === undefined && keyFile !== undefined) throw usageFailure('Missing option --owner')
   if (owner === undefined && from.length > 0) throw usageFailure('Missing option --owner')
-  if (owner === undefined || keyFile === undefined) return { line: undefined, backend, systemd }
+  if (owner === undefined || keyFile === undefined) return { line: undefined, ...here }
   const key = await readPublicKey(keyFile)
-  return { line: { owner, from: readFrom(from) ?? knownFrom(place, owner), key }, backend, systemd }
+  return { line: { owner, from: readFrom(from) ?? knownFrom(place, owner), key }, ...here }
 }
 
 /** The programs, each with the path of this Node in its first line. */
@@ -100,12 +109,17 @@ function programs(place: Place): Item[] {
 }
 
 /** What the programs read and write: settings and ledger. Both are left by `--uninstall`. */
-function settings(place: Place, { backend }: Wish): Item[] {
+function settings(place: Place, { backend, protect }: Wish): Item[] {
   const path = place.at(SETTINGS)
   const found = textOf(path)
   const before = found ?? fromPackage(place, 'firewall-side/firewall.yaml')
-  const { text, old } = withSetting(before, 'backend', backend, path)
-  const note = found === undefined ? '' : `backend ${old} -> ${backend}`
+  const { text: set, old } = withSetting(before, 'backend', backend, path)
+  if (!place.uninstall) parseYaml(set, path, schema)
+  const text = withProtected(set, protect, path)
+  if (text !== set) parseYaml(text, path, schema)
+  const backendNote = set === found ? [] : [`backend ${old} -> ${backend}`]
+  const protectNote = text === set ? [] : [`never_ban: ${protect.join(', ')}`]
+  const note = found === undefined ? '' : [...backendNote, ...protectNote].join('; ')
   const state = place.at(STATE)
   const ledger = join(state, 'firewall.leases')
   return [

@@ -10,6 +10,7 @@ import {
   withKey,
   withoutKey,
 } from '../../../scripts/lib/setup/keys.ts'
+import { withProtected } from '../../../scripts/lib/setup/protect.ts'
 import { readFirewalls } from '../../../scripts/lib/setup/server.ts'
 import { withSetting } from '../../../scripts/lib/setup/settings.ts'
 import { troubles } from '../../../scripts/lib/setup/sshd.ts'
@@ -125,6 +126,27 @@ test('withSetting() changes one value and not one character else', () => {
   assert.equal(withSetting('# only\n', 'backend', 'ipset', 'f').text, '# only\nbackend: ipset\n')
   assert.throws(() => withSetting('a: [', 'backend', 'ipset', 'f'), { code: 78 })
   assert.throws(() => withSetting('{}', 'backend', 'ipset', 'f'), { code: 78, message: /by hand/ })
+})
+
+test('withProtected() adds to never_ban and changes not one character else', () => {
+  const add = (text: string, ...more: string[]): string => withProtected(text, more, 'f')
+  const rest = '# top\nbackend: auto # why\n'
+  assert.equal(add(rest, '192.0.2.7/24'), `${rest}never_ban: ["192.0.2.0/24"]\n`)
+  const both = '2001:db8::/48'
+  assert.equal(
+    add(`never_ban: [] # none\n${rest}`, '192.0.2.1', both),
+    `never_ban: ["192.0.2.1", "${both}"] # none\n${rest}`,
+  )
+  const flow = `never_ban: ["192.0.2.1"]\n${rest}`
+  assert.equal(add(flow, '192.0.2.1'), flow)
+  assert.equal(add(flow, both), flow.replace(']', `, "${both}"]`))
+  const block = `never_ban:\n  - 192.0.2.1 # office\n  - 192.0.2.2\n${rest}`
+  assert.equal(
+    add(block, '192.0.2.1', both),
+    block.replace('192.0.2.2\n', `192.0.2.2\n  - "${both}"\n`),
+  )
+  assert.throws(() => add('never_ban: {}\n', both), { code: 78, message: /by hand/ })
+  assert.throws(() => add(rest, 'web1'), { code: 65 })
 })
 
 test('readFirewalls() reads [user@]host[:port]', () => {
