@@ -10,12 +10,17 @@ import { apply, type Item, say } from './changes.ts'
 import { file, folder, textOf, writeAs } from './items.ts'
 import { type KeyLine, keyLines, withKey, withoutKey } from './keys.ts'
 import { fromPackage, type Place } from './place.ts'
+import { sliceItem } from './slice.ts'
 
 const KEYS = `${HOME}/.ssh/authorized_keys`
 const SUDOERS = '/etc/sudoers.d/fail2ban-perimeter'
 
 /** What lets servers in over SSH: an account, one line of sudo, and a key for each server. */
-export async function access(place: Place, line: KeyLine | undefined): Promise<Item[]> {
+export async function access(
+  place: Place,
+  line: KeyLine | undefined,
+  systemd: boolean,
+): Promise<Item[]> {
   const path = place.at(KEYS)
   const whole = fromPackage(place, 'firewall-side/sudoers')
   const sudoers = place.uninstall ? whole : await checkedSudoers(whole)
@@ -23,6 +28,7 @@ export async function access(place: Place, line: KeyLine | undefined): Promise<I
   const keys = line ? withKey(text, fromPackage(place, 'firewall-side/authorized_keys'), line) : ''
   return [
     ...(place.prefix ? [] : [account()]),
+    ...(place.prefix || !systemd ? [] : [sliceItem()]),
     folder(place.at(HOME)),
     folder(place.at(`${HOME}/.ssh`)),
     file(path, keys, 0o644, { note: line ? `owner ${line.owner}` : '' }),

@@ -39,8 +39,14 @@ export function account(): Item {
  * @returns whether there was anything
  */
 export async function endSessions(): Promise<boolean> {
+  const uid = await uidOf()
+  return uid !== undefined && (await endProcesses((process) => process.uid === uid)) > 0
+}
+
+/** The number of the account; undefined if there is none. */
+export async function uidOf(): Promise<number | undefined> {
   const [, , uid] = await entry('passwd')
-  return uid !== undefined && (await endProcesses((process) => process.uid === Number(uid))) > 0
+  return uid === undefined ? undefined : Number(uid)
 }
 
 /** The account of that name may be another's: of the document that this follows, for instance. */

@@ -59,7 +59,8 @@ export async function setUpFirewall(place: Place, values: Values): Promise<void>
   const isNew = textOf(place.at(SETTINGS)) === undefined
   // Undone in reverse: first nothing starts any more, then nobody comes in, then nothing is blocked.
   const items = [...programs(place), ...settings(place, wish), ...blocks(place)]
-  if (wish.line || place.uninstall) items.push(...(await access(place, wish.line)))
+  if (wish.line || place.uninstall)
+    items.push(...(await access(place, wish.line, wish.systemd || place.uninstall)))
   items.push(...bootItems(place, wish.systemd))
   await apply(items, place)
   if (place.uninstall) return
