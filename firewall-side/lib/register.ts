@@ -113,7 +113,7 @@ export class Register {
 
   /** The remarks that a compacted ledger begins with; other people's remarks stay. */
   remarks(all: string[]): string[] {
-    const foreign = all.filter((line) => !/^# ?(generation|synced|chain|widths) /.test(line))
+    const foreign = all.filter((line) => !isOurs(line))
     const first = all.find((line) => /^# ?generation /.test(line))
     const chains = [...this.#chains].flatMap(([jail, owners]) =>
       [...owners].map(([owner, naming]) => `# ${chainRemark(jail, owner, naming)}`),
@@ -144,6 +144,13 @@ export class Register {
 
 function chainRemark(jail: string, owner: string, naming: Naming | undefined): string {
   return `chain ${jail} ${owner} ${naming ? `${naming.ports} ${naming.protocol}` : 'gone'}`
+}
+
+/** False for what a person wrote, even if it begins like a remark of ours. */
+function isOurs(remark: string): boolean {
+  const [word = '', , , ports = '', protocol = ''] = remark.slice(1).trim().split(' ')
+  if (word !== 'chain') return ['generation', 'synced', 'widths'].includes(word)
+  return ports === 'gone' || isNaming(ports, protocol)
 }
 
 /** False for a remark that only looks like one of ours, or was mistyped. */

@@ -73,7 +73,9 @@ export class Widths {
   /** The remarks about jails that there are. */
   remarks(has: (jail: string) => boolean): string[] {
     return [...this.#noted].flatMap(([jail, owners]) =>
-      has(jail) ? [...owners].map(([owner, widths]) => `# ${remarkOf(jail, owner, widths)}`) : [],
+      [...owners].flatMap(([owner, widths]) =>
+        has(jail) && widths.length > 0 ? [`# ${remarkOf(jail, owner, widths)}`] : [],
+      ),
     )
   }
 

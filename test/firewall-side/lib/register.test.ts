@@ -89,7 +89,8 @@ test('remarks that only look like ours are passed over', () => {
     '# chain a w1 22 ipx',
     '# widths',
     '#',
-    '# widths a inet4/24 inet4/32 inet6/64 inet6/128 x inet5/1 inet4/0',
+    '# widths a inet4/24',
+    '# widths a w1 inet4/24 inet4/32 inet6/64 inet6/128 x inet5/1 inet4/0',
   ]
   const register = new Register(remarks)
   assert.deepEqual(register.chains(), [])
@@ -105,16 +106,19 @@ test('remarks() says everything once and keeps what is not its own', () => {
     '# chain a w1 22 tcp',
     '# synced w1',
     '# synced w1',
-    '# widths a inet4/24',
-    '# widths gone inet4/24',
+    '# chain letters are bad',
+    '# widths a w1 inet4/24',
+    '# widths gone w1 inet4/24',
+    '# widths a w2',
   ]
   const written = new Register(remarks).remarks(remarks)
   assert.deepEqual(written, [
     '# generation abcd 1',
     '# a note',
+    '# chain letters are bad',
     '# synced w1',
     '# chain a w1 22 tcp',
-    '# widths a inet4/24',
+    '# widths a w1 inet4/24',
   ])
   assert.deepEqual(new Register(written).remarks(written), written)
 })
