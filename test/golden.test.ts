@@ -82,7 +82,10 @@ for (const [family, f] of Object.entries(FAMILIES)) {
         'ban',
         'iptables',
         { enter: [entry(f.single)] },
-        restore(`-I fail2ban-sshd 1 -s ${f.single}/${f.digit === 4 ? 32 : 128} -j DROP`),
+        restore(
+          `-I perimeter-look 1 -s ${f.single}/${f.digit === 4 ? 32 : 128} -g perimeter-banned`,
+          `-I fail2ban-sshd 1 -s ${f.single}/${f.digit === 4 ? 32 : 128} -j DROP`,
+        ),
       ],
       [
         'ban of a range',
@@ -110,7 +113,10 @@ for (const [family, f] of Object.entries(FAMILIES)) {
         'ban of a range',
         'iptables',
         { enter: [entry(f.range)] },
-        restore(`-I fail2ban-sshd 1 -s ${f.range} -j DROP`),
+        restore(
+          `-I perimeter-look 1 -s ${f.range} -g perimeter-banned`,
+          `-I fail2ban-sshd 1 -s ${f.range} -j DROP`,
+        ),
       ],
       [
         'ban for ever longer than it can count',

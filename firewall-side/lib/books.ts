@@ -26,6 +26,7 @@ import type { Paths } from './paths.ts'
 import { Register } from './register.ts'
 import type { Request, Said } from './request.ts'
 import { Usage } from './usage.ts'
+import { widthOf } from './widths.ts'
 
 /** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
 const ROOM = 8_000_000
@@ -184,8 +185,10 @@ export class Books {
     if (!alive(expires, this.at)) return
     const own = this.#own(address.text, jail)
     if (!own) this.#checkRoom(1)
+    this.#checkWidths([address])
     const latest = own ? later(own.expires, expires) : expires
     this.#register.name(jail, owner, naming)
+    this.#register.widths.add(jail, owner, address)
     if (own?.expires !== latest) this.#put({ address: address.text, jail, owner, expires: latest })
     this.touch(jail, address)
     this.log.push(`${owner} ban ${address.text} ${jail} until ${endText(latest)}`)
@@ -275,7 +278,10 @@ export class Books {
     const difference = differenceOf(this.#ledger, owner, jail, lines, this.at)
     const { changes, added, extended, removed, unchanged } = difference
     this.#checkRoom(added - removed)
+    const addresses = wanted.map(({ address }) => address)
+    this.#checkWidths(addresses, jail)
     if (wanted.length > 0) this.#register.name(jail, owner, naming)
+    for (const address of addresses) this.#register.widths.add(jail, owner, address)
     // So much at once is loaded as a whole, and needs no account of each address.
     const whole = changes.length > 1000 && changes.length > unchanged
     if (whole) {
@@ -285,7 +291,6 @@ export class Books {
       this.#noteLeft(jail, changes)
       this.#ledger.putAll(changes)
       this.usage.add(owner, added - removed)
-      for (const { address } of entries) this.#noteWidth(jail, address)
     } else {
       for (const line of changes) {
         this.#put(line)
@@ -304,7 +309,6 @@ export class Books {
     const addresses = this.touched.get(jail)
     if (addresses) addresses.set(address.text, address)
     else this.touched.set(jail, new Map([[address.text, address]]))
-    this.#noteWidth(jail, address)
   }
 
   /** Touches every lease that has ended, for a kernel that cannot end it by itself. */
@@ -480,10 +484,6 @@ export class Books {
     this.left.set(jail, left)
   }
 
-  #noteWidth(jail: string, address: Address): void {
-    this.#register.addWidth(jail, address)
-  }
-
   #readRegister(): void {
     const note = (remark: string) => this.#ledger.remark(remark)
     const remarks = this.#ledger.remarks()
@@ -495,7 +495,7 @@ export class Books {
   #adopt({ jail, owner, expires }: Line, address: Address): void {
     if (!alive(expires, this.at)) return
     this.#register.adopt(jail, owner)
-    this.#noteWidth(jail, address)
+    this.#register.widths.add(jail, owner, address)
   }
 
   #touchText(jail: string, text: string): void {
@@ -511,6 +511,26 @@ export class Books {
     this.usage.recount(this.#ledger, this.at)
     if (this.usage.leases(owner) + more <= max) return
     throw new Failure(EXIT.refused, `max_leases ${max} reached: no room for more of "${owner}"`)
+  }
+
+  /**
+   * Makes room for ranges of other lengths than this owner has.
+   *
+   * @param replaced the jail whose leases they replace
+   * @throws Failure 77 if there is none
+   */
+  #checkWidths(addresses: Address[], replaced?: string): void {
+    const { owner } = this.#caller
+    if (this.#register.widths.fits(owner, addresses)) return
+    // What is noted may have ended; look at what is held before refusing.
+    const held = new Map<string, Set<string>>()
+    for (const { address: text, jail } of this.#mine(undefined)) {
+      const address = text.includes('/') && jail !== replaced && canonicalAddress(text)
+      if (!address) continue
+      held.set(jail, (held.get(jail) ?? new Set<string>()).add(widthOf(address)))
+    }
+    const shrunk = this.#register.widths.keep(owner, held, addresses)
+    for (const jail of shrunk) this.loads.set(jail, undefined)
   }
 
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */

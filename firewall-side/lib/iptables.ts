@@ -1,18 +1,23 @@
-import { type Address, type Family, isSingle, parseAddress } from '../../scripts/lib/address.ts'
+import { type Address, type Family, parseAddress } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { type Backend, type Chain, type Change, loadsOf, shapeOf } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
+import { indexOf } from './iptables-index.ts'
 import { chainName } from './names.ts'
 import * as netfilter from './netfilter.ts'
 
 const BLOCKS = / -j (DROP|REJECT)\b/
 
-/** Where the jails' chains are jumped to from. */
+/** Where the jails' chains are jumped to from, for whoever is banned at all. */
 const BANNED = 'perimeter-banned'
+
+/** The chains of the index, which `held` looks at. */
+const INDEX = /^perimeter-(?!banned$)/
 
 /**
  * One rule per address: the document's own rules, for machines with nothing else. The kernel cannot
- * end a rule, so the sweeper removes what is over; a change costs more the longer the chains are.
+ * end a rule, so the sweeper removes what is over; a change costs more the longer the chains are. The
+ * index, which is made anew of the chains with each change, is in iptables-index.ts.
  */
 export function iptables(config: FirewallConfig): Backend {
   const { hooks, blocktype } = config
@@ -35,7 +40,7 @@ export function iptables(config: FirewallConfig): Backend {
       const theirs = netfilter.checkForeign(now, chains, before)
       for (const chain of theirs) foreign.add(chain)
       const ours = chains.filter(({ jail }) => !theirs.has(chainName(jail)))
-      const layout = layoutOf(family, ours, (chain) =>
+      const layout = layoutOf(family, ours, blocktype, (chain) =>
         bodyOf(chain, family, now.rules.get(chainName(chain.jail)) ?? []),
       )
       const gone = before.map(({ jail }) => chainName(jail))
@@ -83,6 +88,7 @@ export function iptables(config: FirewallConfig): Backend {
         if (!now) continue
         for (const line of netfilter.ourPart(now, hooks)) {
           const [chain = '', flag] = line.split(' ', 2)
+          if (INDEX.test(chain.replace(/^:/, ''))) continue
           if (flag !== '-s' || !names.has(chain) || !BLOCKS.test(line)) lines.push(line)
         }
       }
@@ -92,13 +98,19 @@ export function iptables(config: FirewallConfig): Backend {
     async held(chains) {
       const blocks = new Set<string>()
       for (const family of netfilter.FAMILIES) {
-        const now = await netfilter.dump(family)
-        for (const { jail } of chains) {
-          const chain = chainName(jail)
-          for (const source of sources(now?.rules.get(chain) ?? [], blocktype)) {
-            blocks.add(`${chain} ${parseAddress(source).text}`)
-          }
-        }
+        const { rules } = (await netfilter.dump(family)) ?? { rules: new Map<string, string[]>() }
+        const found = chains.flatMap(({ jail }) => {
+          const name = chainName(jail)
+          const blocked = addressesIn(rules.get(name) ?? [], family, blocktype)
+          return blocked.map((address) => ({ name, address }))
+        })
+        const index = indexOf(
+          Array.from(found, ({ address }) => address),
+          BANNED,
+        )
+        // With another index a packet may find nothing.
+        if (![...index].every(([name, wanted]) => isSame(rules.get(name), wanted))) continue
+        for (const { name, address } of found) blocks.add(`${name} ${address.text}`)
       }
       return { blocks, indexed: 0 }
     },
@@ -112,18 +124,21 @@ export function iptables(config: FirewallConfig): Backend {
 function layoutOf(
   family: Family,
   chains: readonly Chain[],
+  blocktype: string,
   bodyOf: (chain: Chain) => string[],
 ): netfilter.Layout {
-  const layout: netfilter.Layout = new Map()
-  if (chains.length === 0) return layout
-  const { LOOK, lastRule } = netfilter
-  layout.set(LOOK, [`-j ${BANNED}`, lastRule(LOOK)])
+  if (chains.length === 0) return new Map()
+  const { lastRule } = netfilter
+  const bodies = new Map(chains.map((chain) => [chain, bodyOf(chain)]))
+  const layout = indexOf(addressesIn([...bodies.values()].flat(), family, blocktype), BANNED)
   const jumps = chains.flatMap((chain) => netfilter.jumpsTo(chain, family))
   layout.set(BANNED, [...jumps, lastRule(BANNED)])
-  for (const chain of chains) {
-    layout.set(chainName(chain.jail), [...bodyOf(chain), lastRule(chain.jail)])
-  }
+  for (const [{ jail }, body] of bodies) layout.set(chainName(jail), [...body, lastRule(jail)])
   return layout
+}
+
+function isSame(rules: readonly string[] | undefined, wanted: readonly string[]): boolean {
+  return rules?.length === wanted.length && wanted.every((rule, i) => rule === rules[i])
 }
 
 /** Another program flushed a chain: with it went what it blocked. */
@@ -157,20 +172,20 @@ function wantedSources(
   const wanted = new Set(addresses ? texts(addresses, family) : old)
   const own = <T extends { jail: string }>(list: readonly T[]) =>
     list.filter((item) => item.jail === jail)
-  for (const { address } of own(leave)) wanted.delete(sourceOf(address))
+  for (const { address } of own(leave)) wanted.delete(netfilter.sourceOf(address))
   for (const { address } of [...own(enter), ...own(extend)]) {
-    if (address.family === family) wanted.add(sourceOf(address))
+    if (address.family === family) wanted.add(netfilter.sourceOf(address))
   }
   return wanted
 }
 
 function texts(list: readonly Address[], family: Family): string[] {
-  return list.filter((address) => address.family === family).map(sourceOf)
+  return list.filter((address) => address.family === family).map(netfilter.sourceOf)
 }
 
-/** An address as iptables prints it. */
-function sourceOf(address: Address): string {
-  return isSingle(address) ? `${address.text}/${address.prefix}` : address.text
+function addressesIn(rules: string[], family: Family, target: string): Address[] {
+  const addresses = sources(rules, target).map(parseAddress)
+  return addresses.filter((address) => address.family === family)
 }
 
 /** The sources that a chain's rules block or let pass. */

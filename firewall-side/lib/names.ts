@@ -22,8 +22,17 @@ export function jailOf(chain: string): string {
 export function chainName(jail: string): string {
   const name = PREFIX + jail
   if (name.length <= LONGEST && /^[A-Za-z0-9_.-]+$/.test(jail)) return name
+  return `f2b-${jail.replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 11)}-${hashOf(jail)}`
+}
+
+/** The chain of the index for a block of addresses, `perimeter-192.0.2.0/24`; see iptables-index.ts. */
+export function blockChain(block: string): string {
+  const name = `perimeter-${block.replaceAll(':', '_')}`
+  return name.length <= LONGEST ? name : `perimeter-${hashOf(block)}`
+}
+
+function hashOf(text: string): string {
   // Loaded when a name needs it: most do not, and it costs 3 ms.
   const { createHash } = process.getBuiltinModule('node:crypto')
-  const hash = createHash('sha256').update(jail).digest('base64url').slice(0, 12)
-  return `f2b-${jail.replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 11)}-${hash}`
+  return createHash('sha256').update(text).digest('base64url').slice(0, 12)
 }

@@ -1,4 +1,4 @@
-import type { Family } from '../../scripts/lib/address.ts'
+import { type Address, type Family, isSingle } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import type { PortRange, Service } from '../../scripts/lib/ports.ts'
 import { run } from '../../scripts/lib/run.ts'
@@ -17,6 +17,8 @@ export const LOOK = 'perimeter-look'
 /** The only rule of ours in somebody else's chain. */
 const JUMP = `-m comment --comment ${MARK} -j ${LOOK}`
 
+/** What the chains of the index are called, of which nobody else has any. */
+const INDEX = /^perimeter-/
 const OURS = /^(fail2ban|f2b|perimeter)-/
 const SIGN = new RegExp(`--comment "${MARK}: | --match-set perimeter-never-`)
 
@@ -120,7 +122,10 @@ export function layoutLines(
   gone: Iterable<string> = [],
 ): string[] {
   const old = new Set(ourChains(now))
-  for (const name of gone) if (now.chains.has(name) && !now.rules.has(name)) old.add(name)
+  const index = [...now.chains].filter((chain) => INDEX.test(chain))
+  for (const name of [...gone, ...index]) {
+    if (now.chains.has(name) && !now.rules.has(name)) old.add(name)
+  }
   const superfluous = [...old].filter((chain) => !layout.has(chain))
   const fresh = new Map<string, string[]>()
   const edits: string[] = []
@@ -198,6 +203,11 @@ export function jumpsTo({ jail, services }: Chain, family: Family): string[] {
   return services
     .flatMap((service) => matches(service, family))
     .map((match) => `${match}-j ${chainName(jail)}`)
+}
+
+/** An address as iptables prints it. */
+export function sourceOf(address: Address): string {
+  return isSingle(address) ? `${address.text}/${address.prefix}` : address.text
 }
 
 /** What blocks, as iptables prints it. */

@@ -86,7 +86,7 @@ export class Perimeter {
   /** Performs requests in order, in one transaction. @returns an answer for each, in order */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
     const work = async () => {
-      this.#mended = this.#books.usage.unclean ? await this.#repair() : []
+      this.#mended = this.#books.usage.unclean ? await this.#tryRepair() : []
       const answers: Answer[] = []
       for (const request of requests) answers.push(await this.#answer(request))
       return await this.#conclude(answers)
@@ -282,6 +282,17 @@ export class Perimeter {
     if (!isSame(blocks, entries, at)) return await this.#rebuildAndSay()
     if (indexed > 2 * entries.length + STALE) await this.#backend.apply(reindexing(chains, entries))
     return []
+  }
+
+  /** What cannot be repaired now, on a full disk, say, must not keep anybody from an answer. */
+  async #tryRepair(): Promise<string[]> {
+    try {
+      return await this.#repair()
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      this.#books.log.push(error.message)
+      return []
+    }
   }
 
   async #rebuildAndSay(): Promise<string[]> {

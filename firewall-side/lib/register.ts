@@ -3,6 +3,7 @@ import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { type Naming, readNaming, type Service, unionOfServices } from '../../scripts/lib/ports.ts'
 import type { Chain } from './backend.ts'
 import { KEEP } from './request.ts'
+import { Widths, widthOf } from './widths.ts'
 
 /** How many jails one server may have at a time. */
 const MAX_JAILS = 256
@@ -19,13 +20,13 @@ export class Register {
   readonly #synced = new Set<string>()
   /** By jail, then by owner. */
   readonly #chains = new Map<string, Map<string, Naming>>()
-  /** Such as `inet4/24`, by jail. */
-  readonly #widths = new Map<string, string[]>()
+  readonly widths: Widths
   readonly #note: (remark: string) => void
 
   /** @param note where a change is written, without the `#` */
   constructor(remarks: string[] = [], note: (remark: string) => void = () => {}) {
     this.#note = note
+    this.widths = new Widths(note)
     for (const remark of remarks) {
       const [word, name = '', ...rest] = remark.slice(1).trim().split(' ')
       if (word === 'generation') {
@@ -37,7 +38,7 @@ export class Register {
       } else if (word === 'chain') {
         this.#readChain(name, rest)
       } else if (word === 'widths' && name) {
-        this.#widths.set(name, rest.filter(isWidth))
+        this.widths.read(name, rest)
       }
     }
   }
@@ -71,7 +72,7 @@ export class Register {
     return [...this.#chains].map(([jail, owners]) => ({
       jail,
       services: servicesOf(owners.values()),
-      widths: this.#widths.get(jail) ?? [],
+      widths: this.widths.of(jail),
     }))
   }
 
@@ -104,33 +105,21 @@ export class Register {
     this.#write(jail, owner, undefined)
   }
 
-  /** Notes the length of a range. @returns true if the jail's chain did not look for such ones */
-  addWidth(jail: string, address: Address): boolean {
-    const known = this.#widths.get(jail) ?? []
-    if (isSingle(address) || known.includes(widthOf(address))) return false
-    const widths = [...known, widthOf(address)]
-    this.#widths.set(jail, widths)
-    this.#note(widthsRemark(jail, widths))
-    return true
-  }
-
   /** True if a block of that length can be in the jail's chain. */
   looksFor(jail: string, address: Address): boolean {
     if (!this.has(jail)) return false
-    return isSingle(address) || this.#widths.get(jail)?.includes(widthOf(address)) === true
+    return isSingle(address) || this.widths.of(jail).includes(widthOf(address))
   }
 
   /** The remarks that a compacted ledger begins with; other people's remarks stay. */
   remarks(all: string[]): string[] {
-    const foreign = all.filter((line) => !/^# ?(generation|synced|chain|widths) /.test(line))
+    const foreign = all.filter((line) => !isOurs(line))
     const first = all.find((line) => /^# ?generation /.test(line))
     const chains = [...this.#chains].flatMap(([jail, owners]) =>
       [...owners].map(([owner, naming]) => `# ${chainRemark(jail, owner, naming)}`),
     )
     const synced = [...this.#synced].map((owner) => `# synced ${owner}`)
-    const widths = [...this.#widths]
-      .filter(([jail]) => this.has(jail))
-      .map(([jail, list]) => `# ${widthsRemark(jail, list)}`)
+    const widths = this.widths.remarks((jail) => this.has(jail))
     return [...(first ? [first] : []), ...foreign, ...synced, ...chains, ...widths]
   }
 
@@ -157,17 +146,11 @@ function chainRemark(jail: string, owner: string, naming: Naming | undefined): s
   return `chain ${jail} ${owner} ${naming ? `${naming.ports} ${naming.protocol}` : 'gone'}`
 }
 
-function widthsRemark(jail: string, widths: string[]): string {
-  return ['widths', jail, ...widths].join(' ')
-}
-
-function widthOf({ family, prefix }: Address): string {
-  return `${family}/${prefix}`
-}
-
-function isWidth(width: string): boolean {
-  const [, family, prefix] = /^(inet[46])\/([1-9]\d{0,2})$/.exec(width) ?? []
-  return Number(prefix) < (family === 'inet4' ? 32 : 128)
+/** False for what a person wrote, even if it begins like a remark of ours. */
+function isOurs(remark: string): boolean {
+  const [word = '', , , ports = '', protocol = ''] = remark.slice(1).trim().split(' ')
+  if (word !== 'chain') return ['generation', 'synced', 'widths'].includes(word)
+  return ports === 'gone' || isNaming(ports, protocol)
 }
 
 /** False for a remark that only looks like one of ours, or was mistyped. */

@@ -5,16 +5,16 @@ import { addressOf, createPerimeter, type Perimeter } from '../lib/perimeter.ts'
 import { median, type Row } from './table.ts'
 
 const JAILS = 255
-const ROUNDS = 15
+const ROUNDS = 25
 const SECONDS = 0.2
 
-/** At least this part of the rate without us. */
-const KEPT = 0.9
+/** The rate without us to ours: 90 % are kept. */
+const LIMIT = 1.11
 
 const CASES = {
   'one ban': [ban(0, '100.64.0.1'), ban(0, '2001:db8:f000::1')],
   [`${JAILS} bans in ${JAILS} jails`]: jails((j) => [`100.64.0.${j}`, `2001:db8:f000::${j}`]),
-  [`${JAILS} jails with a range of each of 88 lengths`]: jails(rangesOf),
+  [`${JAILS} jails with ranges of all lengths`]: jails(rangesOf),
 }
 
 /**
@@ -30,12 +30,10 @@ export async function benchPackets(backend: 'nftables' | 'ipset' | 'iptables'): 
     for (const [what, bans] of Object.entries(CASES)) {
       await session(lab.firewall, ['flush', ...bans])
       for (const family of ['inet4', 'inet6'] as const) {
-        const { ours, none } = await rates(lab, family)
-        const limit = 1 / KEPT
-        const shown = [ours, none].map((rate) => `${Math.round(rate / 1000)} k/s`)
-        const [mine = '', without = ''] = shown
+        const { ours, none, ratio } = await rates(lab, family)
+        const [mine = '', other = ''] = [ours, none].map((rate) => `${Math.round(rate / 1000)} k/s`)
         const name = `${backend}: ${what}, IPv${family.slice(4)}`
-        rows.push({ what: name, ours: mine, other: without, ratio: none / ours, limit })
+        rows.push({ what: name, ours: mine, other, ratio, limit: LIMIT })
       }
     }
     return rows
@@ -72,7 +70,9 @@ async function rates({ attacker }: Perimeter, family: 'inet4' | 'inet6') {
     ours.push(await send('web1'))
     none.push(await send('web2'))
   }
-  return { ours: median(ours), none: median(none) }
+  // Round by round, so that a busy moment of the machine is in both.
+  const ratio = median(none.map((rate, i) => rate / (ours[i] ?? 0)))
+  return { ours: median(ours), none: median(none), ratio }
 }
 
 /** What the gate hands over of a session of the first server. */
@@ -93,10 +93,10 @@ function ban(jail: number, address: string): string {
   return `ban fail2ban-j${jail} ${address} ${1000 + jail} udp`
 }
 
-/** Two single addresses and a range of every length that may be banned. */
+/** Two single addresses and a range of every length that one server may ban at a time. */
 function rangesOf(jail: number): string[] {
   const four = Array.from({ length: 8 }, (_, i) => `10.${24 + i}.${jail}.0/${24 + i}`)
-  const six = Array.from({ length: 80 }, (_, i) => {
+  const six = Array.from({ length: 16 }, (_, i) => {
     return `2001:db8:${((48 + i) * 256 + jail).toString(16)}::/${48 + i}`
   })
   return [...four, ...six, `100.64.0.${jail}`, `2001:db8:f000::${jail}`]

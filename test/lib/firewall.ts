@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before } from 'node:test'
+import { type Address, overlaps, parseAddress } from '../../scripts/lib/address.ts'
 import type { Ended } from '../../scripts/lib/run.ts'
 import { openSandbox, type Sandbox } from './sandbox.ts'
 
@@ -203,10 +204,36 @@ function setBlocks(saved: string): string[] {
   )
 }
 
-function ruleBlocks(rules: string): string[] {
-  return [...rules.matchAll(/^-A (\S+) -s (\S+) -j (?:DROP|REJECT)/gm)].map(
-    ([, chain, address = '']) => `${chain} ${address.replace(/\/(32|128)$/, '')}`,
+interface Rule {
+  chain: string
+  match: string
+  target: string
+}
+
+function rulesOf(text: string): Rule[] {
+  return [...text.matchAll(/^-A (\S+) (.*)-[jg] (\S+)(.*)$/gm)].map(
+    ([, chain = '', match = '', target = '']) => ({ chain, match, target }),
   )
+}
+
+/** The addresses that a jail's chain blocks, as far as the index leads a packet from there to it. */
+function ruleBlocks(text: string): string[] {
+  const rules = rulesOf(text)
+  const source = (rule: Rule) => /-s (\S+)/.exec(rule.match)?.[1]
+  const isFound = (address: Address, chain = 'perimeter-look'): boolean => {
+    if (chain === 'perimeter-banned') return true
+    const next = rules.find((rule) => {
+      const block = rule.chain === chain && source(rule)
+      return block && overlaps(parseAddress(block), address)
+    })
+    return next !== undefined && isFound(address, next.target)
+  }
+  return rules.flatMap((rule) => {
+    const address = source(rule)
+    if (!address || !/^(DROP|REJECT)$/.test(rule.target)) return []
+    if (!isFound(parseAddress(address))) return []
+    return [`${rule.chain} ${address.replace(/\/(32|128)$/, '')}`]
+  })
 }
 
 /** Each jail's chain, as far as a packet from a hook comes there, with the ports that it blocks. */
@@ -224,7 +251,7 @@ function nftJumps(table: string): string[] {
   return ['input', 'forward'].flatMap((hook) =>
     [...new Set(reached(hook))].flatMap((chain) =>
       rules(chain)
-        .filter((rule) => / counter /.test(rule))
+        .filter((rule) => /\bcounter name /.test(rule))
         .map((rule) => {
           const ports = /dport (?:\{ (.*?) \}|(\S+))/.exec(rule)
           const list = (ports?.[1] ?? ports?.[2] ?? 'all').replaceAll(', ', ',')
@@ -236,9 +263,7 @@ function nftJumps(table: string): string[] {
 
 /** The same for iptables, where a jump or a rule of the jail's chain may say the ports. */
 function ruleJumps(text: string): string[] {
-  const rules = [...text.matchAll(/^-A (\S+) (.*)-[jg] (\S+)(.*)$/gm)].map(
-    ([, chain = '', match = '', target = '']) => ({ chain, match, target }),
-  )
+  const rules = rulesOf(text)
   const ports = (match: string): string | undefined => /--dports (\S+)/.exec(match)?.[1]
   const reached = (chain: string): { chain: string; match: string }[] =>
     rules
@@ -246,7 +271,8 @@ function ruleJumps(text: string): string[] {
       .flatMap(({ target, match }) => [{ chain: target, match }, ...reached(target)])
   const hooks = rules.filter(({ target }) => target === 'perimeter-look')
   const jumps = hooks.flatMap(({ chain: hook }) =>
-    reached('perimeter-look').flatMap(({ chain, match }) => {
+    // The index leads there for those only who are banned.
+    [...reached('perimeter-look'), ...reached('perimeter-banned')].flatMap(({ chain, match }) => {
       if (!/^(fail2ban|f2b)-/.test(chain)) return []
       const own = rules.filter(
         (rule) => rule.chain === chain && /^(DROP|REJECT)$/.test(rule.target),

@@ -224,6 +224,36 @@ test('a range of a new length is looked for in its chain only', () => {
   assert.deepEqual([...(books.touched.get('sshd')?.keys() ?? [])], ['198.51.100.0/24'])
 })
 
+test('an owner has ranges of 16 lengths of a family at most (77), counted as they are held', () => {
+  const [one, two] = [booksOf('w1', 100), booksOf('w2', 100)]
+  const lengths = (from: number, count: number) =>
+    Array.from({ length: count }, (_, i) => `2001:db8:${i + 1}::/${from + i}`)
+  for (const [i, text] of lengths(48, 16).entries()) ban(one, text, `j${i % 3}`)
+  const full = { code: 77, message: /^16 prefix lengths of IPv6 reached: .* "w1" no longer needs$/ }
+  assert.throws(() => ban(one, '2001:db8::/64', 'new'), full)
+  const leases = [...lengths(48, 15), ...lengths(64, 2)].map((text): [string, number] => [text, 0])
+  assert.throws(() => sync(one, leases, 'j0'), full)
+  assert.deepEqual([one.chains().length, one.leases], [3, 16], 'nothing of that has changed')
+  ban(one, '203.0.113.0/24', 'j0')
+  ban(one, '2001:db8::/48', 'j1')
+  done(one)
+
+  two.open(NEVER)
+  ban(two, '2001:db8::/64', 'j0')
+  unban(two, '2001:db8::/64', 'j0')
+  for (const text of lengths(64, 16)) ban(two, text, 'j0')
+  assert.equal(two.chains()[0]?.widths.length, 6 + 1 + 16)
+  assert.throws(() => ban(two, '2001:db8:99::/99', 'j0'), { code: 77 })
+  unban(two, '2001:db8:1::/64', 'j0')
+  ban(two, '2001:db8:99::/99', 'j0')
+  assert.equal(two.chains()[0]?.widths.length, 6 + 1 + 16, 'one length has gone, another come')
+  assert.deepEqual([...two.loads], [['j0', undefined]])
+  const others = lengths(80, 16).map((text): [string, number] => [text, 0])
+  assert.match(sync(two, others, 'j0'), /^added 16, extended 0, removed 16,/)
+  done(two)
+  assert.deepEqual(booksOf('w1').chains(), two.chains())
+})
+
 test('a sync that changes more than it keeps is loaded as a whole', () => {
   const books = booksOf('w1', 2000)
   const leases = Array.from({ length: 1001 }, (_, i): [string, number] => [

@@ -79,8 +79,10 @@ test('held() is what the chains block, and shape() all the rest', async () => {
   }
   const [blocks, shape] = await looks(rules)
   assert.equal(blocks, 2)
-  assert.deepEqual(await looks(rules.replace(/^.*203.0.113.5.*\n/m, '')), [1, shape])
-  for (const line of [/^-A INPUT.*\n/m, /^.*192.0.2.1.*\n/m, /^-A perimeter-look.*\n/m]) {
+  assert.deepEqual(await looks(rules.replace(/^.*203.0.113.5\/.*\n/m, '')), [1, shape])
+  for (const line of [/^-A INPUT.*\n/m, /^.*192.0.2.1.*\n/m, /^-A perimeter-banned.*\n/m]) {
     assert.notEqual((await looks(rules.replace(line, '')))[1], shape)
   }
+  const lost = await looks(rules.replace(/^-A perimeter-look.*\n/m, ''))
+  assert.deepEqual(lost, [0, shape], 'no packet finds what the index does not lead to')
 })

@@ -32,10 +32,16 @@ test('what is noted reads the same again', () => {
   register.name('a', 'w1', { ports: '-', protocol: 'udp' })
   register.name('b', 'w1', { ports: '-', protocol: '-' })
   register.unname('b', 'w1')
-  assert.equal(register.addWidth('a', parseAddress('192.0.2.0/24')), true)
-  assert.equal(register.addWidth('a', parseAddress('198.51.100.0/24')), false)
-  assert.equal(register.addWidth('a', parseAddress('192.0.2.1')), false)
+  for (const text of ['192.0.2.0/24', '198.51.100.0/24', '192.0.2.1']) {
+    register.widths.add('a', 'w1', parseAddress(text))
+  }
+  register.widths.add('a', 'w2', parseAddress('2001:db8::/64'))
+  assert.deepEqual(
+    noted.filter((line) => line.includes('widths')),
+    ['# widths a w1 inet4/24', '# widths a w2 inet6/64'],
+  )
   const again = new Register(noted)
+  assert.deepEqual(again.widths.of('a'), ['inet4/24', 'inet6/64'])
   assert.deepEqual(again.namingOf('a', 'w1'), { ports: '22', protocol: 'udp' })
   assert.deepEqual(again.jailsOf('w1'), ['a'])
   assert.deepEqual(again.chains(), register.chains())
@@ -83,7 +89,8 @@ test('remarks that only look like ours are passed over', () => {
     '# chain a w1 22 ipx',
     '# widths',
     '#',
-    '# widths a inet4/24 inet4/32 inet6/64 inet6/128 x inet5/1 inet4/0',
+    '# widths a inet4/24',
+    '# widths a w1 inet4/24 inet4/32 inet6/64 inet6/128 x inet5/1 inet4/0',
   ]
   const register = new Register(remarks)
   assert.deepEqual(register.chains(), [])
@@ -99,16 +106,19 @@ test('remarks() says everything once and keeps what is not its own', () => {
     '# chain a w1 22 tcp',
     '# synced w1',
     '# synced w1',
-    '# widths a inet4/24',
-    '# widths gone inet4/24',
+    '# chain letters are bad',
+    '# widths a w1 inet4/24',
+    '# widths gone w1 inet4/24',
+    '# widths a w2',
   ]
   const written = new Register(remarks).remarks(remarks)
   assert.deepEqual(written, [
     '# generation abcd 1',
     '# a note',
+    '# chain letters are bad',
     '# synced w1',
     '# chain a w1 22 tcp',
-    '# widths a inet4/24',
+    '# widths a w1 inet4/24',
   ])
   assert.deepEqual(new Register(written).remarks(written), written)
 })
