@@ -22,14 +22,24 @@ const INCLUDED = [
   'npm',
 ]
 
-/** The folder of a base system; nobody may write there. It is made when it is missing. */
-export async function baseOf(suite: Suite): Promise<string> {
+/** The folder of a base system; nobody may write there. @throws Error if it has not been made */
+export function baseOf(suite: Suite): string {
   const folder = `${FOLDER}/${suite}`
-  if (existsSync(folder)) return folder
+  // Tests have no way to a mirror.
+  if (!existsSync(folder)) throw new Error(`Cannot find ${folder}: npm run packages makes it`)
+  return folder
+}
+
+/** Makes a base system when it is missing. */
+export async function makeBase(suite: Suite): Promise<void> {
+  const folder = `${FOLDER}/${suite}`
+  if (existsSync(folder)) return
   const fresh = `${folder}.${process.pid}`
   mkdirSync(FOLDER, { recursive: true })
   try {
-    const options = ['--quiet', '--variant=important', `--include=${INCLUDED.join()}`]
+    // Whoever pulls the plug meanwhile makes it anew.
+    const quick = '--dpkgopt=force-unsafe-io'
+    const options = ['--quiet', '--variant=important', `--include=${INCLUDED.join()}`, quick]
     await $({ quiet: true })`mmdebstrap ${options} ${suite} ${fresh} ${await sourcesOf(suite)}`
     await $`cp /etc/resolv.conf /etc/hosts ${fresh}/etc/`
     // What somebody brings along to a machine whose own Node.js is too old.
@@ -39,7 +49,6 @@ export async function baseOf(suite: Suite): Promise<string> {
   } finally {
     rmSync(fresh, { recursive: true, force: true })
   }
-  return folder
 }
 
 /** The lines for sources.list, with the mirrors that this machine has. */

@@ -44,7 +44,7 @@ const PREFIX = 'f2b-booted-'
 export async function bootPerimeter(suite: Suite): Promise<BootedPerimeter> {
   const missing = missingPackages(BOOTED_PACKAGES)
   if (missing.length > 0) throw new Error(`Cannot boot: apt-get install ${missing.join(' ')}`)
-  const base = await baseOf(suite)
+  const base = baseOf(suite)
   // Not our process's number: enclosed tests all have the same.
   const group = `${PREFIX}${randomUUID()}-`
   const unshare = ['unshare', '-m', '-n', '--propagation', 'private']

@@ -1,5 +1,5 @@
 // Installs the Debian packages that the tests need; `npm test` begins with it.
-import { baseOf, SUITES } from './bases.ts'
+import { makeBase, SUITES } from './bases.ts'
 import { BOOTED_PACKAGES } from './booted.ts'
 import { fail2banReleases } from './fail2ban-releases.ts'
 import { installPackages, missingPackages } from './packages.ts'
@@ -19,4 +19,4 @@ if (missing.length > 0) process.stderr.write(`Installing ${missing.join(' ')}\n`
 await installPackages(missing)
 // The tests have no network but their own.
 await fail2banReleases()
-if (process.env.F2B_NO_BOOTED !== '1') for (const suite of SUITES) await baseOf(suite)
+if (process.env.F2B_NO_BOOTED !== '1') await Promise.all(SUITES.map(makeBase))

@@ -65,6 +65,13 @@ test('what is printed for the device is complete, and holds the secrets that wer
   assert.equal(modes, '600 root\n600 root\n')
 })
 
+test('the printed jails can stand below other lines of jail.local', () => {
+  // An indented line goes on with the one above it.
+  const jails = printed.slice(printed.indexOf('jail.local'))
+  assert.match(jails, /^\[fortigate\]\nenabled {2}= true$/m)
+  assert.doesNotMatch(jails, /^\s+\[/m)
+})
+
 test('systemd finds nothing wrong with the unit', async () => {
   const unit = '/etc/systemd/system/f2b-fortigate-feed.service'
   const said = await box.sh(`systemd-analyze verify --man=no ${unit}`)

@@ -53,9 +53,14 @@ interface Step {
  * @throws Failure naming the step that failed; what was done before it stays
  */
 export async function apply(items: Item[], manner: Manner): Promise<void> {
+  if ((await change(items, manner)) === 0) say('nothing to change')
+}
+
+/** The same for a further part. @returns how much it changed, or would have */
+export async function change(items: Item[], manner: Manner): Promise<number> {
   let changed = 0
   for (const step of await plan(items, manner)) if (await take(step, manner)) changed++
-  if (changed === 0) say('nothing to change')
+  return changed
 }
 
 /** Prints a line about what was done. */

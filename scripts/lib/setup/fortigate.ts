@@ -16,6 +16,7 @@ import { feedUnit, logrotate } from './fortigate-unit.ts'
 import { refuseIfUsed } from './in-use.ts'
 import { file, fileOnce, folder, sharedFolder, textOf, writeAs } from './items.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
+import { realignDelivery } from './realign.ts'
 import { withNested } from './settings.ts'
 import { hasSystemd } from './units.ts'
 
@@ -52,11 +53,13 @@ export const FORTIGATE_HELP = `f2b-setup fortigate
 export async function setUpFortigate(place: Place, values: Values): Promise<void> {
   if (place.uninstall) {
     await refuseIfUsed(place, ['fortigate', 'add-to-list'])
-    return apply(items(place, '', true), place)
+    await apply(items(place, '', true), place)
+    return realignDelivery(place)
   }
   const url = readUrl(textOption(values, 'url'))
   const wanted = withSection(configText(place), sectionOf(place, url, values), place.at(CONFIG))
   await apply(items(place, wanted, hasSystemd(textOption(values, 'systemd') ?? 'auto')), place)
+  await realignDelivery(place)
   if (place.prefix) say(`note: on the machine itself: ${USERADD} and chown ${ACCOUNT} ${LOG}`)
   advise(place, url)
 }
@@ -223,15 +226,18 @@ Then let Fail2Ban ban, in /etc/fail2ban/jail.local, and run ${restartCommand()}:
 ${jails(place)}`)
 }
 
-/** The jails as the head of action.d/fortigate.conf has them. */
+/**
+ * The jails as the head of action.d/fortigate.conf has them, at the margin: below another line of
+ * jail.local, an indented one goes on with that.
+ */
 function jails(place: Place): string {
   const text = textOf(join(place.source, 'action.d/fortigate.conf')) ?? ''
   const head = text.split('[Definition]')[0] ?? ''
   return head
     .split('\n')
     .filter((line) => /^# {3}|^#$/.test(line))
-    .map((line) => line.replace(/^# ?/, ''))
+    .map((line) => line.replace(/^# */, ''))
     .join('\n')
     .replace(/\n{2,}/g, '\n\n')
-    .trimEnd()
+    .trim()
 }

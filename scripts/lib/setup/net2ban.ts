@@ -20,6 +20,7 @@ import { brokerItems } from './net2ban-broker.ts'
 import { CA, tlsItems } from './net2ban-tls.ts'
 import { ACCOUNT, net2banUnit } from './net2ban-unit.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
+import { realignDelivery } from './realign.ts'
 import { hasSystemd } from './units.ts'
 
 const CONFIG = `${CONFIG_DIR}/config.yaml`
@@ -55,7 +56,7 @@ export async function setUpNet2ban(place: Place, values: Values, word: Word): Pr
   if (place.uninstall) return uninstall(place, word)
   if (word === 'client') {
     await apply([...clientConfig(place, values), ...program(place, word, systemd, [])], place)
-    return
+    return realignDelivery(place)
   }
   const text = serverConfig(place, values)
   const { section, secrets } = readSection(text, place)
@@ -70,6 +71,7 @@ export async function setUpNet2ban(place: Place, values: Values, word: Word): Pr
     ...program(place, word, systemd, secrets),
   ]
   await apply(items, place)
+  await realignDelivery(place)
   advise(place, section, made)
 }
 

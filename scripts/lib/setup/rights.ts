@@ -60,10 +60,11 @@ export async function accountEntry(): Promise<(Ids & { shell: string }) | undefi
  * wants to be its user's. All of them stand in folders of root's.
  */
 export function rights(config: string, secrets: string[], key: string): Item {
+  // The configuration last: a running f2b-deliver reads it again, and then all that it names.
   const wanted = (ids: Ids): [path: string, ids: Ids, mode: number][] => [
-    [config, { uid: 0, gid: ids.gid }, 0o640],
     ...secrets.map((path): [string, Ids, number] => [path, { uid: 0, gid: ids.gid }, 0o640]),
     [key, ids, 0o600],
+    [config, { uid: 0, gid: ids.gid }, 0o640],
   ]
   return {
     name: `rights of user ${DELIVERY_ACCOUNT} in ${config} and ${key}`,

@@ -36,10 +36,11 @@ export function advise(place: Place, { owner }: Wish, remote: Firewall[]): void 
   say('\nThen test it from here; all of these print nothing when all is well:')
   for (const firewall of remote) say(`  ${sshLine(firewall)} true`)
   say('  f2b-firewall check')
+  // At the margin: below another line of jail.local, an indented one goes on with that.
   say(`\nThen let Fail2Ban use it, in /etc/fail2ban/jail.local, and run ${restartCommand()}:`)
-  say('  [DEFAULT]')
-  say('  banaction = iptables-remote')
-  say('  banaction_allports = iptables-remote-allports')
+  say('[DEFAULT]')
+  say('banaction = iptables-remote')
+  say('banaction_allports = iptables-remote-allports')
 }
 
 function sshLine({ host, user, port }: Firewall): string {

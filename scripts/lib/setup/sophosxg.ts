@@ -19,6 +19,7 @@ import { actionItems, restartCommand } from './fail2ban.ts'
 import { refuseIfUsed } from './in-use.ts'
 import { file, folder, textOf } from './items.ts'
 import { CONFIG_DIR, type Place } from './place.ts'
+import { realignDelivery } from './realign.ts'
 
 /** The options that only `f2b-setup sophosxg` has. */
 export const SOPHOSXG_OPTIONS: Options = {
@@ -68,11 +69,13 @@ export async function setupSophosxg(place: Place, values: Values): Promise<void>
       ['sophosxg'],
       actionFile(place).map(({ name }) => name),
     )
-    return await apply(uninstalled(place, values), place)
+    await apply(uninstalled(place, values), place)
+    return realignDelivery(place)
   }
   const wish = await readWish(place, values)
   await tryOut(place, wish)
   await apply(items(place, wish, values), place)
+  await realignDelivery(place)
   advise(wish.settings)
 }
 
@@ -265,7 +268,7 @@ Then test it; the first prints nothing when all is well:
   f2b-sophosxg ban --ip 192.0.2.7 --bantime 60 && f2b-sophosxg list && f2b-sophosxg flush --name -
 
 Then let Fail2Ban use it, in /etc/fail2ban/jail.local, and run ${restartCommand()}:
-  [DEFAULT]
-  banaction = sophosxg
-  banaction_allports = sophosxg`)
+[DEFAULT]
+banaction = sophosxg
+banaction_allports = sophosxg`)
 }
