@@ -61,7 +61,12 @@ async function tryOnce(lab: Perimeter, delivering: Delivering[], round: number):
   await Promise.all(each.map(unban))
   await sleep(500 + 500 * (round % 3))
   await lab.network.heal(lab.firewall, 'mgmt')
-  await Promise.all(each.map((one) => ban({ ...one, address: `198.19.${round}.9` })))
+  const last = each.map((one, i) => ({ ...one, address: `198.19.${round}.${i + 1}` }))
+  await Promise.all(last.map(ban))
+  // It comes after the unban: a busy machine may take long for both.
+  const isThrough = async () =>
+    (await living(lab.firewall)).filter(isOf(last)).length === last.length
+  await waitUntil('the new sessions', isThrough, { timeout: 120_000, every: 500 })
   await sleep(LATE)
   return (await living(lab.firewall)).filter(isOf(each))
 }
