@@ -10,7 +10,9 @@ import { enclosed } from './lib/enclosed.ts'
 
 /** What takes longest begins first; all others in the order of their names. */
 const LONGEST = [
-  'booted',
+  'booted/bookworm',
+  'booted/trixie',
+  'two-commands',
   'readme',
   'kernel',
   'chaos',

@@ -76,8 +76,8 @@ export class SophosSimulator {
     return `https://127.0.0.1:${this.port}/webconsole/APIController`
   }
 
-  async listen(port = 0): Promise<this> {
-    await new Promise<void>((resolve) => this.#server.listen(port, '127.0.0.1', resolve))
+  async listen(port = 0, address = '127.0.0.1'): Promise<this> {
+    await new Promise<void>((resolve) => this.#server.listen(port, address, resolve))
     return this
   }
 

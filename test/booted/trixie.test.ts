@@ -1,0 +1,3 @@
+import { tellReadme } from './story.ts'
+
+tellReadme('trixie')
