@@ -25,6 +25,11 @@ const LONGEST = [
   'scripts/status',
   'scripts/lib/net2ban-node',
   'contract',
+  'scripts/setup-delivery',
+  'scripts/net2ban-readme',
+  'scripts/fortigate-push',
+  'scripts/sophosxg-iplist',
+  'scripts/sophosxg-fail2ban',
 ]
 
 /** Much of a test is waiting, so one more than there are processors; in milliseconds, what is stuck. */
