@@ -11,6 +11,8 @@ export interface HandedOver {
   protocol: string | undefined
   /** How long it blocks, seconds; -1 is for ever, undefined is what Fail2Ban says. */
   seconds: number | undefined
+  /** Whether it goes through the queue, so that the queue knows of each unban, too. */
+  queued: boolean
 }
 
 /** Words of a shell that end a command. */
@@ -29,7 +31,8 @@ export function handedOver(
 ): HandedOver | undefined {
   const commands = commandsIn(action.ban?.[family])
   const starts = commandsIn(action.start?.[family])
-  const said = queuedIn(kind, commands) ?? directIn(kind, commands)
+  const queued = queuedIn(kind, commands)
+  const said = queued ?? directIn(kind, commands)
   if (!said) return undefined
   const { address, name, time = '<time>', bantime = '-1' } = said
   if (!address?.includes('<ip>') || name === undefined || name.includes('<')) return undefined
@@ -38,7 +41,8 @@ export function handedOver(
   const start = starts.flatMap((words) => optionsOf(kind, words, 'start') ?? [])[0]
   const ports = said.ports ?? start?.get('port')
   const seconds = bantime === '<bantime>' ? undefined : Number(bantime)
-  return { address, name, ports, protocol: said.protocol ?? start?.get('protocol'), seconds }
+  const protocol = said.protocol ?? start?.get('protocol')
+  return { address, name, ports, protocol, seconds, queued: queued !== undefined }
 }
 
 interface Said {

@@ -146,10 +146,11 @@ export class Line {
   /**
    * Makes the book and these targets equal to what is to be.
    *
-   * @param sure whether Fail2Ban was told to release what it does not name any more
+   * @param sure whether Fail2Ban was told to release what it does not name any more. Of bans past the
+   *   queue nobody knows: what is held back would be banned again.
    */
   sync(said: Wish[], truth: Truth, meant: Courier[], sure: boolean): Promise<Outcome>[] {
-    const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure)
+    const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure || truth.direct)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
     this.keep()

@@ -39,6 +39,8 @@ export interface Truth {
   instance: string
   /** Whether any jail has an action that goes there. */
   used: boolean
+  /** Whether any of them goes there past the queue, which then knows of no unban. */
+  direct: boolean
   /** Names whose leases stay as they are, since it is not understood what should be. */
   kept: Set<string>
   /** True if a jail is not understood at all: leases of names that no other has stay, too. */
@@ -100,8 +102,8 @@ class Reader {
     this.#owner = owner
     this.#database = database
     this.#mayBan = mayBan
-    const nothing = { namings: new Map(), used: false, kept: new Set<string>(), problems: [] }
-    this.#truth = { instance, keepsOthers: false, ...nothing }
+    const no = { used: false, direct: false, keepsOthers: false }
+    this.#truth = { instance, ...no, namings: new Map(), kept: new Set(), problems: [] }
   }
 
   truth(): Truth {
@@ -127,6 +129,7 @@ class Reader {
       this.#isUnknown(jail, action.name, reason, EXIT.input)
       return
     }
+    this.#truth.direct ||= !(inet4.queued && inet6.queued)
     const names = [inet4.name, inet6.name]
     try {
       checkBlocktype(action.properties ?? {})
@@ -220,18 +223,16 @@ function addressOf({ address }: HandedOver, ip: string): Address {
 }
 
 /** A truth as it travels to whom delivers: without its problems, which are said here. */
-export type WrittenTruth = Pick<Truth, 'instance' | 'used' | 'keepsOthers'> & {
+export type WrittenTruth = Pick<Truth, 'instance' | 'used' | 'direct' | 'keepsOthers'> & {
   leases: string[]
   inexact: string[]
   namings: [string, Naming][]
   kept: string[]
 }
 
-export function writeTruth({ instance, used, keepsOthers, ...truth }: Truth): WrittenTruth {
+export function writeTruth({ problems: _, ...truth }: Truth): WrittenTruth {
   return {
-    instance,
-    used,
-    keepsOthers,
+    ...truth,
     leases: truth.leases.map(formatLease),
     inexact: truth.inexact.map(formatLease),
     namings: [...truth.namings],
@@ -240,14 +241,9 @@ export function writeTruth({ instance, used, keepsOthers, ...truth }: Truth): Wr
 }
 
 /** @throws Failure 65 */
-export function readTruth(
-  { instance, used, keepsOthers, ...written }: WrittenTruth,
-  owner: string,
-): Truth {
+export function readTruth(written: WrittenTruth, owner: string): Truth {
   return {
-    instance,
-    used,
-    keepsOthers,
+    ...written,
     leases: written.leases.map((line) => parseLease(line, owner)),
     inexact: written.inexact.map((line) => parseLease(line, owner)),
     namings: new Map(written.namings),

@@ -26,6 +26,7 @@ const NOTHING = {
   instance: '1.1',
   namings: new Map(),
   used: true,
+  direct: false,
   kept: new Set<string>(),
   keepsOthers: false,
   problems: [],
