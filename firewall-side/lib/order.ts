@@ -10,14 +10,15 @@ const RECENT = 200
 interface Numbers {
   /** Everything older is superseded: what is not remembered one by one any more. */
   floor: number
-  /** By address and jail. */
-  recent: Record<string, number>
+  /** By address and jail: the last ban, and the last unban. */
+  recent: Record<string, { ban: number; unban: number }>
 }
 
 /**
  * The order of an owner's single commands. A command whose server has given it up may still be in the
  * network, and arrive after what the server decided later: `banip` after `unbanip`. So each carries
- * a number that grows, and one that is older than the last about the same lease is refused.
+ * a number that grows, and one that is older than the last to the contrary about the same lease is
+ * refused. Of twenty bans of an address at the same moment, all are right in any order.
  *
  * Kept in /run: what was on its way before a reboot has died with its connection. The caller holds
  * the firewall's lock.
@@ -36,19 +37,25 @@ export class Order {
     if (number === undefined || !changes) return
     const numbers = read(this.#path)
     if (request.verb === 'flush') {
-      refuseBefore(Math.max(numbers.floor, ...Object.values(numbers.recent)), number)
+      const bans = Object.values(numbers.recent).map(({ ban }) => ban)
+      refuseBefore(Math.max(numbers.floor, ...bans), number)
       this.#save({ floor: number, recent: {} })
-    } else {
-      const key = `${request.address.text} ${request.jail}`
-      refuseBefore(Math.max(numbers.floor, numbers.recent[key] ?? 0), number)
-      numbers.recent[key] = number
-      this.#save(numbers)
+      return
     }
+    const key = `${request.address.text} ${request.jail}`
+    const last = numbers.recent[key] ?? { ban: 0, unban: 0 }
+    const contrary = request.verb === 'ban' ? last.unban : last.ban
+    refuseBefore(Math.max(numbers.floor, contrary), number)
+    last[request.verb] = Math.max(last[request.verb], number)
+    numbers.recent[key] = last
+    this.#save(numbers)
   }
 
   #save({ floor, recent }: Numbers): void {
-    const last = Object.entries(recent).sort(([, a], [, b]) => b - a)
-    const forgotten = last.splice(RECENT)[0]?.[1] ?? 0
+    const newest = ([, { ban, unban }]: [string, { ban: number; unban: number }]): number =>
+      Math.max(ban, unban)
+    const last = Object.entries(recent).sort((a, b) => newest(b) - newest(a))
+    const forgotten = last.splice(RECENT).map(newest)[0] ?? 0
     const numbers = { floor: Math.max(floor, forgotten), recent: Object.fromEntries(last) }
     try {
       writeFileSync(this.#path, JSON.stringify(numbers), { mode: 0o600 })

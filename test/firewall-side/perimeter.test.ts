@@ -130,17 +130,18 @@ test('perimeter refuses a command that was decided before the last about the sam
     'unbanip fail2ban-sshd 203.0.113.71',
   ]
   const now = Date.now()
-  const late = `75 firewall: superseded: ${now + 5} is newer`
+  const late = (ms: number): string => `75 firewall: superseded: ${now + ms} is newer`
   assert.equal(await told(`${unban} @${now + 5}`), `0 @${now + 5}`)
-  assert.equal(await told(`${ban} @${now}`), late)
-  assert.equal(await told(`banip fail2ban-web 203.0.113.71 22 tcp 0 @${now}`), `0 @${now}`)
-  assert.equal(await told(`fluships @${now}`), late)
+  assert.equal(await told(`${ban} @${now}`), late(5))
+  assert.equal(await told(`${unban} @${now}`), `0 @${now}`, 'it wants the same')
+  const web = 'banip fail2ban-web 203.0.113.71 22 tcp 0'
+  assert.equal(await told(`${web} @${now + 7}`), `0 @${now + 7}`)
+  assert.equal(await told(`${web} @${now + 6}`), `0 @${now + 6}`, 'it wants the same')
+  assert.equal(await told(`unbanip fail2ban-web 203.0.113.71 @${now + 6}`), late(7))
+  assert.equal(await told(`fluships @${now}`), late(7))
   assert.equal(await told(`${ban} @${now} over ${now + 5}`), `0 @${now}`)
   assert.equal(await told(`fluships @${now + 9}`), `0 @${now + 9}`)
-  assert.equal(
-    await told(`banip fail2ban-web 203.0.113.72 22 tcp 0 @${now + 8}`),
-    `75 firewall: superseded: ${now + 9} is newer`,
-  )
+  assert.equal(await told(`banip fail2ban-web 203.0.113.72 22 tcp 0 @${now + 8}`), late(9))
   assert.equal(await told(ban), '0', 'who does not say when is taken at his word')
   await fw.ask('fluships', 'web5')
 })

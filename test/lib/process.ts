@@ -77,6 +77,9 @@ export async function execIn(
   // zx would wait for the end of both streams. A shared SSH connection holds those of a client that
   // was killed for as long as the other side hangs, and that is just what some tests look at.
   await Promise.race([closed, sleep(GRACE, undefined, { ref: false })])
+  // What has failed says why, a moment later on a busy machine: the shared connection writes it.
+  const silent = code !== 0 && output.stderr === ''
+  if (silent) await Promise.race([closed, sleep(10 * GRACE, undefined, { ref: false })])
   child.stdout.destroy()
   child.stderr.destroy()
   return { code: code ?? -1, ...output }

@@ -29,6 +29,9 @@ export async function banListed(box: Box, lease: Lease): Promise<void> {
   })
 }
 
+/** Seconds for others who change the same box; the verb may end sooner. */
+const PATIENCE = 600
+
 /** The address leaves its list when the last jail lets it go. */
 export async function unbanListed(box: Box, address: Address, jail: string): Promise<void> {
   await withLedger(box, async (ledger) => {
@@ -88,7 +91,9 @@ async function change(box: Box, edit: (listed: Set<string>) => void): Promise<vo
 async function withLedger<T>(box: Box, work: (ledger: Ledger) => Promise<T>): Promise<T> {
   const path = pathOf(box)
   // A dry run makes no folder; without one there is no ledger to lock either.
-  const unlock = existsSync(dirname(path)) ? await lock(`${path}.lock`) : undefined
+  const unlock = existsSync(dirname(path))
+    ? await lock(`${path}.lock`, PATIENCE, box.call.signal)
+    : undefined
   try {
     const ledger = new Ledger(`${path}.leases`)
     ledger.refresh()
