@@ -316,7 +316,7 @@ async function checkCase(one: Case, verb: Verb, mode = 'hosts'): Promise<void> {
     const ended = await world.run(`${args} --verbose`, input)
     const seconds = (performance.now() - began) / 1000
     assert.ok(one.codes.includes(ended.code), `${about}: exit ${ended.code} ${ended.stderr}`)
-    assert.ok(seconds < 21, `${about}: ${seconds} s`)
+    assert.ok(seconds < 60, `${about}: ${seconds} s`)
     assert.equal(foreignPart(world), foreign, `${about}: a foreign object changed`)
     if (ended.code === 0) checkState(world, verb, about)
     else checkMessage(ended, verb, about)

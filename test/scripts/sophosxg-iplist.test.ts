@@ -123,7 +123,7 @@ test('sophosxg sync moves everything when the mode changes, in both directions',
     await world.run('sync', { input })
     const asHosts = dump(world.sim.box)
     await world.run('sync', { input, config: iplist })
-    assert.equal(lists(world)['f2b_list4_1@web1']?.length, 12)
+    assert.equal(lists(world)['f2b_list4_1@web1']?.length, 20)
     assert.deepEqual(
       [...(world.sim.box.groups.get('f2b_blockings')?.members ?? [])],
       ['f2b_list4_1@web1'],
@@ -133,12 +133,12 @@ test('sophosxg sync moves everything when the mode changes, in both directions',
   })
 })
 
-test('sophosxg iplist serves a dozen bans at once and loses none', async () => {
+test('sophosxg iplist serves ten bans at once and loses none', async () => {
   await inWorld(IPLIST, async (world) => {
-    const bans = Array.from({ length: 12 }, (_, i) =>
+    const bans = Array.from({ length: 10 }, (_, i) =>
       world.run(`ban --ip 198.51.100.${i + 1} --name sshd`),
     )
     for (const ended of await Promise.all(bans)) assert.deepEqual(ended, OK)
-    assert.equal(lists(world)['f2b_list4_1@web1']?.length, 20)
+    assert.equal(lists(world)['f2b_list4_1@web1']?.length, 10)
   })
 })

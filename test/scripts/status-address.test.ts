@@ -213,7 +213,7 @@ test('f2b-status --unban puts it into the queue first, where there is one', asyn
   const lines = readFileSync(queue, 'utf8').split('\n').filter(Boolean)
   assert.deepEqual(
     lines.slice(1).sort(),
-    ['-', 'sshd', 'web'].map((jail) => `unban|${IP}|${jail}|.`),
+    ['-', 'sshd', 'web'].map((jail) => `release|${IP}|${jail}|.`),
   )
   assert.deepEqual(left(), ['203.0.113.8 sshd 0 web1'])
   assert.equal(existsSync(`${state}/queue/fortigate`), false)

@@ -19,9 +19,9 @@ before(async () => {
   lab = await createPerimeter({ firewalls: 2 })
   await installPerimeter(lab)
   await listen(lab.server, { tcp: [22] })
-  // What is delivered is delivered by an account without rights, and so are targets looked at.
+  // Without systemd root delivers, and looks at targets itself.
   const firewalls = ['--firewall', 'edge1', '--firewall', 'edge2']
-  const how = ['--host-key-file', '/root/hostkeys', '--delivery', 'queued', '--systemd', 'yes']
+  const how = ['--host-key-file', '/root/hostkeys', '--delivery', 'queued', '--systemd', 'no']
   await lab.server.run(['f2b-setup', 'server', '--owner', 'web1', ...firewalls, ...how])
   fail2ban = await startFail2ban(lab.server, [
     { name: 'sshd', action: `iptables-remote[${options}, delivery=queued]`, maxretry: 2 },
@@ -122,20 +122,13 @@ test('without Fail2Ban and f2b-deliver it is freed on the firewalls all the same
   await fail2ban.stop()
   const { code, stdout } = await lab.server.exec(['f2b-status', '--unban', ATTACKER])
   assert.equal(code, 75)
-  assert.match(stdout, /^ {2}Fail2Ban +not told: .*socket.*\(75\)$/m)
+  assert.match(stdout, /^ {2}Fail2Ban +not told: .*\.sock.*\(75\)$/m)
   assert.match(stdout, /^ {2}firewall\/edge2 +freed in sshd$/m)
   assert.match(stdout, /^Fail2Ban will ban it again when it starts/m)
   await untilReached(true)
   // The line that it put into the queue keeps the books of the next f2b-deliver right.
   await lab.server.run(['f2b-deliver'])
   assert.deepEqual(await reaches(), [true, true])
-})
-
-test('nothing that root did has locked the account out', async () => {
-  const found = '/var/lib/fail2ban-perimeter -path "*/queue/*" -prune -o -user root -print'
-  assert.equal(await lab.server.sh(`find ${found} | grep -v sync.lock || true`), '')
-  const queue = await lab.server.sh('stat -c %a%U%G /var/lib/fail2ban-perimeter/queue/firewall*')
-  assert.equal(queue.trim(), '640rootfail2ban-perimeter')
 })
 
 test('a firewall that is away is named with its code, and in the metrics', async () => {

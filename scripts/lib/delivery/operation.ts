@@ -69,7 +69,8 @@ export function refusedOf(line: string): { key: string; refused: Refused | undef
   return { key, refused: { change, key, expires: endOf(time, bantime) } }
 }
 
-function canonicalText(ip: string): string {
+/** An address as everything else shows it, whatever an action line has added to it. */
+export function canonicalText(ip: string): string {
   try {
     return parseBanned(ip).text
   } catch {

@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Address, overlaps, parseAddress } from '../address.ts'
 import { BY_HAND, endIn, textOf } from '../delivery/book.ts'
+import { canonicalText } from '../delivery/operation.ts'
 import { Queue, wordsOf } from '../delivery/queue.ts'
 import { Rejections } from '../delivery/rejected.ts'
 import { deliveryDirectory, fileNameOf, queueDirectory, readState } from '../delivery/state.ts'
@@ -102,9 +103,9 @@ export class Books {
 
   /** What is on its way about an address: to this target, or to all of the sibling's. */
   about(address: Address, target: string): Waiting[] {
-    const unread = this.unread().lines.flatMap(([word = '', address = '', jail = '']) => {
+    const unread = this.unread().lines.flatMap(([word = '', ip = '', jail = '']) => {
       const verb = VERBS[word]
-      return verb ? [{ verb, address, jail }] : []
+      return verb ? [{ verb, address: canonicalText(ip), jail }] : []
     })
     return [...unread, ...this.waiting(target)].filter((one) => touches(one.address, address))
   }
