@@ -76,8 +76,9 @@ async function syncAll(loaded: Loaded, names: string[], values: Values): Promise
   try {
     await tidyQueues(loaded, delivery)
     checkNames(names, await delivery.names())
-    const sure = values.wait === true || (await isAnnounced(loaded))
-    const options = { names, dryRun: values['dry-run'] === true, sure }
+    const dryRun = values['dry-run'] === true
+    const sure = !dryRun && (values.wait === true || (await isAnnounced(loaded)))
+    const options = { names, dryRun, sure }
     const { outcomes, trouble } = await syncTruth(loaded, delivery, options)
     report(outcomes, trouble)
   } finally {

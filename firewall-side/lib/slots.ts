@@ -59,14 +59,26 @@ async function isOurTurn(folder: string, own: string): Promise<boolean> {
       if (before < PLACES) return true
       if (before >= ROOM || Date.now() > end) return false
       // Dozens that look every few milliseconds would take the time of those who have a place.
-      watcher ??= watch(folder, (_, name) => (name && name > own) || wake())
+      watcher ??= watchFor(folder, (name) => (name && name > own) || wake())
       await new Promise<void>((resolve) => {
-        wake = resolve
-        setTimeout(resolve, PATIENCE.look).unref()
+        const timer = setTimeout(resolve, PATIENCE.look)
+        wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
       })
     }
   } finally {
     watcher?.close()
+  }
+}
+
+/** Undefined where this machine has no watches left: it has 128 for each user, for all programs. */
+function watchFor(folder: string, listener: (name: string | null) => void): FSWatcher | undefined {
+  try {
+    return watch(folder, (_, name) => listener(name)).on('error', () => {})
+  } catch {
+    return undefined
   }
 }
 

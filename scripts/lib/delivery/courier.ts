@@ -232,8 +232,8 @@ export class Courier {
 
   /**
    * An earlier session of ours may have died with changes on their way: what the target has is taken
-   * for confirmed, and what the book wants otherwise is to be delivered. What the book does not know,
-   * such as a ban by hand, is left to a sync, which has asked Fail2Ban.
+   * for confirmed, and what the book wants otherwise is to be delivered. What the book does not know
+   * is left to a sync, which has asked Fail2Ban.
    */
   async #lookAnew(): Promise<Failure | undefined> {
     const { book, owner } = this.#options

@@ -18,9 +18,9 @@ interface Network {
  * @throws Failure 78 if the list has a form that we do not change
  */
 export function withProtected(text: string, more: readonly string[], path: string): string {
-  const missing = more
-    .map((entry) => parseAddress(entry).text)
-    .filter((entry) => !neverIn(text).some((known) => known.text === entry))
+  const missing = [...new Set(more.map((entry) => parseAddress(entry).text))].filter(
+    (entry) => !neverIn(text).some((known) => known.text === entry),
+  )
   if (missing.length === 0) return text
   const root = parseDocument(text).contents
   const node = isMap(root) ? root.get('never_ban', true) : undefined

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { ACCOUNT, call, uidOf } from './account.ts'
 import type { Item } from './changes.ts'
@@ -30,7 +30,7 @@ export function sliceItem(): Item {
     async remove() {
       const target = await path()
       rmSync(target)
-      rmdirSync(dirname(target))
+      if (readdirSync(dirname(target)).length === 0) rmdirSync(dirname(target))
       await reload()
     },
   }

@@ -14,6 +14,9 @@ import { listed, readLists } from './lists.ts'
 import { readHost } from './objects.ts'
 import { makeListPlan, makePlan } from './plan.ts'
 
+/** Seconds for others who change the same box; the verb may end sooner. */
+const PATIENCE = 600
+
 /**
  * `mode: iplist`: single addresses in lists of a thousand, so that a whole restore is one write. A
  * list knows no leases; they live in a ledger in `state_dir`. Ranges cannot be in a list and stay
@@ -28,9 +31,6 @@ export async function banListed(box: Box, lease: Lease): Promise<void> {
     ledger.put({ address: lease.address.text, jail: lease.jail, owner: lease.owner, expires })
   })
 }
-
-/** Seconds for others who change the same box; the verb may end sooner. */
-const PATIENCE = 600
 
 /** The address leaves its list when the last jail lets it go. */
 export async function unbanListed(box: Box, address: Address, jail: string): Promise<void> {
