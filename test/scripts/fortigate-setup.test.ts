@@ -69,7 +69,7 @@ test('the printed jails can stand below other lines of jail.local', () => {
   // An indented line goes on with the one above it.
   const jails = printed.slice(printed.indexOf('jail.local'))
   assert.match(jails, /^\[fortigate\]\nenabled {2}= true$/m)
-  assert.doesNotMatch(jails, /^\s+\[/m)
+  assert.doesNotMatch(jails, /^[ \t]+\[/m)
 })
 
 test('systemd finds nothing wrong with the unit', async () => {
