@@ -14,6 +14,7 @@ export function enclosed(argv: readonly string[]): [string, string[], NodeJS.Pro
   const own = ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc']
   const args = [...own, '--propagation', 'private', 'sh', '-euc', BEGIN, 'sh', ...argv]
   // Not what the host's owner has first on his PATH: a python3 that is a script of pyenv takes 1 s.
-  const { FAIL2BAN_PERIMETER_CONFIG: _, ...env } = process.env
+  // And no certificates of a company's proxy: reading them takes Node as long as all else of a start.
+  const { FAIL2BAN_PERIMETER_CONFIG: _, NODE_EXTRA_CA_CERTS: _certificates, ...env } = process.env
   return ['unshare', args, { ...env, PATH, LANG: 'C.UTF-8' }]
 }
