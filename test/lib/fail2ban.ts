@@ -1,3 +1,4 @@
+import { appendFileSync } from 'node:fs'
 import { PROJECT } from './lab.ts'
 import type { Machine } from './machine.ts'
 import { waitUntil } from './wait.ts'
@@ -53,9 +54,7 @@ export async function startFail2ban(machine: Machine, jails: readonly Jail[]): P
     log: () => machine.readFile('/var/log/fail2ban.log'),
     async failLogin(address, { jail = jails[0]?.name ?? '', times = 1 } = {}) {
       const line = `${Math.floor(Date.now() / 1000)} login failure from ${address}\n`
-      await machine.run(['sh', '-c', 'cat >>"$1"', 'sh', logOf(jail)], {
-        input: line.repeat(times),
-      })
+      appendFileSync(machine.place(logOf(jail)), line.repeat(times))
     },
     async logged(text) {
       const written = async () => (await fail2ban.log()).includes(text)

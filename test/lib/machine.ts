@@ -1,4 +1,11 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import {
@@ -10,6 +17,7 @@ import {
   spawnHolder,
   spawnIn,
 } from './process.ts'
+import { waitUntil } from './wait.ts'
 
 /** Where init.py writes what comes to /dev/log. */
 const SYSLOG_FILE = '/var/log/lab-syslog'
@@ -24,6 +32,8 @@ export interface Machine {
   readonly name: string
   /** The host's number of a process in its namespaces. @throws Error while it is off */
   readonly pid: number
+  /** Where the host has a path of this machine. */
+  place(path: string): string
   /** Runs a command to its end; a failing one is an answer, not an error. */
   exec(argv: readonly string[], options?: ExecOptions): Promise<Output>
   /** Runs a step that must work. @returns its standard output @throws Error with its messages */
@@ -32,6 +42,7 @@ export interface Machine {
   sh(script: string, options?: ExecOptions): Promise<string>
   /** Starts a command and leaves it running. */
   spawn(argv: readonly string[], options?: SpawnOptions): Promise<Background>
+  /** Of a path without absolute links in it, as for `writeFile`: no process has to start for that. */
   readFile(path: string): Promise<string>
   /** Writes a file and the folders above it. Default mode 644, owner root:root. */
   writeFile(path: string, text: string, options?: FileOptions): Promise<void>
@@ -76,11 +87,12 @@ export async function boot(name: string, ground: Ground): Promise<Machine> {
       if (!power) throw new Error(`Machine "${name}" is off`)
       return power.pid
     },
+    place: (path) => `/proc/${machine.pid}/root${path}`,
     exec: async (argv, options) => execIn(machine.pid, argv, options),
     run: async (argv, options) => succeed(name, argv, await machine.exec(argv, options)),
     sh: (script, options) => machine.run(['sh', '-euc', script], options),
     spawn: async (argv, options) => spawnIn(machine.pid, argv, options),
-    readFile: (path) => machine.run(['cat', '--', path]),
+    readFile: async (path) => readFileSync(machine.place(path), 'utf8'),
     writeFile: (path, text, options) => writeFile(machine, path, text, options),
     journal: () => readJournal(machine),
     signal: (program, signal) => signalAll(machine.pid, program, signal),
@@ -122,11 +134,14 @@ function succeed(name: string, argv: readonly string[], { code, stdout, stderr }
 }
 
 async function writeFile(machine: Machine, path: string, text: string, options: FileOptions = {}) {
-  const { mode = '644', owner = 'root:root' } = options
-  // Not install(1): node's pipes are sockets, which cannot be opened as /dev/stdin.
-  const script = 'mkdir -p "$1" && cat >"$2" && chown "$3" "$2" && chmod "$4" "$2"'
-  const args = [dirname(path), path, owner, mode]
-  await machine.run(['sh', '-c', script, 'sh', ...args], { input: text })
+  const { mode = '644', owner } = options
+  const place = machine.place(path)
+  mkdirSync(dirname(place), { recursive: true })
+  writeFileSync(place, text)
+  chmodSync(place, Number.parseInt(mode, 8))
+  // Accounts have numbers of their own on each machine.
+  if (owner)
+    await machine.run(['sh', '-c', 'chown "$2" "$1" && chmod "$3" "$1"', 'sh', path, owner, mode])
 }
 
 let marks = 0
@@ -134,8 +149,12 @@ let marks = 0
 async function readJournal(machine: Machine): Promise<string[]> {
   // Messages keep their order, so when our own has arrived, all before it have.
   const mark = `lab-mark-${++marks}.`
-  const script = 'logger "$1"; until grep -qF "$1" "$2"; do sleep 0.01; done; cat "$2"'
-  const text = await machine.run(['sh', '-c', script, 'sh', mark, SYSLOG_FILE])
+  await machine.run(['logger', mark])
+  let text = ''
+  await waitUntil('a mark in the journal', async () => {
+    text = await machine.readFile(SYSLOG_FILE)
+    return text.includes(mark)
+  })
   return text.split('\n').filter((line) => line && !line.includes('lab-mark-'))
 }
 

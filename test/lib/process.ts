@@ -61,9 +61,8 @@ export async function execIn(
 ): Promise<Output> {
   const { input = '', timeout = 60_000, env = {}, user } = options
   const limit = ['timeout', '-k', '1', String(timeout / 1000)]
-  const command = [...enter(pid), ...withEnv(env), ...limit, ...asUser(user), ...argv]
-  const [program = '', ...args] = command
-  const child = spawn(program, args, { cwd: '/', env: CLEAN_ENV, detached: true })
+  const [program = '', ...args] = [...enter(pid), ...limit, ...asUser(user), ...argv]
+  const child = spawn(program, args, { cwd: '/', env: { ...CLEAN_ENV, ...env }, detached: true })
   const output = { stdout: '', stderr: '' }
   for (const name of ['stdout', 'stderr'] as const) {
     child[name].setEncoding('utf8').on('data', (text: string) => {
@@ -94,8 +93,8 @@ export async function spawnIn(
   const { env = {}, user, onLine } = options
   // nsenter passes no signals on, so the process tells first what its number is in there.
   const telling = ['setsid', 'sh', '-c', 'echo $$; exec "$@"', 'sh']
-  const command = [...enter(pid), ...withEnv(env), ...telling, ...asUser(user), ...argv]
-  const { child, first, stderr, ended } = await launch(command, onLine)
+  const command = [...enter(pid), ...telling, ...asUser(user), ...argv]
+  const { child, first, stderr, ended } = await launch(command, onLine, env)
   return {
     stdin: child.stdin,
     stderr,
@@ -125,10 +124,14 @@ export async function spawnHolder(argv: readonly string[]) {
 }
 
 /** Starts a process that does not keep this one alive, and waits for its first line. */
-async function launch(argv: readonly string[], onLine: (line: string) => void = () => {}) {
+async function launch(
+  argv: readonly string[],
+  onLine: (line: string) => void = () => {},
+  env: Env = {},
+) {
   const [command = '', ...args] = argv
   // Detached, so that Ctrl-C on a terminal reaches it only as the end of its input.
-  const options = { cwd: '/', detached: true, env: CLEAN_ENV }
+  const options = { cwd: '/', detached: true, env: { ...CLEAN_ENV, ...env } }
   const child = spawn(command, args, { ...options, stdio: ['pipe', 'pipe', 'pipe'] })
   const exited = once(child, 'exit').then(([code]) => (code as number | null) ?? -1)
   const closed = once(child, 'close')
@@ -166,12 +169,6 @@ async function launch(argv: readonly string[], onLine: (line: string) => void = 
 export function enter(pid: number): string[] {
   // The process of `pid` itself stands outside the PID namespace, its children stand inside.
   return ['nsenter', '-t', `${pid}`, '-m', '-n', '-u', `--pid=/proc/${pid}/ns/pid_for_children`]
-}
-
-function withEnv(env: Env): string[] {
-  const all = Object.entries({ ...CLEAN_ENV, ...env })
-  const set = all.flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]))
-  return ['env', '-i', ...set]
 }
 
 function asUser(user: string | undefined): string[] {

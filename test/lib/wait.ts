@@ -1,24 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface WaitOptions {
-  /** Milliseconds to wait in all, and between two looks. */
+  /** Milliseconds to wait in all, and between the first looks. */
   timeout?: number
   every?: number
 }
 
 /**
  * Waits until something is true: a busy machine may take its time, and only what fails waits to the
- * end. @throws Error `Waited 60000 ms in vain for ...`
+ * end. It looks less often the longer it has waited, for a look may start processes. @throws Error `Waited 60000 ms in vain for ...`
  */
 export async function waitUntil(
   what: string,
   check: () => boolean | Promise<boolean>,
   { timeout = 60_000, every = 20 }: WaitOptions = {},
 ): Promise<void> {
-  const end = performance.now() + timeout
+  const begun = performance.now()
   while (!(await check())) {
-    if (performance.now() > end) throw new Error(`Waited ${timeout} ms in vain for ${what}`)
-    await sleep(every)
+    const waited = performance.now() - begun
+    if (waited > timeout) throw new Error(`Waited ${timeout} ms in vain for ${what}`)
+    await sleep(Math.max(every, Math.min(waited / 8, 1000)))
   }
 }
 
