@@ -140,7 +140,7 @@ test('f2b-status asks a running f2b-deliver: what waits, why, and what was rejec
     const both = /deliver runs[\s\S]*Last errors\n.*stat1.*\n.*stat2/
     for (let i = 0; i < 50 && !both.test(said.stdout); i++) said = await status()
     assert.equal(said.lines[0], 'web1: 1 ban in Fail2Ban, 2 targets, f2b-deliver runs')
-    assert.match(said.stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}1 +\d+ s {9}0 {8}- +\d+ s$/m)
+    assert.match(said.stdout, /^firewall\/stat1 {2}yes {11}1 {6}0 {7}1 +\d+ s {9}1 {8}- +\d+ s$/m)
     assert.doesNotMatch(said.stdout, /does not run/)
     assert.match(said.stdout, /^ {2}firewall\/stat2 {2}\d+ s ago, failing for \d+ s: .*\(69\)$/m)
     const rejected =
@@ -166,7 +166,7 @@ test('f2b-status shows what was rejected, whatever is written in there, until it
   assert.equal(code, 77)
   assert.doesNotMatch(stdout.replaceAll('\n', ''), /\p{C}/u)
   assert.equal(lines.filter((line) => /^ {2}firewall.*back\\slash/.test(line)).length, 3)
-  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}0 {7}- {7}- {9}1 {8}- +\d+ d$/)
+  assert.match(lines[3] ?? '', /^firewall\/stat1 {2}yes {11}1 {6}0 {7}- {7}- {9}2 {8}- +\d+ d$/)
   const seen = await status('--acknowledge', 'all')
   assert.equal(seen.code, 0)
   assert.doesNotMatch(seen.stdout.replaceAll('\n', ''), /\p{C}/u)

@@ -54,13 +54,17 @@ function headOf({ owner, bans, deliverer, targets }: Survey, paper: Paper): stri
   return `${paper.style('bold', owner)}: ${parts.join(', ')}`
 }
 
-function rowOf(one: TargetSurvey, { at }: Survey, paper: Paper): string[] {
+function rowOf(one: TargetSurvey, survey: Survey, paper: Paper): string[] {
+  const { at } = survey
   const { reachable, leases, drift, queue, state } = one
   const never = paper.style('dim', '-')
   const alarming = (value: number, text = String(value)): string =>
     value > 0 ? paper.style('red', text) : text
   const age = (moment: number): string => (moment > 0 ? span(at - moment) : never)
-  const rejected = state.rejected.filter((one) => isUnseen(one, at)).length
+  // A line that no target of the sibling can be told is rejected for each of them.
+  const lines = survey.rejected.filter(({ sibling }) => sibling === one.sibling)
+  const refusals = [...lines.map(({ rejection }) => rejection), ...state.rejected]
+  const rejected = refusals.filter((refusal) => isUnseen(refusal, at)).length
   const reached = reachable ? paper.style('green', 'yes') : paper.style(['bold', 'red'], 'no')
   const name = fit(nameOf(one), Math.max(paper.width - OTHERS, 12))
   const failing = state.failingSince > 0
