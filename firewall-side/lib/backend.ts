@@ -96,12 +96,12 @@ export interface Backend {
   remove(): Promise<void>
 }
 
-/** The jail that is looked for first and needs no index: the only one on most firewalls. */
+/** The only jail of a firewall needs no index: it would be as many look-ups, and each ban twice. */
 export function directOf(chains: readonly Chain[]): string | undefined {
-  return chains[0]?.jail
+  return chains.length === 1 ? chains[0]?.jail : undefined
 }
 
-/** True if packets find an entry by the index: all but the single addresses of the first jail. */
+/** True if packets find an entry by the index: all but the single addresses of the only jail. */
 export function isIndexed(
   { address, jail }: { address: Address; jail: string },
   direct: string | undefined,

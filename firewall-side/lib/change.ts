@@ -27,13 +27,10 @@ export function changeOf(books: Books, before: readonly Chain[], neverChanged: b
   for (const jail of books.touched.keys()) {
     if (after.has(jail) && !loads.has(jail)) addEntries(change, books, jail)
   }
-  const whole = now.filter((chain) => loads.has(chain.jail))
-  // What was found without the index has to be in it once another jail comes first.
+  // What was found without the index has to be in it once there is a second jail.
   const was = directOf(before)
-  if (was !== undefined && was !== direct && after.has(was)) {
-    const chain = after.get(was)
-    if (chain && !loads.has(was)) whole.push(chain)
-  }
+  if (was !== undefined && was !== direct) change.index = books.contents().entries
+  const whole = now.filter((chain) => loads.has(chain.jail))
   const unknown = whole.filter((chain) => loads.get(chain.jail) === undefined)
   if (unknown.length > 0) change.load = loadsOf(unknown, books.contents().entries)
   for (const chain of whole) {

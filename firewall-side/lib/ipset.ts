@@ -40,8 +40,7 @@ const RANGES = 'perimeter-ranges'
  * length in it, and a change costs the same at any size.
  *
  *   FORWARD           -j perimeter-look
- *   perimeter-look    fail2ban-sshd-4 -> fail2ban-sshd         the first jail, directly
- *                     perimeter-banned-4 -> perimeter-banned   the index of all others
+ *   perimeter-look    perimeter-banned-4 -> perimeter-banned   the index of all jails
  *                     perimeter-near-4 -> perimeter-near       is there any range near?
  *   perimeter-banned  fail2ban-web-4 -> fail2ban-web           jail by jail
  *   fail2ban-web      perimeter-never-4 -> RETURN
@@ -51,16 +50,21 @@ export function ipset(config: FirewallConfig): Backend {
   const { hooks, blocktype } = config
   const tool = new Tool('ipset', ['-exist', 'restore'])
 
-  /** @returns the chains that other programs have made; they are left alone */
+  /**
+   * Makes sets, fills them, and only then leads packets to them.
+   *
+   * @returns the chains that other programs have made; they are left alone
+   */
   const makeChains = async (
     before: readonly Chain[],
     chains: readonly Chain[],
     known: readonly Chain[],
+    fill: Iterable<string>,
   ): Promise<string[]> => {
     const wanted = setsOf(chains)
     const gone = new Set(setsOf(before))
     const foreign = new Set<string>()
-    await feed(tool, wanted.map(create))
+    await feed(tool, both(wanted.map(create), fill))
     for (const family of netfilter.FAMILIES) {
       const now = await netfilter.dump(family)
       if (!now) continue
@@ -97,17 +101,16 @@ export function ipset(config: FirewallConfig): Backend {
 
     async apply(change) {
       const { before, now } = change.chains
-      if (before !== now) await makeChains(before, now, before)
-      await feed(tool, linesOf(change))
+      if (before === now) return await feed(tool, both(enterLines(change), leaveLines(change)))
+      await makeChains(before, now, before, enterLines(change))
+      await feed(tool, leaveLines(change))
     },
 
     async rebuild({ chains, entries, never }) {
-      const foreign = await makeChains([], chains, chains)
       const direct = directOf(chains)
       const load = loadsOf(chains, entries)
-      const index = entries
-      if (chains.length > 0) await feed(tool, linesOf({ ...NOTHING, direct, never, load, index }))
-      return foreign
+      const fill = enterLines({ direct, never, load, enter: [], extend: [], index: entries })
+      return await makeChains([], chains, chains, chains.length > 0 ? fill : [])
     },
 
     async shape(chains) {
@@ -147,7 +150,7 @@ const SUFFIXES = ['-4', '-6', '-4r', '-6r']
 /** Every chain of one family. */
 function layoutOf(family: Family, chains: readonly Chain[], blocktype: string): netfilter.Layout {
   const layout: netfilter.Layout = new Map()
-  const [first, ...others] = chains
+  const [first] = chains
   if (!first) return layout
   const ranged = chains.filter((chain) => hasRanges(chain, family))
   const to = (set: string, chain: string, not = '') =>
@@ -155,13 +158,12 @@ function layoutOf(family: Family, chains: readonly Chain[], blocktype: string): 
   const single = ({ jail }: Chain) => to(setName(chainName(jail), family), chainName(jail))
   const range = ({ jail }: Chain) => to(rangeSet(chainName(jail), family), chainName(jail))
   layout.set(netfilter.LOOK, [
-    single(first),
-    ...(others.length > 0 ? [to(setName(BANNED, family), BANNED)] : []),
+    chains.length > 1 ? to(setName(BANNED, family), BANNED) : single(first),
     ...(ranged.length > 0 ? [to(setName(NEAR, family), NEAR)] : []),
     netfilter.lastRule(netfilter.LOOK),
   ])
-  if (others.length > 0) {
-    layout.set(BANNED, [...others.map(single), netfilter.lastRule(BANNED)])
+  if (chains.length > 1) {
+    layout.set(BANNED, [...chains.map(single), netfilter.lastRule(BANNED)])
   }
   if (ranged.length > 0) {
     const none = to(setName(RANGES, family), 'RETURN', '! ')
@@ -239,19 +241,25 @@ function create(set: string): string {
   return `create ${set} ${TYPES[/-4r?$/.test(set) ? 'inet4' : 'inet6']} ${OPTIONS}`
 }
 
-/** What of a change goes into sets. */
-type Contained = Omit<Change, 'chains'>
-const NOTHING = { load: [], enter: [], extend: [], leave: [], free: [] }
+/** What a change puts into sets. */
+type Entering = Omit<Change, 'chains' | 'leave' | 'free'>
 
-function* linesOf(change: Contained) {
-  const { direct, never, load, enter, extend, leave, free, index } = change
+function* enterLines({ direct, never, load, enter, extend, index }: Entering) {
   if (never) yield* neverLines(never)
-  yield* pieces(leave, (e) => `del ${setOf(e)} ${e.address.text}`, '\n')
-  yield* pieces(free, (address) => `del ${indexSet(address)} ${address.text}`, '\n')
   if (index) yield* reindexing(index, direct)
   else yield* indexing([...load.flatMap(({ entries }) => entries), ...enter, ...extend], direct)
   yield* loadLines(load)
   yield* pieces([...enter, ...extend], (e) => `add ${setOf(e)} ${element(e)}`, '\n')
+}
+
+function* leaveLines({ leave, free }: Change) {
+  yield* pieces(leave, (e) => `del ${setOf(e)} ${e.address.text}`, '\n')
+  yield* pieces(free, (address) => `del ${indexSet(address)} ${address.text}`, '\n')
+}
+
+function* both(first: Iterable<string>, then: Iterable<string>): Generator<string> {
+  yield* first
+  yield* then
 }
 
 function* neverLines(never: Address[]): Generator<string> {

@@ -5,8 +5,7 @@ import { chainName } from './names.ts'
 
 // The table of the backend `nftables`, as a function of the chains that there are:
 //
-//   forward          ip saddr @fail2ban-sshd/inet4 jump fail2ban-sshd      the first jail, directly
-//                    ip saddr @banned/inet4 jump banned/inet4              the index of all others
+//   forward          ip saddr @banned/inet4 jump banned/inet4              the index of all jails
 //                    ip saddr & /24 @near/inet4 jump near/inet4            is there any range near?
 //   banned/inet4     ip saddr @fail2ban-web/inet4 jump fail2ban-web        jail by jail
 //   near/inet4       ip saddr & /26 @banned/inet4/26 jump banned/inet4/26  length by length
@@ -14,7 +13,8 @@ import { chainName } from './names.ts'
 //   fail2ban-web     ip saddr @never-ban/4 accept
 //                    meta l4proto tcp th dport { 80 } counter name fail2ban-web drop
 //
-// A packet whose source nobody bans is done after three look-ups. The counters are objects of their
+// A packet whose source nobody bans is done after two look-ups; an only jail
+// needs no index, and is looked for directly. The counters are objects of their
 // own, so that a chain can be written anew without them.
 
 export const TABLE = 'inet fail2ban-perimeter'
@@ -106,11 +106,12 @@ export function layoutLines(before: Layout, now: Layout): { first: string[]; las
 /** What every packet pays for. */
 function baseRules(chains: readonly Chain[], widths: string[]): string[] {
   return NAMES.flatMap((family) => {
-    const first = chainName(chains[0]?.jail ?? '')
+    const only = directOf(chains)
     const wide = widths.filter((width) => familyOf(width) === family && !isNear(width))
     return [
-      jump(family, first, first, false),
-      ...(chains.length > 1 ? [jump(family, 'banned', 'banned')] : []),
+      only === undefined
+        ? jump(family, 'banned', 'banned')
+        : jump(family, chainName(only), chainName(only), false),
       ...(nearWidths(family, widths).length > 0
         ? [jump(`${family}/${NEAR[family]}`, 'near', 'near', true, family)]
         : []),

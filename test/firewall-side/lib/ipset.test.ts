@@ -24,7 +24,7 @@ function swapped(set: string, ...elements: string[]): string[] {
   ]
 }
 
-test('a new chain comes after its sets, and never-ban goes first in it', async () => {
+test('a new chain comes after its sets, which are full by then, and never-ban goes first in it', async () => {
   const never = [parseAddress('192.0.2.1')]
   const said = await apply({ chains: { before: [], now: [PLAIN] }, never })
   const last = (name: string): string =>
@@ -48,20 +48,19 @@ test('a new chain comes after its sets, and never-ban goes first in it', async (
     `create fail2ban-sshd-4 hash:net family inet ${OPTIONS}`,
     `create perimeter-never-6 hash:net family inet6 ${OPTIONS}`,
     `create fail2ban-sshd-6 hash:net family inet6 ${OPTIONS}`,
-    ...rules('iptables', 4),
-    ...rules('ip6tables', 6),
-    'ipset -exist restore',
     ...swapped('perimeter-never-4', '192.0.2.1'),
     ...swapped('perimeter-never-6'),
+    ...rules('iptables', 4),
+    ...rules('ip6tables', 6),
   ])
 })
 
-test('a second jail is looked for by the index', async () => {
+test('two jails are looked for by the index', async () => {
   const said = await made([PLAIN, WEB])
   const look = (set: string, to: string) => `-m set --match-set ${set}-4 src -j ${to}`
   for (const line of [
-    `-A perimeter-look ${look('fail2ban-sshd', 'fail2ban-sshd')}`,
     `-A perimeter-look ${look('perimeter-banned', 'perimeter-banned')}`,
+    `-A perimeter-banned ${look('fail2ban-sshd', 'fail2ban-sshd')}`,
     `-A perimeter-banned ${look('fail2ban-web', 'fail2ban-web')}`,
   ]) {
     assert.ok(said.includes(line), line)
@@ -123,12 +122,13 @@ test('held() counts what a packet finds: also in the index, also near', async ()
     'fail2ban-sshd-4r 203.0.113.0/24',
     'fail2ban-web-6 2001:db8::5',
     'perimeter-ranges-4 203.0.113.0/24',
+    'perimeter-banned-4 203.0.113.5',
   ]
   tools.show({ saved: saved(...some) })
   const single = 'fail2ban-sshd 203.0.113.5'
-  assert.deepEqual(await backend.held([SSHD, WEB]), { blocks: new Set([single]), indexed: 1 })
+  assert.deepEqual(await backend.held([SSHD, WEB]), { blocks: new Set([single]), indexed: 2 })
   const index = ['perimeter-near-4 203.0.113.0/24', 'perimeter-banned-6 2001:db8::5']
   tools.show({ saved: saved(...some, ...index) })
   const blocks = [single, 'fail2ban-sshd 203.0.113.0/24', 'fail2ban-web 2001:db8::5']
-  assert.deepEqual(await backend.held([SSHD, WEB]), { blocks: new Set(blocks), indexed: 3 })
+  assert.deepEqual(await backend.held([SSHD, WEB]), { blocks: new Set(blocks), indexed: 4 })
 })
