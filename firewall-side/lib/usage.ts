@@ -6,7 +6,11 @@ import type { Ledger } from '../../scripts/lib/ledger.ts'
 /** What one owner may do in a minute. A thousand a second for ever; a flood waits. */
 const OPERATIONS = 60_000
 
+/** How our part of the kernel is laid out. What a program of another layout has left is made anew. */
+const LAYOUT = 2
+
 interface Counts {
+  layout: number
   /** The ledger that the counts belong to, so that one edited by hand is counted anew. */
   ledger: string
   /** Leases per owner; at least as many as are in force, since some end by themselves. */
@@ -155,8 +159,9 @@ function read(path: string): Counts {
     never: '',
     renewed: 0,
     compacted: 0,
-    shape: undefined,
     ...known,
+    layout: LAYOUT,
+    shape: known.layout === LAYOUT ? known.shape : undefined,
     leases: byOwner(known.leases),
     operations: byOwner(known.operations),
   }

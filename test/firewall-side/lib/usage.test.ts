@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Usage } from '../../../firewall-side/lib/usage.ts'
 import { Ledger } from '../../../scripts/lib/ledger.ts'
@@ -34,6 +34,23 @@ test('Usage lets an owner do 60000 operations a minute, and others their own', (
   assert.throws(() => usage.operation('w1', 659), { code: 75 })
   usage.operation('w2', 659)
   usage.operation('w1', 660)
+})
+
+test('Usage does not trust in what a program of another layout has left in the kernel', () => {
+  const one = ledger('192.0.2.1 a 0 w1\n')
+  const usage = new Usage(folder)
+  usage.load(one, 100)
+  usage.shape = 'x'
+  usage.save(one)
+  const clean = new Usage(folder)
+  clean.load(one, 100)
+  assert.equal(clean.unclean, false)
+  const path = `${folder}/firewall.usage`
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), layout: 1 }))
+  const old = new Usage(folder)
+  old.load(one, 100)
+  assert.equal(old.unclean, true)
+  assert.equal(old.leases('w1'), 1)
 })
 
 test('Usage begins anew with a file that cannot be read, and survives one that cannot be written', () => {
