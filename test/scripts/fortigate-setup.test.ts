@@ -51,7 +51,7 @@ test('what is printed for the device is complete, and holds the secrets that wer
   const token = (await box.sh('cat /etc/fail2ban-perimeter/fortigate-webhook.token')).trim()
   const pass = (await box.sh('cat /etc/fail2ban-perimeter/fortigate-feed.pass')).trim()
   assert.ok(token.length >= 32 && pass.length >= 32 && token !== pass)
-  for (const logid of [39426, 37124, 37125, 32002])
+  for (const logid of [39426, 37121, 37128, 37124, 37125, 32002])
     assert.match(printed, new RegExp(`set logid ${logid}\\n`))
   assert.match(printed, new RegExp(`set key "X-Webhook-Token"\n +set value "${token}"`))
   assert.match(

@@ -6,7 +6,7 @@ import { now } from '../lease.ts'
 import { neverBan } from '../never.ts'
 import type { Webhook } from '../settings/fortigate.ts'
 import { type Activity, NO_DEVICE } from './activity.ts'
-import { type Fields, Refused, readBody } from './body.ts'
+import { type Fields, Refused, readBody, UNCLEAR } from './body.ts'
 import { judge, type Verdict } from './event.ts'
 import { sameSecret } from './secret.ts'
 
@@ -43,7 +43,8 @@ export class Receiver {
     try {
       if (request.headers['content-encoding']) throw new Refused('a compressed body')
       fields = readBody(body, request.headers['content-type'] ?? '')
-      return this.#act(judge(fields, this.#settings, this.#neverBanned(), new Date()))
+      const verdict = judge(fields, this.#settings, this.#neverBanned(), new Date())
+      return this.#act(verdict, fields.get('user') === UNCLEAR ? ', unclear name' : '')
     } catch (error) {
       if (error instanceof Refused) return this.#note(`refused ${error.message}`, 422)
       throw error
@@ -63,8 +64,8 @@ export class Receiver {
     return this.#allowed.some((entry) => overlaps(entry, address))
   }
 
-  #act(verdict: Verdict): number {
-    if ('ignore' in verdict) return this.#note(`ignored ${verdict.ignore}`, 204)
+  #act(verdict: Verdict, remark: string): number {
+    if ('ignore' in verdict) return this.#note(`ignored ${verdict.ignore}${remark}`, 204)
     try {
       append(this.#settings.log_file, `${verdict.write}\n`)
     } catch (error) {
@@ -72,7 +73,7 @@ export class Receiver {
       return this.#note('lost log not writable', 503)
     }
     this.trouble = undefined
-    return this.#note(`written ${verdict.decoy ? 'decoy' : verdict.kind}`, 204)
+    return this.#note(`written ${verdict.decoy ? 'decoy' : verdict.kind}${remark}`, 204)
   }
 
   #note(what: string, status: number): number {

@@ -11,6 +11,8 @@ export interface DeviceSide {
 /** A trigger with the message id whose logs it posts. */
 const TRIGGERS: [name: string, logid: number, about: string][] = [
   ['f2b sslvpn login failed', 39426, 'SSL-VPN logins'],
+  ['f2b ipsec login failed', 37121, 'IPsec dial-up logins with XAuth (IKEv1)'],
+  ['f2b ipsec eap login failed', 37128, 'IPsec dial-up logins with EAP (IKEv2)'],
   ['f2b ipsec phase1 error', 37124, 'IPsec, phase 1'],
   ['f2b ipsec phase2 error', 37125, 'IPsec, phase 2'],
   ['f2b admin login failed', 32002, "logins to the device's own administration"],
@@ -18,14 +20,17 @@ const TRIGGERS: [name: string, logid: number, about: string][] = [
 
 /**
  * The whole FortiOS side (7.2 and later; before, `http-headers` is a list of names, see the CLI
- * reference of the release). The body has single fields as JSON: the receiver takes the whole log
- * (`%%log%%`) as well, but then every name a user types is part of one long text.
+ * reference of the release). The body has single fields as JSON; the receiver takes the whole log
+ * (`%%log%%`) as well.
  */
 export function fortiosCli(side: DeviceSide): string {
   return [action(side), ...TRIGGERS.map(trigger), resource(side), POLICY].join('\n')
 }
 
-const FIELDS = ['logid', 'action', 'status', 'remip', 'srcip', 'user', 'reason', 'devname']
+// The names last: what stands before them is the device's own, whatever somebody types as his.
+const FIELDS = 'logid action status role exch remip srcip ui reason devname xauthuser user'.split(
+  ' ',
+)
 
 function action({ url, header, token }: DeviceSide): string {
   const body = FIELDS.map((name) => `\\"${name}\\":\\"%%log.${name}%%\\"`).join(',')
