@@ -91,6 +91,24 @@ test('each address once, IPv4 first, in numeric order, no remarks, nothing that 
   assert.equal((await get('/blocked-ips/ipv4')).body.toString().split('\n').length, 5)
 })
 
+test('lines as people and their editors write them are served, or shown on the page', async () => {
+  const end = inFuture(600)
+  const lease = `203.0.113.1 # sshd ${end} web1`
+  const served = ['203.0.113.2\t# note', '203.0.113.3#note', '203.0.113.4 # two words ; x']
+  const notes = ['203.0.113.5 ; note', ' 203.0.113.6\t', '203.0.113.7 # ticket 4711 spam']
+  const lost = [`203.0.113.8\t# sshd ${end} web1`, `203.0.113.9 # sshd ${end}`, '203.0.113.1 note']
+  const all = [lease, ...served, ...notes, '; remark', '# remark', ...lost]
+  await open(`\ufeff${all.join('\r\n')}\r\n`)
+  const expected = [1, 2, 3, 4, 5, 6, 7].map((i) => `203.0.113.${i}\n`).join('')
+  assert.equal((await get('/blocked-ips')).body.toString(), expected)
+  const page = (await get('/')).body.toString()
+  const [, shown = ''] = /not served: ([^<]*)/.exec(page) ?? []
+  assert.deepEqual(shown.match(/\d+(?=: &quot;)/g), ['10', '11', '12'])
+  const unban = await bench.cli('unban', '--ip', '203.0.113.1', '--name', 'sshd')
+  assert.equal(unban.code, 0, unban.stderr)
+  assert.equal((await get('/blocked-ips')).body.toString(), expected.replace('203.0.113.1\n', ''))
+})
+
 test('HEAD has the same headers and no body; other methods and paths are refused', async () => {
   await open(LIST)
   utimesSync(bench.list, 1_700_000_000, 1_700_000_000) // Within its own second it is told a second less.
