@@ -166,7 +166,26 @@ test('relative paths of a certificate become absolute ones, and a second run rep
   assert.ok(after.startsWith('# mine\nowner: web7   # the name\nfirewalls: []\n'), after)
   const unit = await box.sh('cat /etc/systemd/system/f2b-fortigate-feed.service')
   assert.match(unit, /^LoadCredential=feed\.pem:\/run\/tls\/feed\.pem$/m)
+  // A renewed one is handed over by a start.
+  const renew = '/etc/systemd/system/f2b-fortigate-feed-renew'
+  const watched = await box.sh(`cat ${renew}.path`)
+  assert.match(watched, /^PathChanged=\/run\/tls\/feed\.pem\nPathChanged=\/run\/tls\/feed\.key$/m)
+  const said = await box.sh(`systemd-analyze verify --man=no ${renew}.path ${renew}.service 2>&1`)
+  assert.doesNotMatch(said, /f2b-fortigate-feed-renew/)
   assert.match((await line(...files)).stdout, /^nothing to change$/m)
+})
+
+test('behind a proxy: no certificate of its own, and a path in all that the device is told', async () => {
+  const url = 'https://feed.example/f2b/'
+  const proxied = (...more: string[]) =>
+    setupEnds('--prefix', '/run/proxied', '--url', url, ...more)
+  assert.equal((await proxied()).code, 64)
+  const { code, stdout, stderr } = await proxied('--listen', '127.0.0.1:5000')
+  assert.equal(code, 0, stderr)
+  assert.match(stdout, /set uri "feed\.example\/f2b\/receive-logs"\n +set port 443\n/)
+  assert.match(stdout, /set resource "https:\/\/feed\.example\/f2b\/blocked-ips"\n/)
+  const config = await box.sh('cat /run/proxied/etc/fail2ban-perimeter/config.yaml')
+  assert.match(config, /listen: 127\.0\.0\.1:5000\n[\s\S]*proxies:\n +- 127\.0\.0\.1\n/)
 })
 
 test('no setup replaces a configuration by one that no command could read', async () => {

@@ -9,6 +9,7 @@ import { type Activity, NO_DEVICE } from './activity.ts'
 import { type Fields, Refused, readBody, UNCLEAR } from './body.ts'
 import { judge, type Verdict } from './event.ts'
 import { sameSecret } from './secret.ts'
+import { askerOf } from './source.ts'
 
 /** The largest body: a FortiOS message field alone may have 4 KiB. */
 const MAX_BODY = 64 * 1024
@@ -21,13 +22,20 @@ export class Receiver {
   readonly #protected: readonly string[]
   readonly #activity: Activity
   readonly #allowed: Address[]
+  readonly #proxies: readonly Address[]
   #never: { list: Address[]; until: number } = { list: [], until: 0 }
 
   /** Why the last line could not be written, if it could not. */
   trouble: string | undefined
 
-  constructor(settings: Webhook, neverBanned: readonly string[], activity: Activity) {
+  constructor(
+    settings: Webhook,
+    proxies: readonly Address[],
+    neverBanned: readonly string[],
+    activity: Activity,
+  ) {
     this.#settings = settings
+    this.#proxies = proxies
     this.#protected = neverBanned
     this.#activity = activity
     this.#allowed = settings.allow_from.map(parseAddress)
@@ -53,14 +61,14 @@ export class Receiver {
 
   #refusal(request: IncomingMessage): number | undefined {
     const { secret, header } = this.#settings
-    if (!secret || !this.#isAllowed(request.socket.remoteAddress)) return 403
+    if (!secret || !this.#isAllowed(askerOf(request, this.#proxies))) return 403
     const given = request.headers[header.toLowerCase()]
     return typeof given === 'string' && sameSecret(given, secret) ? undefined : 401
   }
 
-  #isAllowed(remote: string | undefined): boolean {
+  #isAllowed(asker: string): boolean {
     if (this.#allowed.length === 0) return true
-    const address = parseAddress((remote ?? '').replace(/%.*/, ''))
+    const address = parseAddress(asker)
     return this.#allowed.some((entry) => overlaps(entry, address))
   }
 

@@ -1,6 +1,6 @@
 /** What must be known to print what an operator pastes on the device. */
 export interface DeviceSide {
-  /** How the device reaches the server: `https://192.0.2.10:5000`. */
+  /** How the device reaches the server: `https://192.0.2.10:5000`, with a proxy's path or not. */
   url: URL
   header: string
   token: string
@@ -39,7 +39,7 @@ function action({ url, header, token }: DeviceSide): string {
         set action-type webhook
         set protocol ${url.protocol.replace(':', '')}
         set method post
-        set uri "${url.hostname.replace(/[[\]]/g, '')}/receive-logs"
+        set uri "${url.hostname.replace(/[[\]]/g, '')}${pathOf(url)}/receive-logs"
         set port ${portOf(url)}
         set minimum-interval 0
         set http-body "{${body}}"
@@ -84,7 +84,7 @@ function resource({ url, user, pass }: DeviceSide): string {
   return `config system external-resource
     edit "Internal fail2ban List"
         set type address
-        set resource "${url.origin}/blocked-ips"
+        set resource "${url.origin}${pathOf(url)}/blocked-ips"
         set username "${user}"
         set password "${pass}"
         set refresh-rate 1
@@ -95,6 +95,10 @@ end
 
 const POLICY = `# Then use "Internal fail2ban List" as the source of a deny policy above all others, and of a
 # local-in policy (or as negated source in the SSL-VPN settings), or nothing is blocked.`
+
+function pathOf({ pathname }: URL): string {
+  return pathname.replace(/\/+$/, '')
+}
 
 function portOf(url: URL): string {
   return url.port || (url.protocol === 'https:' ? '443' : '80')
