@@ -28,6 +28,8 @@ async function setup(...args: string[]): Promise<string> {
 
 test('--dry-run changes nothing; the second run has nothing to change', async () => {
   const args = ['--url', URL_, '--systemd', 'yes']
+  // As f2b-setup firewall leaves it: the web server must get to its list all the same.
+  await box.sh('mkdir -m 700 /var/lib/fail2ban-perimeter')
   assert.match(await setup(...args, '--dry-run'), /^would create user fail2ban-feed$/m)
   assert.equal(await box.sh('ls -A /etc/fail2ban-perimeter 2>/dev/null'), '')
   printed = await setup(...args)
@@ -112,6 +114,7 @@ test('the service runs as the account without rights, and the printed action and
   ])
   assert.equal(status.stdout, '204', await box.sh('cat /run/feed.log'))
   const line = await box.sh('cat /var/lib/fail2ban-perimeter/failed_logins.log')
+  assert.equal(await box.sh('stat -c %a /var/lib/fail2ban-perimeter'), '711\n')
   assert.match(line, / fortigate: sslvpn failed-login remip=203\.0\.113\.7 /)
   await box.sh(`echo 203.0.113.7 >> ${LIST}`)
   const [, pass = ''] = /set password "(.*)"/.exec(printed) ?? []

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { chownSync, existsSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { isMap, parseDocument, stringify } from 'yaml'
@@ -169,7 +169,7 @@ function items(place: Place, config: string, systemd: boolean): Item[] {
     configItem(place, 'fortigate', config),
     secret(place.at(PASS)),
     secret(place.at(TOKEN)),
-    sharedFolder(place.at(STATE_DIR)),
+    listFolder(place.at(STATE_DIR)),
     fileOnce(place.at(LIST), () => writeAs(place.at(LIST), '', 0o644)),
     ...(live ? [account()] : []),
     log(place),
@@ -194,6 +194,17 @@ function credentials(config: string): string[] {
 function certificateOf(config: string): string[] {
   const { feed = {} } = parseDocument(config).toJS()?.fortigate ?? {}
   return [feed.cert_file, feed.key_file].filter((path) => path !== undefined)
+}
+
+/** f2b-setup firewall makes the folder root's alone; the web server must get to its list in there. */
+function listFolder(path: string): Item {
+  const shared = sharedFolder(path)
+  const mode = (): number => statSync(path, { throwIfNoEntry: false })?.mode ?? 0o011
+  return {
+    ...shared,
+    look: () => (mode() & 0o001 ? shared.look() : 'different'),
+    make: () => (mode() & 0o001 ? shared.make() : chmodSync(path, (mode() & 0o777) | 0o011)),
+  }
 }
 
 function secret(path: string): Item {
