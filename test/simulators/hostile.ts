@@ -1,4 +1,4 @@
-import { adminFailed, ipsecFailed, SSLVPN_FAILED, tunnelUp } from './fortigate.ts'
+import { adminFailed, adminFailed5, ipsecFailed, SSLVPN_FAILED, tunnelUp } from './fortigate.ts'
 
 /** Where the attacker really comes from, and whom he wants banned. */
 export const TRUE = '203.0.113.7'
@@ -93,6 +93,14 @@ const QUOTES = [
   raw(
     'an admin name with remip',
     adminFailed({ remip: TRUE, user: `x" remip=${VICTIM} z="y` }),
+    204,
+  ),
+  ...[`x" srcip=${VICTIM} z="`, `x" srcip=${VICTIM} z=`, `x" ui=ssh(${VICTIM}) y="`].map((user) =>
+    raw(`without srcip, ${user}`, adminFailed5({ remip: TRUE, user }), 204),
+  ),
+  raw(
+    'a message that seems to end',
+    adminFailed5({ remip: TRUE, user: `x login failed from ssh(${VICTIM}) because of a"` }),
     204,
   ),
   raw('an open quote', `${v6({ remip: TRUE })} x="`, 204),
