@@ -7,6 +7,8 @@ import {
   truncateDurably,
 } from './durable.ts'
 
+const MARK = Buffer.from('\ufeff')
+
 /**
  * The text file under a ledger: what stands on the disk, read once for as long as nobody else changes
  * it, and the way back to what stood there before. The caller holds a lock.
@@ -139,6 +141,9 @@ export class LedgerFile {
   }
 
   #read(): Buffer {
-    return this.#mode === undefined ? readFinished(this.#path) : readWhole(this.#path)
+    if (this.#mode === undefined) return readFinished(this.#path)
+    const bytes = readWhole(this.#path)
+    // A byte order mark is an editor's, and no part of the first line.
+    return bytes.subarray(0, 3).equals(MARK) ? bytes.subarray(3) : bytes
   }
 }

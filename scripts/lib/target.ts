@@ -86,6 +86,8 @@ export interface Target {
   expect?(call: Call): void
   /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
   keep?(call: Call): Promise<void>
+  /** What a person wrote there and should put right; all else works. */
+  complaint?(): string | undefined
   /** What is wrong with the target's clock, as far as `keep` has seen. */
   clock?(): string | undefined
   /** Tells in a moment, and at no cost, whether the target may be reached. */

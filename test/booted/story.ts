@@ -131,7 +131,10 @@ export function tellReadme(suite: Suite): void {
       await waitUntil('the feed', async () => (await device.feed()) === '203.0.113.55\n')
       await server.sh('fail2ban-client set fortigate unbanip 203.0.113.55')
       await waitUntil('the feed to be empty', async () => (await device.feed()) === '')
-      await server.sh('systemctl restart f2b-fortigate-feed')
+      const started = () => server.sh('systemctl show -P InvocationID f2b-fortigate-feed')
+      const before = await started()
+      await server.sh('cp feed.pem renewed && cat renewed >feed.pem')
+      await waitUntil('the renewed certificate', async () => (await started()) !== before)
       await waitUntil('the feed again', async () => (await device.feed().catch(() => '?')) === '')
     })
 

@@ -4,6 +4,7 @@ import { chmodSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync 
 import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:http'
 import { request as requestTls } from 'node:https'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { afterEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
@@ -89,6 +90,24 @@ test('each address once, IPv4 first, in numeric order, no remarks, nothing that 
   assert.equal(all.headers['content-type'], 'text/plain; charset=utf-8')
   assert.equal((await get('/blocked-ips/ipv6')).body.toString(), '2001:db8::2\n')
   assert.equal((await get('/blocked-ips/ipv4')).body.toString().split('\n').length, 5)
+})
+
+test('lines as people and their editors write them are served, or shown on the page', async () => {
+  const end = inFuture(600)
+  const lease = `203.0.113.1 # sshd ${end} web1`
+  const served = ['203.0.113.2\t# note', '203.0.113.3#note', '203.0.113.4 # two words ; x']
+  const notes = ['203.0.113.5 ; note', ' 203.0.113.6\t', '203.0.113.7 # ticket 4711 spam']
+  const lost = [`203.0.113.8\t# sshd ${end} web1`, `203.0.113.9 # sshd ${end}`, '203.0.113.1 note']
+  const all = [lease, ...served, ...notes, '; remark', '# remark', ...lost]
+  await open(`\ufeff${all.join('\r\n')}\r\n`)
+  const expected = [1, 2, 3, 4, 5, 6, 7].map((i) => `203.0.113.${i}\n`).join('')
+  assert.equal((await get('/blocked-ips')).body.toString(), expected)
+  const page = (await get('/')).body.toString()
+  const [, shown = ''] = /not served: ([^<]*)/.exec(page) ?? []
+  assert.deepEqual(shown.match(/\d+(?=: &quot;)/g), ['10', '11', '12'])
+  const unban = await bench.cli('unban', '--ip', '203.0.113.1', '--name', 'sshd')
+  assert.equal(unban.code, 0, unban.stderr)
+  assert.equal((await get('/blocked-ips')).body.toString(), expected.replace('203.0.113.1\n', ''))
 })
 
 test('HEAD has the same headers and no body; other methods and paths are refused', async () => {
@@ -270,6 +289,27 @@ test('HTTPS with the configured certificate', async () => {
   assert.equal(body.toString(), '203.0.113.7\n')
 })
 
+test('a renewed certificate is taken up without a restart, one without its key is told of', async () => {
+  const mine = temporaryFolder('renewed')
+  const { key, cert } = await makeCertificate(mine)
+  bench = openBench({ feed: { key_file: key, cert_file: cert } })
+  writeFileSync(bench.list, '203.0.113.7\n')
+  const { lines } = await bench.startFeed()
+  const old = readFileSync(cert, 'utf8')
+  const fetched = async (ca: string) =>
+    (await ask('/blocked-ips', { headers: LOGIN, ca, agent: false })).body.toString()
+  await makeCertificate(folder)
+  writeFileSync(cert, readFileSync(join(folder, 'cert.pem')))
+  const page = async (ca: string) => (await ask('/', { headers: LOGIN, ca })).body.toString()
+  assert.match(await page(old), /Cannot use certificate [^<]*, the one before is used/)
+  assert.equal(await fetched(old), '203.0.113.7\n')
+  writeFileSync(key, readFileSync(join(folder, 'key.pem')))
+  assert.match(await page(old), /All is well/)
+  assert.match(lines.join(), /took up the renewed certificate/)
+  assert.equal(await fetched(readFileSync(cert, 'utf8')), '203.0.113.7\n')
+  await assert.rejects(fetched(old), /self-signed|unable to verify/)
+})
+
 test('listening beyond loopback without a login is refused (78)', async () => {
   bench = openBench({ feed: { listen: '0.0.0.0:0', user: undefined, pass: undefined } })
   const env = { ...process.env, FAIL2BAN_PERIMETER_CONFIG: bench.config }
@@ -300,6 +340,81 @@ test('a slow header, a slow body and a silent connection are cut off within 13 s
   ])
   t.diagnostic(`closed after ${times.join(', ')} ms`)
   assert.ok(Math.max(...times) < 13_000)
+})
+
+test('a proxy: the whole URL, a path in front of the page, and who asks as the proxy says', async () => {
+  await open(LIST, {
+    feed: { proxies: ['127.0.0.1'] },
+    webhook: { allow_from: ['198.51.100.0/24'] },
+  })
+  assert.equal((await get('')).status, 200)
+  const whole = (path: string, from: string, headers: Record<string, string> = {}) =>
+    ask('', {
+      path: `http://feed.example${path}`,
+      headers: { ...LOGIN, 'x-forwarded-for': from, ...headers },
+    })
+  const said = [
+    '203.0.113.50',
+    'x, 203.0.113.51',
+    '203.0.113.50, 203.0.113.52:4711',
+    '[2001:DB8::5]:80',
+  ]
+  for (const from of said) assert.equal((await whole('/blocked-ips', from)).status, 200)
+  assert.equal((await whole('/blocked-ips', 'nonsense')).status, 200)
+  const page = (await whole('', '')).body.toString()
+  const clients = [...page.matchAll(/"From"><code>([^<]*)/g)].map(([, from]) => from)
+  assert.deepEqual(clients.toSorted(), [
+    '127.0.0.1',
+    '2001:db8::5',
+    '203.0.113.50',
+    '203.0.113.51',
+    '203.0.113.52',
+  ])
+  assert.doesNotMatch(page, /(href|action)="\//)
+  const post = (from: string) =>
+    ask('/receive-logs', {
+      method: 'POST',
+      headers: { 'x-webhook-token': SECRET, 'x-forwarded-for': from },
+    })
+  assert.equal((await post('203.0.113.50')).status, 403)
+  assert.equal((await post('198.51.100.9')).status, 422, 'an empty body, of somebody who may send')
+  // Whoever guesses is held up, not who comes through the same proxy.
+  const wrong = { authorization: 'Basic eDp5' }
+  const guesses = Array.from({ length: 9 }, () => whole('/', '203.0.113.66', wrong))
+  assert.equal((await whole('/blocked-ips', '203.0.113.50')).status, 200)
+  assert.deepEqual(
+    [...new Set((await Promise.all(guesses)).map(({ status }) => status))].toSorted(),
+    [401, 429],
+  )
+})
+
+test('without proxies nobody may say who he is', async () => {
+  await open(LIST)
+  await get('/blocked-ips', { 'x-forwarded-for': '203.0.113.50' })
+  assert.match((await get('/')).body.toString(), /"From"><code>127\.0\.0\.1</)
+})
+
+test('1,000 connections of one source, slow ones among them, keep no other device waiting', async () => {
+  await open(LIST)
+  const port = Number(new URL(bench.url).port)
+  const openings = [
+    '',
+    'GET /blocked-ips HTTP/1.1\r\nx: ',
+    `POST /receive-logs HTTP/1.1\r\nHost: x\r\nX-Webhook-Token: ${SECRET}\r\nContent-Length: 9\r\n\r\na`,
+  ]
+  const whole = `GET /blocked-ips HTTP/1.1\r\nHost: x\r\nAuthorization: ${LOGIN.authorization}\r\n\r\n`
+  const flood = Array.from({ length: 1_000 }, (_, i) => {
+    const socket = connect({ port, host: '127.0.0.1', localAddress: '127.0.0.9' })
+    socket.on('error', () => {}).write([...openings, whole.repeat(50)][i % 4] ?? '')
+    return socket
+  })
+  try {
+    const answers = await Promise.all(Array.from({ length: 20 }, () => get('/blocked-ips')))
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200])
+    assert.ok(flood.some(isOpen), 'while they are still there')
+  } finally {
+    for (const socket of flood) socket.destroy()
+  }
 })
 
 function idle(localAddress: string, count: number) {

@@ -7,6 +7,8 @@ import { run } from '../../scripts/lib/run.ts'
 import { type Bench, LOGIN, openBench, SECRET } from '../lib/fortigate.ts'
 import {
   adminFailed,
+  adminFailed5,
+  dialUpFailed,
   FortiGate,
   ipsecFailed,
   type Shape,
@@ -46,8 +48,56 @@ const EVENTS: [string, string][] = [
   ['sslvpn', SSLVPN_FAILED.v7({ remip: TRUE, user: 'bob' })],
   ['ipsec', ipsecFailed({ remip: TRUE })],
   ['ipsec', ipsecFailed({ remip: TRUE }, '0101037125')],
+  ['ipsec', dialUpFailed({ remip: TRUE }, '0101037121')],
+  ['ipsec', dialUpFailed({ remip: TRUE })],
   ['admin', adminFailed({ remip: TRUE, user: 'bob' })],
+  ['admin', adminFailed5({ remip: TRUE, user: 'bob' })],
 ]
+
+test('a dial-up that fails counts once, and one that our own device began does not', async () => {
+  const negotiation = dialUpFailed({ remip: TRUE, user: 'N/A' })
+  assert.equal(await device.post(negotiation.replace('AUTH', 'SA_INIT')), 204)
+  assert.equal(await device.post(negotiation.replace('responder', 'initiator')), 204)
+  assert.deepEqual(logged(), [])
+  assert.equal(await device.post(negotiation), 204)
+  assert.equal(await device.post(dialUpFailed({ remip: TRUE, user: 'backup' })), 204)
+  assert.match(
+    logged().join('\n'),
+    /^\S+ fortigate: ipsec failed.*\n.* decoy-login .* user=backup /,
+  )
+})
+
+test('what stands before the first field is no part of the log', async () => {
+  const [v5, v7] = [SSLVPN_FAILED.v5({ remip: TRUE }), SSLVPN_FAILED.v7({ remip: TRUE })]
+  const bodies = [`1: ${v7}`, `<189>${v7}`, `Message meets Alert condition\r\n${v5}`]
+  for (const body of bodies) {
+    assert.equal(await device.post(body), 204, body)
+    assert.equal(await device.post(body, 'log'), 204, body)
+  }
+  assert.deepEqual(await found(), Array(6).fill(TRUE))
+})
+
+test('whatever somebody types as his name, the address that the device says is banned', async () => {
+  const makers = [SSLVPN_FAILED.v5, SSLVPN_FAILED.v7, adminFailed, adminFailed5, dialUpFailed]
+  const names = ['CORP\\bob', 'CORP\\uma', 'a"b', 'a\\', 'a\tb', 'a" b', 'a","remip":"198.51.100.7']
+  for (const make of makers) {
+    for (const shape of SHAPES) {
+      for (const user of names) {
+        writeFileSync(bench.log, '')
+        const log = make({ remip: TRUE, user })
+        assert.equal(await device.post(log, shape), 204, `${shape} ${log}`)
+        assert.match(logged().join(), / remip=203\.0\.113\.7 [^,]*$/, `${shape} ${log}`)
+      }
+    }
+  }
+  assert.equal(
+    await device.post(SSLVPN_FAILED.v7({ remip: '2001:db8::7', user: 'x" remip=1.2.3.4' })),
+    204,
+  )
+  assert.deepEqual((await found()).at(-1), '2001:db8::7')
+  const metrics = await (await fetch(`${bench.url}/metrics`, { headers: LOGIN })).text()
+  assert.match(metrics, /result="written",what="sslvpn, unclear name"/)
+})
 for (const shape of SHAPES) {
   test(`every kind of failure arrives as ${shape}, in one line that the filter finds`, async () => {
     for (const [kind, log] of EVENTS) {

@@ -28,6 +28,8 @@ async function setup(...args: string[]): Promise<string> {
 
 test('--dry-run changes nothing; the second run has nothing to change', async () => {
   const args = ['--url', URL_, '--systemd', 'yes']
+  // As f2b-setup firewall leaves it: the web server must get to its list all the same.
+  await box.sh('mkdir -m 700 /var/lib/fail2ban-perimeter')
   assert.match(await setup(...args, '--dry-run'), /^would create user fail2ban-feed$/m)
   assert.equal(await box.sh('ls -A /etc/fail2ban-perimeter 2>/dev/null'), '')
   printed = await setup(...args)
@@ -51,7 +53,7 @@ test('what is printed for the device is complete, and holds the secrets that wer
   const token = (await box.sh('cat /etc/fail2ban-perimeter/fortigate-webhook.token')).trim()
   const pass = (await box.sh('cat /etc/fail2ban-perimeter/fortigate-feed.pass')).trim()
   assert.ok(token.length >= 32 && pass.length >= 32 && token !== pass)
-  for (const logid of [39426, 37124, 37125, 32002])
+  for (const logid of [39426, 37121, 37128, 37124, 37125, 32002])
     assert.match(printed, new RegExp(`set logid ${logid}\\n`))
   assert.match(printed, new RegExp(`set key "X-Webhook-Token"\n +set value "${token}"`))
   assert.match(
@@ -112,6 +114,7 @@ test('the service runs as the account without rights, and the printed action and
   ])
   assert.equal(status.stdout, '204', await box.sh('cat /run/feed.log'))
   const line = await box.sh('cat /var/lib/fail2ban-perimeter/failed_logins.log')
+  assert.equal(await box.sh('stat -c %a /var/lib/fail2ban-perimeter'), '711\n')
   assert.match(line, / fortigate: sslvpn failed-login remip=203\.0\.113\.7 /)
   await box.sh(`echo 203.0.113.7 >> ${LIST}`)
   const [, pass = ''] = /set password "(.*)"/.exec(printed) ?? []
@@ -166,7 +169,26 @@ test('relative paths of a certificate become absolute ones, and a second run rep
   assert.ok(after.startsWith('# mine\nowner: web7   # the name\nfirewalls: []\n'), after)
   const unit = await box.sh('cat /etc/systemd/system/f2b-fortigate-feed.service')
   assert.match(unit, /^LoadCredential=feed\.pem:\/run\/tls\/feed\.pem$/m)
+  // A renewed one is handed over by a start.
+  const renew = '/etc/systemd/system/f2b-fortigate-feed-renew'
+  const watched = await box.sh(`cat ${renew}.path`)
+  assert.match(watched, /^PathChanged=\/run\/tls\/feed\.pem\nPathChanged=\/run\/tls\/feed\.key$/m)
+  const said = await box.sh(`systemd-analyze verify --man=no ${renew}.path ${renew}.service 2>&1`)
+  assert.doesNotMatch(said, /f2b-fortigate-feed-renew/)
   assert.match((await line(...files)).stdout, /^nothing to change$/m)
+})
+
+test('behind a proxy: no certificate of its own, and a path in all that the device is told', async () => {
+  const url = 'https://feed.example/f2b/'
+  const proxied = (...more: string[]) =>
+    setupEnds('--prefix', '/run/proxied', '--url', url, ...more)
+  assert.equal((await proxied()).code, 64)
+  const { code, stdout, stderr } = await proxied('--listen', '127.0.0.1:5000')
+  assert.equal(code, 0, stderr)
+  assert.match(stdout, /set uri "feed\.example\/f2b\/receive-logs"\n +set port 443\n/)
+  assert.match(stdout, /set resource "https:\/\/feed\.example\/f2b\/blocked-ips"\n/)
+  const config = await box.sh('cat /run/proxied/etc/fail2ban-perimeter/config.yaml')
+  assert.match(config, /listen: 127\.0\.0\.1:5000\n[\s\S]*proxies:\n +- 127\.0\.0\.1\n/)
 })
 
 test('no setup replaces a configuration by one that no command could read', async () => {

@@ -75,6 +75,9 @@ test('what a person wrote stays as it is, byte for byte, and in its place', asyn
     'caf\u00e9 9',
     '10.0.0.300',
     '203.0.113.7\r',
+    '203.0.113.6\t# two words\r',
+    '203.0.113.5#note; and so on',
+    '; 203.0.113.4 no more',
   ]
   writeFileSync(bench.list, hand.join('\n'))
   await ok('ban', '--ip', '203.0.113.9', '--name', 'sshd')
@@ -88,13 +91,13 @@ test('what a person wrote stays as it is, byte for byte, and in its place', asyn
 test('check reports lines that nobody can read and succeeds; a missing list is 75', async () => {
   writeFileSync(
     bench.list,
-    '203.0.113.9\nnonsense\n2001:DB8::1 # sshd 0 web1\n1.2.3.4 # for ever\n',
+    '203.0.113.9\nnonsense\n2001:DB8::1 # sshd 0 web1\n1.2.3.4 # sshd 0 web1 more\n1.2.3.5 # for ever\n',
   )
   const { code, stderr } = await bench.cli('check')
   assert.equal(code, 0)
   assert.match(stderr, /line 2: "nonsense"/)
   assert.match(stderr, /line 3: "2001:DB8::1 # sshd 0 web1"/)
-  assert.match(stderr, /line 4: "1\.2\.3\.4 # for ever"/)
+  assert.match(stderr, /line 4: "1\.2\.3\.4 # sshd 0 web1 more"/)
   assert.equal(stderr.trim().split('\n').length, 3)
   rmSync(bench.list)
   assert.equal((await bench.cli('check')).code, 75)

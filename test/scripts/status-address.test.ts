@@ -243,3 +243,13 @@ test('f2b-status --unban goes through a running f2b-deliver, whose books are rig
     await ended
   }
 })
+
+test('f2b-status names a line of the list that nobody can read', async () => {
+  const broken = /fortigate cannot read line 1: "203\.0\.113\.9 x" of the list and 1 more/
+  writeFileSync(list, '203.0.113.9 x\nnonsense\n203.0.113.8\n')
+  const { code, lines } = await status()
+  assert.ok(code !== 0)
+  assert.match(lines.join('\n'), broken)
+  writeFileSync(list, '203.0.113.9 # x\n; nonsense\n')
+  assert.doesNotMatch((await status()).lines.join('\n'), /cannot read/)
+})

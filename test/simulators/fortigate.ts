@@ -8,6 +8,7 @@ import {
 import { createServer as createTls } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { BlockList, isIP } from 'node:net'
+import { fortiosCli } from '../../scripts/lib/setup/fortigate-cli.ts'
 
 /** How the webhook action sends a log; what is known of it is in facts/peers.md 2.3. */
 export type Shape = 'raw' | 'form' | 'encoded' | 'fields' | 'log' | 'unescaped'
@@ -45,6 +46,19 @@ export function tunnelUp({ remip, user = 'anna' }: Login): string {
 
 export function ipsecFailed({ remip }: Login, logid = '0101037124'): string {
   return `date=2024-12-20 time=14:56:10 devname="fw1" devid="FGT60FTK00000000" eventtime=1734724570250926112 tz="-0500" logid="${logid}" type="event" subtype="vpn" level="error" vd="root" logdesc="IPsec phase 1 error" msg="IPsec phase 1 error" action="negotiate" remip=${remip} locip=198.51.100.140 remport=500 locport=500 outintf="wan1" cookies="75da2b97aacbbfef/0000000000000000" user="N/A" group="N/A" useralt="N/A" xauthuser="N/A" xauthgroup="N/A" assignip=N/A vpntunnel="N/A" status="negotiate_error" reason="peer SA proposal not match local policy" peer_notif="NOT-APPLICABLE" fctuid="N/A" advpnsc=0`
+}
+
+/** A wrong password at an IPsec dial-up: 37121 with XAuth, 37128 with EAP. */
+export function dialUpFailed({ remip, user = 'bob' }: Login, logid = '0101037128'): string {
+  const how = logid.endsWith('21')
+    ? ' mode="xauth" dir="inbound" stage=1 role="responder" result="ERROR"'
+    : ' init="remote" exch="AUTH" dir="inbound" role="responder" result="ERROR" version="IKEv2"'
+  return `date=2025-11-02 time=09:12:44 devname="fw1" devid="FGT60FTK00000000" eventtime=1762074764250926112 tz="+0100" logid="${logid}" type="event" subtype="vpn" level="error" vd="root" logdesc="Progress IPsec phase 1" msg="progress IPsec phase 1" action="negotiate" remip=${remip} locip=198.51.100.140 remport=4500 locport=4500 outintf="wan1" cookies="75da2b97aacbbfef/0000000000000000" user="N/A" group="N/A" useralt="N/A" xauthuser="${user}" xauthgroup="N/A" assignip=N/A vpntunnel="dialup" status="failure"${how}`
+}
+
+/** As FortiOS 5 tells it: without `srcip`. */
+export function adminFailed5({ remip, user = 'admin' }: Login): string {
+  return `date=2016-06-16 time=08:41:14 devname=fw1 devid=FGT60D0000000000 logid=0100032002 type=event subtype=system level=alert vd="root" logdesc="Admin login failed" sn=0 user="${user}" ui=ssh(${remip}) action=login status=failed reason="name_invalid" msg="Administrator ${user} login failed from ssh(${remip}) because of invalid user name"`
 }
 
 export function adminFailed({ remip, user = 'admin' }: Login): string {
@@ -267,16 +281,22 @@ function shaped(log: string, shape: Shape): [body: string, type: string] {
   if (shape === 'encoded') return [encodeURIComponent(log).replace('%3D', '='), form]
   if (shape === 'log') return [JSON.stringify({ log }), json]
   if (shape === 'unescaped') return [`{"log": "${log}"}`, json]
-  if (shape === 'fields') return [JSON.stringify(fieldsOf(log)), json]
+  if (shape === 'fields') return [fieldsOf(log), json]
   return [log, 'text/plain']
 }
 
-/** What `%%log.logid%%` and its like are replaced by. */
-function fieldsOf(log: string): Record<string, string> {
-  const wanted = ['logid', 'action', 'status', 'remip', 'srcip', 'user', 'reason', 'devname']
-  const pairs = wanted.map((key) => [key, new RegExp(` ${key}="?([^" ]*)`).exec(log)?.[1] ?? ''])
-  return Object.fromEntries(pairs)
+/** What `%%log.logid%%` and its like are replaced by: as it is, without an escape. */
+function fieldsOf(log: string): string {
+  const [, body = ''] = /set http-body "(.*)"$/m.exec(fortiosCli(SIDE)) ?? []
+  return body.replaceAll('\\"', '"').replace(/%%log\.(\w+)%%/g, (_, key) => {
+    // A name ends where the next field begins.
+    const [, quoted, plain] =
+      new RegExp(` ${key}=(?:"(.*?)"(?= \\w+=["\\w]|$)|([^" ]*))`).exec(log) ?? []
+    return quoted ?? plain ?? ''
+  })
 }
+
+const SIDE = { url: new URL('http://192.0.2.10:5000'), header: 'x', token: '', user: '', pass: '' }
 
 /** Answers until nobody listens any more. */
 function endless(response: ServerResponse): void {

@@ -1,4 +1,4 @@
-import { adminFailed, ipsecFailed, SSLVPN_FAILED, tunnelUp } from './fortigate.ts'
+import { adminFailed, adminFailed5, ipsecFailed, SSLVPN_FAILED, tunnelUp } from './fortigate.ts'
 
 /** Where the attacker really comes from, and whom he wants banned. */
 export const TRUE = '203.0.113.7'
@@ -71,32 +71,55 @@ const fromNames = NAMES.flatMap((name) => [
 ])
 
 const fromBreaks = BREAKS.flatMap(([what, mark]) => [
-  raw(`${what} in the name`, as(`x${mark}${plant}`)),
-  json(`${what} in a JSON name`, fields(`"user":${JSON.stringify(`x${mark}${plant}`)}`)),
+  raw(`${what} in the name`, as(`x${mark}${plant}`), 204),
+  json(`${what} in a JSON name`, fields(`"user":${JSON.stringify(`x${mark}${plant}`)}`), 204),
 ])
 
 const QUOTES = [
-  raw('a quote that opens a second remip', as(`x" remip=${VICTIM} z="`)),
-  raw('an escaped quote', as(`x\\" remip=${VICTIM} z=\\"`)),
-  raw('a backslash at the end of the name', as('x\\')),
-  raw('a quote that swallows what follows', as(`x" remip=${VICTIM} z=`)),
-  raw('an admin name before srcip', adminFailed({ remip: TRUE, user: `x" srcip=${VICTIM} z="` })),
-  raw('an admin name that swallows', adminFailed({ remip: TRUE, user: `x" srcip=${VICTIM} z=` })),
-  raw('an admin name with remip', adminFailed({ remip: TRUE, user: `x" remip=${VICTIM} z="y` })),
-  raw('an open quote', `${v6({ remip: TRUE })} x="`),
-  raw('a reason with a quote', v5({ remip: TRUE, reason: `x" remip=${VICTIM} y="` })),
-  raw('IPv6 outside, IPv4 in the name', as(`x" remip=${VICTIM} z="`, '2001:db8::7')),
+  raw('a quote that opens a second remip', as(`x" remip=${VICTIM} z="`), 204),
+  raw('an escaped quote', as(`x\\" remip=${VICTIM} z=\\"`), 204),
+  raw('a backslash at the end of the name', as('x\\'), 204),
+  raw('a quote that swallows what follows', as(`x" remip=${VICTIM} z=`), 204),
+  raw(
+    'an admin name before srcip',
+    adminFailed({ remip: TRUE, user: `x" srcip=${VICTIM} z="` }),
+    204,
+  ),
+  raw(
+    'an admin name that swallows',
+    adminFailed({ remip: TRUE, user: `x" srcip=${VICTIM} z=` }),
+    204,
+  ),
+  raw(
+    'an admin name with remip',
+    adminFailed({ remip: TRUE, user: `x" remip=${VICTIM} z="y` }),
+    204,
+  ),
+  ...[`x" srcip=${VICTIM} z="`, `x" srcip=${VICTIM} z=`, `x" ui=ssh(${VICTIM}) y="`].map((user) =>
+    raw(`without srcip, ${user}`, adminFailed5({ remip: TRUE, user }), 204),
+  ),
+  raw(
+    'a message that seems to end',
+    adminFailed5({ remip: TRUE, user: `x login failed from ssh(${VICTIM}) because of a"` }),
+    204,
+  ),
+  raw('an open quote', `${v6({ remip: TRUE })} x="`, 204),
+  raw('a reason with a quote', v5({ remip: TRUE, reason: `x" remip=${VICTIM} y="` }), 204),
 ]
 
 const DOUBLES = [
-  raw('remip twice', `${v6({ remip: TRUE })} remip=${VICTIM}`),
+  raw('remip twice', `${v6({ remip: TRUE })} remip=${VICTIM}`, 204),
   raw(
     'remip twice, the other first',
     v6({ remip: TRUE }).replace('remip=', `remip=${VICTIM} remip=`),
   ),
-  raw('logid twice', `${tunnelUp({ remip: VICTIM })} logid="0101039426" action="ssl-login-fail"`),
-  raw('two logs', `${v6({ remip: TRUE })}\n${v6({ remip: VICTIM })}`),
-  raw('two logs on a line', `${v6({ remip: TRUE })} ${v6({ remip: VICTIM })}`),
+  raw(
+    'logid twice',
+    `${tunnelUp({ remip: VICTIM })} logid="0101039426" action="ssl-login-fail"`,
+    204,
+  ),
+  raw('two logs', `${v6({ remip: TRUE })}\n${v6({ remip: VICTIM })}`, 204),
+  raw('two logs on a line', `${v6({ remip: TRUE })} ${v6({ remip: VICTIM })}`, 204),
   json('remip twice in JSON', fields(`"remip":"${VICTIM}"`)),
   json('remip twice, spelled with an escape', fields(`"re\\u006dip":"${VICTIM}"`)),
   json('an array of logs', JSON.stringify([{ log: v6({ remip: VICTIM }) }])),
@@ -108,13 +131,13 @@ const DOUBLES = [
 ]
 
 const SHAPES = [
-  json('a quote in an unescaped log', `{"log":"${as(`x" remip=${VICTIM} z="`)}"}`),
+  json('a quote in an unescaped log', `{"log":"${as(`x" remip=${VICTIM} z="`)}"}`, 204),
   json('a second log in a name', `{"user":"a","log":"${plant} u="q" v=1"}`),
-  json('a log behind the true fields', fields(`"user":"a","log":"${plant} u="q" v=1"`)),
+  json('a log behind the true fields', fields(`"user":"a","log":"${plant} u="q" v=1"`), 204),
   json('a log as an escaped name', `{"user":${JSON.stringify(plant)},"remip":"${TRUE}"}`),
   json('a nested object', `{"a":{"log":{"x":"${plant}"}},"b":"c"}`),
   json('__proto__', `{"__proto__":{"logid":"0101039426","remip":"${VICTIM}"},"a":"b"}`),
-  json('JSON that ends early', fields('"user":"a').slice(0, -1)),
+  json('JSON that ends early', fields('"user":"a').slice(0, -1), 204),
   json('deep JSON', '{"a":'.repeat(5000) + '}'.repeat(5000)),
   raw('nothing', ''),
   raw('blanks', '   '),

@@ -8,6 +8,9 @@ export class Refused extends Error {
   override name = 'Refused'
 }
 
+/** The user of a log that could be read up to the name only. */
+export const UNCLEAR = '?'
+
 const MAX_FIELDS = 200
 // C0, DEL, C1 and the two Unicode line ends: whatever some reader might take for a new line.
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/
@@ -18,8 +21,9 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/
  * device put it there without escaping its quotes).
  *
  * What a user typed as his name is part of it, so it must not be able to say anything about another
- * field: quotes decide where a value ends, a key that comes twice refuses the whole body, and so does
- * a control character or a backslash before a quote (an escape on one device, a name on another).
+ * field: quotes decide where a value ends, and a key that comes twice, a control character or a
+ * backslash before a quote (an escape on one device, a name on another) makes it unclear. Then only
+ * what the device has said before the name counts; where that is nothing, the body is refused.
  *
  * @param type the Content-Type header
  * @throws Refused
@@ -37,22 +41,71 @@ export function readBody(body: Buffer, type: string): Fields {
   return encoded ? readForm(text) : readLog(text)
 }
 
+// What stands before the first key: a priority (`<189>`), a number (`1: `), the words of an alert mail.
+const PREAMBLE = /^(?:[^="]{0,200}[\s>])?(?=[A-Za-z][\w.-]{0,63}=)/
 // Key, then a quoted or a plain value, then a blank or the end: an unescaped quote inside a value is
 // followed by neither.
 const FIELD = /([A-Za-z][\w.-]{0,63})=(?:"([^"]*)"|([^\s"]*))(?: +|$)/y
 
-/** Reads `key=value key="value" ...`, with a syslog priority before it or not. @throws Refused */
-export function readLog(text: string): Fields {
+/** Reads `key=value key="value" ...`, with something before the first key or not. @throws Refused */
+function readLog(whole: string): Fields {
+  const text = whole.slice(PREAMBLE.exec(whole)?.[0].length ?? 0)
+  return orHead(() => readPairs(text), text, FIELD)
+}
+
+function readPairs(text: string): Fields {
   refuseControl(text)
   if (text.includes('\\"')) throw new Refused('a backslash before a quote')
   const fields = new Map<string, string>()
-  FIELD.lastIndex = /^<\d{1,3}>/.exec(text)?.[0].length ?? 0
+  FIELD.lastIndex = 0
   while (FIELD.lastIndex < text.length) {
     const match = FIELD.exec(text)
     if (!match) throw new Refused('not a list of key=value')
     setOnce(fields, match[1] ?? '', match[2] ?? match[3] ?? '')
   }
   return fields
+}
+
+// Fields whose values only the device says: no name that somebody typed is in them.
+const OWN = new Set(
+  `date time eventtime tz devname devid logid type subtype level vd logdesc sn action status reason
+  tunneltype tunnelid tunnelip remip srcip ui method locip remport locport outintf srccountry cookies
+  role exch`.split(/\s+/),
+)
+const IPSEC_MESSAGE = /^[A-Za-z ]*IPsec phase [12][A-Za-z ]*$/
+/** The end of the message about an administrator: behind the name, so it is the device's own. */
+const ADMIN_FAILED = / login failed from [\w-]+\(([\da-fA-F.:]+)\) because of [\w ]+"?$/
+const NEXT_KEY = /\s*"?([A-Za-z][\w.-]{0,63})"?\s*[=:]/y
+
+/** What `read` reads; if that is unclear, what the device says before the first name. @throws Refused */
+function orHead(read: () => Fields, text: string, pair: RegExp): Fields {
+  try {
+    return read()
+  } catch (error) {
+    const head = error instanceof Refused ? headOf(text, pair) : undefined
+    if (head?.has('logid')) return head
+    throw error
+  }
+}
+
+/** The device's own fields at the beginning of a log; undefined if these are unclear themselves. */
+function headOf(text: string, pair: RegExp): Fields | undefined {
+  const head = new Map<string, string>()
+  for (let at = 0; ; at = pair.lastIndex) {
+    NEXT_KEY.lastIndex = pair.lastIndex = at
+    const key = NEXT_KEY.exec(text)?.[1]
+    const match = pair.exec(text)
+    const value = match?.[2] ?? match?.[3] ?? ''
+    const isOwn = key && (OWN.has(key) || (key === 'msg' && IPSEC_MESSAGE.test(value)))
+    if (key && !isOwn) break
+    if (!isOwn || !match || head.has(key) || CONTROL.test(value)) return undefined
+    head.set(key, value)
+  }
+  const [, admin] = ADMIN_FAILED.exec(text) ?? []
+  if (admin && !head.has('action')) {
+    head.set('srcip', admin).set('action', 'login').set('status', 'failed')
+  }
+  return head.set('user', UNCLEAR)
 }
 
 /** One field is the log itself, cut at its first `=`; several are its fields. @throws Refused */
@@ -73,19 +126,22 @@ function readForm(text: string): Fields {
 
 // The log must be the only field: with another before it, a user's name there could open a second
 // one. Behind it nothing can follow, since the raw log reaches up to the last quote.
-const UNESCAPED = /^\{\s*"[\w.-]{1,64}"\s*:\s*"((?:<\d{1,3}>)?[a-z]\w{0,63}=[\s\S]*)"\s*\}$/
+const UNESCAPED = /^\{\s*"[\w.-]{1,64}"\s*:\s*"((?:[^="]{0,200}[\s>])?[a-z]\w{0,63}=[\s\S]*)"\s*\}$/
 
 function readJsonShape(text: string): Fields {
+  const raw = UNESCAPED.exec(text)?.[1]
   const value = readJson(text)
-  if (value === TWICE) throw new Refused('a key that comes twice')
-  if (value === undefined) {
-    const raw = UNESCAPED.exec(text)?.[1]
-    if (raw === undefined) throw new Refused('not JSON of one log')
-    return readLog(raw.trim())
-  }
+  if (value === undefined && raw !== undefined) return readLog(raw.trim())
   if (typeof value === 'string') return readLog(value.trim())
-  return fieldsOrLog(value)
+  const read = (): Fields => {
+    if (value === TWICE) throw new Refused('a key that comes twice')
+    if (value === undefined) throw new Refused('not JSON of one log')
+    return fieldsOrLog(value)
+  }
+  return orHead(read, text.slice(1), JSON_FIELD)
 }
+
+const JSON_FIELD = /\s*"([A-Za-z][\w.-]{0,63})"\s*:\s*"([^"\\]*)"\s*,/y
 
 /**
  * JSON has either the log's fields, or the log as its first field, called `log`, or its only one. A
@@ -99,7 +155,8 @@ function fieldsOrLog(pairs: JsonObject): Fields {
   const [first] = pairs
   const value = pairs.length === 1 || first?.[0] === 'log' ? first?.[1] : undefined
   if (Array.isArray(value)) return fieldsOrLog(value)
-  if (value === undefined || !isLog(value)) throw new Refused('no log in the body')
+  if (value === undefined || !isLog(value.replace(PREAMBLE, '')))
+    throw new Refused('no log in the body')
   return readLog(value.trim())
 }
 

@@ -12,15 +12,16 @@ export type Verdict =
 /** What a failed login is, by the log's id and its action. */
 interface Failed {
   kind: Kind
-  /** The field with the attacker's address. */
-  address: string
+  /** What has the attacker's address. */
+  address(fields: Fields): string | undefined
   failed(fields: Fields): boolean
 }
 
 const IPSEC: Failed = {
   kind: 'ipsec',
-  address: 'remip',
-  failed: (f) => f.get('action') === 'negotiate' && /err|fail/.test(f.get('status') ?? ''),
+  address: (f) => f.get('remip'),
+  // These ids are errors; behind an unclear name a status is not known.
+  failed: (f) => f.get('action') === 'negotiate' && /err|fail|^$/.test(f.get('status') ?? ''),
 }
 
 /**
@@ -30,16 +31,38 @@ const IPSEC: Failed = {
 const FAILURES: Record<string, Failed> = {
   '039426': {
     kind: 'sslvpn',
-    address: 'remip',
+    address: (f) => f.get('remip'),
     failed: (f) => f.get('action') === 'ssl-login-fail',
   },
+  // A wrong password of XAuth (IKEv1), and of EAP (IKEv2).
+  '037121': IPSEC,
+  '037128': { ...IPSEC, failed: (f) => IPSEC.failed(f) && isLogin(f) },
   '037124': IPSEC,
   '037125': IPSEC,
   '032002': {
     kind: 'admin',
-    address: 'srcip',
+    // FortiOS 5 has no srcip, but says `ui=ssh(192.0.2.7)`.
+    address: (f) => known(f.get('srcip')) ?? /\(([^()]+)\)$/.exec(f.get('ui') ?? '')?.[1],
     failed: (f) => f.get('action') === 'login' && /^fail/.test(f.get('status') ?? ''),
   },
+}
+
+/**
+ * 37128 comes with every negotiation that breaks off: of a proposal that does not fit, 37124 tells as
+ * well, and of one that our device has begun nobody is to blame.
+ */
+function isLogin(fields: Fields): boolean {
+  const isAsked = fields.get('exch') === 'AUTH' && fields.get('role') === 'responder'
+  return isAsked || nameOf(fields) !== undefined
+}
+
+function nameOf(fields: Fields): string | undefined {
+  return known(fields.get('user')) ?? known(fields.get('xauthuser'))
+}
+
+/** A value, unless it is one of the device's words for none. */
+function known(value = ''): string | undefined {
+  return /^(N\/A|\(null\)|%%log\..*%%)?$/.test(value) ? undefined : value
 }
 
 /**
@@ -54,8 +77,8 @@ export function judge(fields: Fields, settings: Webhook, never: Address[], at: D
   const failure = FAILURES[id.padStart(6, '0')]
   if (!failure?.failed(fields)) return { ignore: 'not a failure' }
   if (!settings.events.includes(failure.kind)) return { ignore: 'not selected' }
-  const address = attacker(fields.get(failure.address))
-  const decoy = isDecoy(fields.get('user') ?? '', settings.decoy_users)
+  const address = attacker(failure.address(fields))
+  const decoy = isDecoy(nameOf(fields) ?? '', settings.decoy_users)
   if (!decoy && isIgnored(fields.get('reason') ?? '', settings)) return { ignore: 'reason' }
   if (never.some((entry) => overlaps(entry, address))) return { ignore: 'never banned' }
   return { write: lineOf(fields, failure.kind, address, decoy, at), kind: failure.kind, decoy }
@@ -89,7 +112,7 @@ function lineOf(fields: Fields, kind: Kind, address: Address, decoy: boolean, at
   const time = at.toISOString().replace(/\.\d+Z$/, '+00:00')
   const devtime = [fields.get('date'), fields.get('time'), fields.get('tz')].filter(Boolean)
   const details = {
-    user: fields.get('user') ?? fields.get('xauthuser'),
+    user: nameOf(fields) ?? fields.get('user'),
     reason: fields.get('reason'),
     device: fields.get('devname') ?? fields.get('devid'),
     devtime: devtime.join('T'),

@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs'
 import type { Address } from '../address.ts'
 import { type Difference, differenceOf } from '../difference.ts'
 import { replaceDurably } from '../durable.ts'
-import { EXIT, Failure } from '../failure.ts'
 import { alive, type Lease, later, now } from '../lease.ts'
 import { Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
 import { lock } from '../lock.ts'
@@ -103,11 +102,10 @@ export class BlockList {
     return this.living().some((line) => line.address === address)
   }
 
-  /** Lines that nobody can read, as `<number>: <text>`. @throws Failure 75 if there is no list */
-  unreadable(): string[] {
+  /** Lines that nobody can read, as `<number>: <text>`; undefined if there is no list. */
+  unreadable(): string[] | undefined {
     const ledger = this.#read()
-    if (!ledger.exists) throw new Failure(EXIT.temporary, `"${this.path}" is missing`)
-    return [...unreadableLines(ledger)]
+    return ledger.exists ? [...unreadableLines(ledger)] : undefined
   }
 
   #read(): Ledger {
@@ -134,7 +132,7 @@ export function readList(path: string, style: Style = listStyle(0)): Ledger {
 /** The lines that are neither remark nor entry: kept for the person who wrote them, never served. */
 export function* unreadableLines(ledger: Ledger): Generator<string> {
   for (const { number, raw, line } of ledger.lines()) {
-    if (line || raw.trim().startsWith('#')) continue
+    if (line || /^\s*[#;]/.test(raw)) continue
     yield `${number}: ${JSON.stringify(Buffer.from(raw, 'latin1').toString().slice(0, 80))}`
   }
 }

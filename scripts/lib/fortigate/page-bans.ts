@@ -17,7 +17,7 @@ export function bans({ found, words, status, refresh }: View): Html {
 <form role="search">
 <input type="search" name="q" value="${words}" maxlength="80" placeholder="Address, jail or server" aria-label="Search">
 ${refresh ? html`<input type="hidden" name="refresh">` : undefined}
-<button>Search</button>${words === '' ? undefined : html` <a href="/">show all</a>`}
+<button>Search</button>${words === '' ? undefined : html` <a href="?">show all</a>`}
 </form>
 <p class="note">${which}${more}</p>
 ${shown === 0 ? html`<p class="empty">${words ? 'Nothing matches.' : 'Nobody is blocked.'}</p>` : banTable(found.rows, status.at)}

@@ -58,7 +58,7 @@ export function page(view: View): string {
 <meta name="color-scheme" content="light dark">
 ${refresh ? html`<meta http-equiv="refresh" content="30">` : undefined}
 <title>${status.alarms.length > 0 ? `(${status.alarms.length}) ` : ''}Blocked by ${owner}</title>
-<link rel="icon" href="/favicon.svg">
+<link rel="icon" href="favicon.svg">
 <style>${new Html(STYLE)}</style>
 </head>
 <body>
@@ -73,9 +73,9 @@ ${receiver(view)}
 </div>
 ${bans(view)}
 </main>
-<footer>fail2ban-perimeter &middot; <a href="/blocked-ips">list</a> &middot;
-<a href="/blocked-ips/ipv4">IPv4</a> &middot; <a href="/blocked-ips/ipv6">IPv6</a> &middot;
-<a href="/metrics">metrics</a></footer>
+<footer>fail2ban-perimeter &middot; <a href="blocked-ips">list</a> &middot;
+<a href="blocked-ips/ipv4">IPv4</a> &middot; <a href="blocked-ips/ipv6">IPv6</a> &middot;
+<a href="metrics">metrics</a></footer>
 </body>
 </html>
 `
@@ -84,7 +84,8 @@ ${bans(view)}
 
 function heading({ owner, status, refresh, words }: View): Html {
   const query = words === '' ? '' : `q=${encodeURIComponent(words)}`
-  const target = refresh ? `/${query && `?${query}`}` : `/?${query && `${query}&`}refresh`
+  // Relative, as every link: the page may be below a path of a proxy.
+  const target = refresh ? `?${query}` : `?${query && `${query}&`}refresh`
   const when = new Date(status.at * 1000).toISOString()
   return html`<header>
 <h1>Blocked by <b>${owner}</b></h1>

@@ -6,9 +6,10 @@ import { now } from '../lease.ts'
 import { neverBan } from '../never.ts'
 import type { Webhook } from '../settings/fortigate.ts'
 import { type Activity, NO_DEVICE } from './activity.ts'
-import { type Fields, Refused, readBody } from './body.ts'
+import { type Fields, Refused, readBody, UNCLEAR } from './body.ts'
 import { judge, type Verdict } from './event.ts'
 import { sameSecret } from './secret.ts'
+import { askerOf } from './source.ts'
 
 /** The largest body: a FortiOS message field alone may have 4 KiB. */
 const MAX_BODY = 64 * 1024
@@ -21,13 +22,20 @@ export class Receiver {
   readonly #protected: readonly string[]
   readonly #activity: Activity
   readonly #allowed: Address[]
+  readonly #proxies: readonly Address[]
   #never: { list: Address[]; until: number } = { list: [], until: 0 }
 
   /** Why the last line could not be written, if it could not. */
   trouble: string | undefined
 
-  constructor(settings: Webhook, neverBanned: readonly string[], activity: Activity) {
+  constructor(
+    settings: Webhook,
+    proxies: readonly Address[],
+    neverBanned: readonly string[],
+    activity: Activity,
+  ) {
     this.#settings = settings
+    this.#proxies = proxies
     this.#protected = neverBanned
     this.#activity = activity
     this.#allowed = settings.allow_from.map(parseAddress)
@@ -43,7 +51,8 @@ export class Receiver {
     try {
       if (request.headers['content-encoding']) throw new Refused('a compressed body')
       fields = readBody(body, request.headers['content-type'] ?? '')
-      return this.#act(judge(fields, this.#settings, this.#neverBanned(), new Date()))
+      const verdict = judge(fields, this.#settings, this.#neverBanned(), new Date())
+      return this.#act(verdict, fields.get('user') === UNCLEAR ? ', unclear name' : '')
     } catch (error) {
       if (error instanceof Refused) return this.#note(`refused ${error.message}`, 422)
       throw error
@@ -52,19 +61,19 @@ export class Receiver {
 
   #refusal(request: IncomingMessage): number | undefined {
     const { secret, header } = this.#settings
-    if (!secret || !this.#isAllowed(request.socket.remoteAddress)) return 403
+    if (!secret || !this.#isAllowed(askerOf(request, this.#proxies))) return 403
     const given = request.headers[header.toLowerCase()]
     return typeof given === 'string' && sameSecret(given, secret) ? undefined : 401
   }
 
-  #isAllowed(remote: string | undefined): boolean {
+  #isAllowed(asker: string): boolean {
     if (this.#allowed.length === 0) return true
-    const address = parseAddress((remote ?? '').replace(/%.*/, ''))
+    const address = parseAddress(asker)
     return this.#allowed.some((entry) => overlaps(entry, address))
   }
 
-  #act(verdict: Verdict): number {
-    if ('ignore' in verdict) return this.#note(`ignored ${verdict.ignore}`, 204)
+  #act(verdict: Verdict, remark: string): number {
+    if ('ignore' in verdict) return this.#note(`ignored ${verdict.ignore}${remark}`, 204)
     try {
       append(this.#settings.log_file, `${verdict.write}\n`)
     } catch (error) {
@@ -72,7 +81,7 @@ export class Receiver {
       return this.#note('lost log not writable', 503)
     }
     this.trouble = undefined
-    return this.#note(`written ${verdict.decoy ? 'decoy' : verdict.kind}`, 204)
+    return this.#note(`written ${verdict.decoy ? 'decoy' : verdict.kind}${remark}`, 204)
   }
 
   #note(what: string, status: number): number {

@@ -1,4 +1,5 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
+import type { Address } from '../address.ts'
 import { now } from '../lease.ts'
 import type { Feed as FeedSettings } from '../settings/fortigate.ts'
 import type { Activity } from './activity.ts'
@@ -9,12 +10,14 @@ import { FAVICON, page, SECURITY } from './page.ts'
 import type { Receiver } from './receiver.ts'
 import type { Part } from './render.ts'
 import { sameSecret } from './secret.ts'
-import { sourceOf } from './source.ts'
+import { askerOf, sourceOf } from './source.ts'
 import { metrics, type Status } from './status.ts'
 
 /** What the routes need. */
 export interface Site {
   settings: FeedSettings
+  /** Those whose X-Forwarded-For is believed. */
+  proxies: readonly Address[]
   /** Shown as the page's heading: whose list this is. */
   owner: string
   feed: Feed
@@ -54,7 +57,10 @@ const PARTS = new Map<string, Part>([
  * @throws Failure 75 if the list is missing or unreadable
  */
 export function answer(site: Site, request: IncomingMessage): Answer | Promise<Answer> {
-  const [path = '', query = ''] = (request.url ?? '').split('?', 2)
+  // A proxy may name the whole URL (RFC 9112, 3.2.2).
+  const [path = '', query = ''] = (request.url ?? '')
+    .replace(/^https?:\/\/[^/?]*/i, '')
+    .split('?', 2)
   if (path === '/receive-logs') {
     if (request.method !== 'POST') return { status: 405, headers: { allow: 'POST' } }
     return site.receiver.receive(request).then((status) => ({ status }))
@@ -66,7 +72,7 @@ export function answer(site: Site, request: IncomingMessage): Answer | Promise<A
   const right = isLoggedIn(site.settings, request.headers.authorization)
   // A browser's first question has no login, and is no guess.
   if (!right && request.headers.authorization === undefined) return LOGIN_WANTED
-  const from = sourceOf(request.socket.remoteAddress)
+  const from = sourceOf(askerOf(request, site.proxies))
   const wait = site.guesses.judge(from, right)
   if (wait === undefined) return TOO_MANY
   if (wait === 0) return content(site, request, path, query)
@@ -82,7 +88,7 @@ function content(
 ): Answer | Promise<Answer> {
   const part = PARTS.get(path.replace(/\/$/, ''))
   if (part) return list(site, part, request)
-  if (path === '/') return statusPage(site, new URLSearchParams(query))
+  if (path === '/' || path === '') return statusPage(site, new URLSearchParams(query))
   if (path === '/metrics') return metricsText(site)
   if (path === '/favicon.svg') return FAVICON
   return { status: 404, headers: TEXT, body: 'There is no such page\n' }
@@ -99,8 +105,8 @@ function pulled(site: Site, request: IncomingMessage, served: Served): Answer {
   const { unchanged, whole } = answersOf(served)
   const known = isUnchanged(request.headers, served.etag, served.modified)
   const made = known ? unchanged : whole
-  const { remoteAddress = '' } = request.socket
-  site.activity.pulled(remoteAddress, request.headers['user-agent'] ?? '', made.status, now())
+  const asker = askerOf(request, site.proxies)
+  site.activity.pulled(asker, request.headers['user-agent'] ?? '', made.status, now())
   return made
 }
 

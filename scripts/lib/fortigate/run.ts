@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
+import { parseAddress } from '../address.ts'
 import { now } from '../lease.ts'
 import { neverBan } from '../never.ts'
 import { print } from '../print.ts'
@@ -9,7 +10,7 @@ import { Activity } from './activity.ts'
 import { Feed } from './feed.ts'
 import { Guesses } from './guesses.ts'
 import { Receiver } from './receiver.ts'
-import { serve } from './server.ts'
+import { type Served, serve } from './server.ts'
 import { statusOf } from './status.ts'
 
 /** How often the alarms are looked at when nobody else does, and what happened is written down. */
@@ -31,11 +32,18 @@ export async function runFeed(
   const activity = new Activity(now(), state && join(state, 'activity.json'))
   const feed = makeFeed(config, settings, startWorker)
   feed.onSnapshot = ({ added }) => activity.banned(added, now())
-  const receiver = new Receiver(settings.webhook, config.never_ban, activity)
-  const status = () => statusOf(settings, feed, activity, receiver.trouble)
+  const proxies = settings.feed.proxies.map(parseAddress)
+  const receiver = new Receiver(settings.webhook, proxies, config.never_ban, activity)
+  let served: Served | undefined
+  const status = async () => {
+    const made = await statusOf(settings, feed, activity, receiver.trouble)
+    const old = served?.renew()
+    return old === undefined ? made : { ...made, alarms: [...made.alarms, old] }
+  }
   const watch = watcher(async () => (await status()).alarms)
   const site = {
     settings: settings.feed,
+    proxies,
     owner: config.owner,
     feed,
     receiver,
@@ -44,7 +52,8 @@ export async function runFeed(
     status,
     log,
   }
-  const server = await serve(site)
+  served = await serve(site)
+  const { server } = served
   const { address, port } = server.address() as { address: string; port: number }
   log(
     `serving ${settings.list_file} on ${settings.feed.cert_file ? 'https' : 'http'}://${address}:${port}`,

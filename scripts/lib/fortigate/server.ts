@@ -1,10 +1,13 @@
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'
+import { createSecureContext } from 'node:tls'
 import { handedOver } from '../config.ts'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
 import { type Answer, answer, NOSNIFF, type Site } from './routes.ts'
 import { limitConnections } from './source.ts'
+import { span } from './status.ts'
 
 // Node's own limits are a minute or more, and without the checking interval they bite up to 30 s
 // late (measured, facts/security-broker.md section 6).
@@ -18,11 +21,19 @@ const LIMITS = {
 const IDLE_MS = 30_000
 /** How long TLS may take to begin; Node's own limit is two minutes. */
 const HANDSHAKE_MS = 5_000
+const WEEK_MS = 7 * 86_400_000
 /** How long a sender may go on after we have answered. */
 const LINGER_MS = 1_000
 
+/** What `serve` has started. */
+export interface Served {
+  server: http.Server
+  /** Takes up a renewed certificate, if there is one. @returns what is wrong with the one there is */
+  renew(): string | undefined
+}
+
 /** Starts the server. @throws Failure 75 or 78 */
-export async function serve(site: Site): Promise<http.Server> {
+export async function serve(site: Site): Promise<Served> {
   const { listen, user, cert_file } = site.settings
   if (!isLoopback(listen.host) && user === undefined) {
     const text = `Cannot listen on "${listen.host}" without a login: set "user" and "pass_file"`
@@ -31,7 +42,7 @@ export async function serve(site: Site): Promise<http.Server> {
   const server = makeServer(site)
   server.maxRequestsPerSocket = 1_000
   server.setTimeout(IDLE_MS)
-  server.on('connection', limitConnections())
+  server.on('connection', limitConnections(site.proxies))
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(ioFailure(`listen on ${listen.host}:${listen.port}`, error)),
@@ -41,7 +52,34 @@ export async function serve(site: Site): Promise<http.Server> {
   if (!isLoopback(listen.host) && !cert_file) {
     site.log('warning: the login crosses the network in the clear: set "cert_file" and "key_file"')
   }
-  return server
+  return { server, renew: renewal(server, site) }
+}
+
+function renewal(server: http.Server, { settings, log }: Site): () => string | undefined {
+  const { cert_file, key_file } = settings
+  if (!(server instanceof https.Server) || !cert_file) return () => undefined
+  const read = (): string[] =>
+    [cert_file, key_file ?? []].flat().map((path) => readFileSync(handedOver(path), 'utf8'))
+  let used: (string | undefined)[] = [...read(), settings.key].slice(0, 2)
+  return () => {
+    try {
+      const [cert = '', key = settings.key] = read()
+      if (cert !== used[0] || key !== used[1]) {
+        createSecureContext({ cert, key }) // or the server would be left without one
+        server.setSecureContext({ cert, key })
+        log(`took up the renewed certificate "${cert_file}"`)
+        used = [cert, key]
+      }
+      const { validFrom, validTo } = new X509Certificate(cert)
+      const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)]
+      // Some live for days only.
+      const isLate = end - Date.now() < Math.min(WEEK_MS, (end - begin) / 4)
+      if (!isLate) return undefined
+      return `Certificate "${cert_file}" ends in ${span((end - Date.now()) / 1000)}: renew it.`
+    } catch (error) {
+      return `Cannot use certificate "${cert_file}", the one before is used: ${messageOf(error)}`
+    }
+  }
 }
 
 function makeServer(site: Site): http.Server {

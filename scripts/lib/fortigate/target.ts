@@ -1,4 +1,5 @@
 import { parseAddress } from '../address.ts'
+import { EXIT, Failure } from '../failure.ts'
 import { formatLease, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Fortigate } from '../settings/fortigate.ts'
@@ -32,10 +33,18 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
     async stop() {},
 
     async check(call) {
-      for (const line of list.unreadable()) {
+      const unreadable = list.unreadable()
+      if (!unreadable) throw new Failure(EXIT.temporary, `"${list.path}" is missing`)
+      for (const line of unreadable) {
         process.stderr.write(`fortigate: warning: ${list.path}: cannot read line ${line}\n`)
       }
       await mirror.check(call)
+    },
+
+    complaint() {
+      const [first, ...more] = list.unreadable() ?? []
+      const others = more.length > 0 ? ` and ${more.length} more: f2b-fortigate check` : ''
+      return first && `cannot read line ${first} of the list${others}`
     },
 
     async flush(call) {

@@ -36,6 +36,8 @@ const feed = v.pipe(
     cert_file: v.optional(path),
     key: v.optional(v.string()),
     key_file: v.optional(path),
+    // Whose X-Forwarded-For is believed.
+    proxies: v.optional(v.array(addressText), []),
     // What one external resource holds before FortiOS 7.4.4.
     max_entries: v.optional(integer(1, 10_000_000), 131_072),
     stale_after: v.optional(duration, '15m'),

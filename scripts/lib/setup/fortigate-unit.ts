@@ -42,6 +42,37 @@ WantedBy=multi-user.target
 `
 }
 
+/**
+ * What hands a renewed certificate over: systemd does so when the service starts.
+ *
+ * @param unit the service
+ * @param files certificate and key
+ * @returns the unit that watches, and the one that it starts
+ */
+export function renewalUnits(unit: string, files: string[]): { path: string; service: string } {
+  const head = `# Installed by fail2ban-perimeter (f2b-setup fortigate)
+[Unit]
+Description=Give ${unit} a renewed certificate
+`
+  const watched = files.map((file) => `PathChanged=${file}`).join('\n')
+  return {
+    path: `${head}
+[Path]
+${watched}
+
+[Install]
+WantedBy=multi-user.target
+`,
+    service: `${head}
+[Service]
+Type=oneshot
+# Until the key is there, too.
+ExecStartPre=sleep 5
+ExecStart=systemctl restart ${unit}
+`,
+  }
+}
+
 /** The log is opened for each line, so that nobody need be told of a rotation. */
 export function logrotate(log: string, account: string): string {
   return `# Installed by fail2ban-perimeter (f2b-setup fortigate)

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { chownSync, existsSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { isMap, parseDocument, stringify } from 'yaml'
@@ -12,7 +12,7 @@ import { apply, type Item, say } from './changes.ts'
 import { configItem, configText } from './config-file.ts'
 import { restartCommand } from './fail2ban.ts'
 import { fortiosCli } from './fortigate-cli.ts'
-import { feedUnit, logrotate } from './fortigate-unit.ts'
+import { feedUnit, logrotate, renewalUnits } from './fortigate-unit.ts'
 import { refuseIfUsed } from './in-use.ts'
 import { file, fileOnce, folder, sharedFolder, textOf, writeAs } from './items.ts'
 import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
@@ -30,6 +30,7 @@ const PASS = `${CONFIG_DIR}/fortigate-feed.pass`
 const TOKEN = `${CONFIG_DIR}/fortigate-webhook.token`
 const PROGRAM = '/usr/local/lib/fail2ban-perimeter/fortigate-feed.cjs'
 const UNIT = 'f2b-fortigate-feed.service'
+const RENEWAL = 'f2b-fortigate-feed-renew'
 const USER = 'fortigate'
 const HEADER = 'X-Webhook-Token'
 
@@ -44,7 +45,8 @@ export const FORTIGATE_OPTIONS: Options = {
 
 export const FORTIGATE_HELP = `f2b-setup fortigate
   --url URL            how the FortiGate reaches this server: https://192.0.2.10:5000
-  --listen ADDR:PORT   where to listen; default: all addresses and the port of --url
+  --listen ADDR:PORT   where to listen; default: all addresses and the port of --url. Behind a
+                       proxy on this machine: 127.0.0.1:PORT, and no certificate
   --cert-file FILE     certificate for an https --url
   --key-file FILE      its key
   --systemd WHEN       auto | yes | no`
@@ -69,24 +71,31 @@ const USERADD = `useradd --system --no-create-home --shell /usr/sbin/nologin ${A
 function readUrl(text: string | undefined): URL {
   if (text === undefined) throw usageFailure('Missing option --url')
   const url = URL.canParse(text) ? new URL(text) : undefined
-  const plain = url && /^https?:$/.test(url.protocol) && url.pathname === '/' && !url.username
+  const plain = url && /^https?:$/.test(url.protocol) && !url.search && !url.hash && !url.username
   if (url && plain) return url
-  throw new Failure(EXIT.input, `Cannot read --url ${quote(text)}: https://ADDRESS:PORT`)
+  throw new Failure(
+    EXIT.input,
+    `Cannot read --url ${quote(text)}: https://ADDRESS:PORT, and a proxy's path`,
+  )
 }
 
 /** Section `fortigate` of config.yaml. */
 function sectionOf(place: Place, url: URL, values: Values) {
   const cert = textOption(values, 'cert-file')
   const key = textOption(values, 'key-file')
-  if (url.protocol === 'https:' && !(cert && key)) {
-    throw usageFailure('An https --url needs --cert-file and --key-file')
+  // What only this machine reaches has a proxy in front of it, which has the certificate.
+  const local = /^(127\.|\[::1\])/.test(textOption(values, 'listen') ?? '')
+  if (url.protocol === 'https:' && !(cert && key) && !local) {
+    throw usageFailure('An https --url needs --cert-file and --key-file, or a proxy and --listen')
   }
   const tls = cert && key ? readPair(place, cert, key) : {}
+  const proxies =
+    local && url.protocol === 'https:' && !cert ? { proxies: ['127.0.0.1', '::1'] } : {}
   const port = url.port || (url.protocol === 'https:' ? '443' : '80')
   const listen = textOption(values, 'listen') ?? `0.0.0.0:${port}`
   return {
     list_file: LIST,
-    feed: { listen, user: USER, pass_file: PASS, ...tls },
+    feed: { listen, user: USER, pass_file: PASS, ...proxies, ...tls },
     webhook: { header: HEADER, secret_file: TOKEN, log_file: LOG },
   }
 }
@@ -145,13 +154,23 @@ function items(place: Place, config: string, systemd: boolean): Item[] {
     feedUnit(PROGRAM, credentials(config)),
     0o644,
   )
+  const pair = certificateOf(config)
+  const texts = renewalUnits(UNIT, pair)
+  const renewal = (['path', 'service'] as const).map((kind) => {
+    const item = file(place.at(`/etc/systemd/system/${RENEWAL}.${kind}`), texts[kind], 0o644)
+    return { ...item, unwanted: !systemd || pair.length === 0 }
+  })
   const live = place.prefix === ''
+  const watcher = service(`${RENEWAL}.path`, renewal)
+  const watching = live && systemd && existsSync('/run/systemd/system')
+  const watch = [...renewal, ...(watching ? [{ ...watcher, unwanted: pair.length === 0 }] : [])]
+  if (!place.uninstall && pair.length === 0) watch.reverse() // it ends before its file goes
   return [
     folder(place.at(CONFIG_DIR)),
     configItem(place, 'fortigate', config),
     secret(place.at(PASS)),
     secret(place.at(TOKEN)),
-    sharedFolder(place.at(STATE_DIR)),
+    listFolder(place.at(STATE_DIR)),
     fileOnce(place.at(LIST), () => writeAs(place.at(LIST), '', 0o644)),
     ...(live ? [account()] : []),
     log(place),
@@ -163,14 +182,30 @@ function items(place: Place, config: string, systemd: boolean): Item[] {
       0o755,
     ),
     { ...unit, unwanted: !systemd },
-    ...(systemd && live && existsSync('/run/systemd/system') ? [service(unit)] : []),
+    ...(watching ? [service(UNIT, [unit])] : []),
+    ...watch,
   ]
 }
 
 /** Files that the service is handed by systemd, since it may read none of them itself. */
 function credentials(config: string): string[] {
+  return [PASS, TOKEN, ...certificateOf(config)]
+}
+
+function certificateOf(config: string): string[] {
   const { feed = {} } = parseDocument(config).toJS()?.fortigate ?? {}
-  return [PASS, TOKEN, feed.cert_file, feed.key_file].filter((path) => path !== undefined)
+  return [feed.cert_file, feed.key_file].filter((path) => path !== undefined)
+}
+
+/** f2b-setup firewall makes the folder root's alone; the web server must get to its list in there. */
+function listFolder(path: string): Item {
+  const shared = sharedFolder(path)
+  const mode = (): number => statSync(path, { throwIfNoEntry: false })?.mode ?? 0o011
+  return {
+    ...shared,
+    look: () => (mode() & 0o001 ? shared.look() : 'different'),
+    make: () => (mode() & 0o001 ? shared.make() : chmodSync(path, (mode() & 0o777) | 0o011)),
+  }
 }
 
 function secret(path: string): Item {
@@ -199,20 +234,21 @@ function account(): Item {
   }
 }
 
-function service(unit: Item): Item {
+function service(name: string, units: Item[]): Item {
   return {
-    name: `systemd unit ${UNIT}`,
+    name: `systemd unit ${name}`,
     async look() {
-      if ((await unit.look()) === 'absent') return 'absent'
-      const { code } = await run('systemctl', ['is-active', '--quiet', UNIT])
-      return code === 0 && (await unit.look()) === 'same' ? 'same' : 'different'
+      const states = await Promise.all(units.map((unit) => unit.look()))
+      if (states.includes('absent')) return 'absent'
+      const { code } = await run('systemctl', ['is-active', '--quiet', name])
+      return code === 0 && states.every((state) => state === 'same') ? 'same' : 'different'
     },
     async make() {
       await call('systemctl', ['daemon-reload'])
-      await call('systemctl', ['enable', UNIT])
-      await call('systemctl', ['restart', UNIT])
+      await call('systemctl', ['enable', name])
+      await call('systemctl', ['restart', name])
     },
-    remove: () => call('systemctl', ['disable', '--now', UNIT]),
+    remove: () => call('systemctl', ['disable', '--now', name]),
   }
 }
 

@@ -1,5 +1,5 @@
 import { existsSync, statSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import { canEnter, canReach } from '../delivery-account.ts'
 import { run } from '../run.ts'
 import { KINDS } from '../siblings.ts'
@@ -23,14 +23,11 @@ export async function whyRoot(
   if (place.prefix) return 'an account is made on the machine itself only'
   if (!systemd) return 'only systemd can lock an account in'
   if (hostsOf(settings).includes('local')) return 'this machine is a firewall itself'
+  // Root reads it as well, and people write in it: its folder cannot be an account's.
+  if (settings.fortigate) return 'an account cannot write the list of fortigate'
   const units = ['server', 'client'].map((word) => `/etc/systemd/system/net2ban-${word}.service`)
   if (units.some((path) => existsSync(path))) return `net2ban keeps its books in ${stateDir}`
   if (!canReach(process.execPath)) return `an account cannot run "${process.execPath}"`
-  const { fortigate } = settings
-  const list = (fortigate as { list_file?: unknown } | undefined)?.list_file
-  if (fortigate && dirname(String(list)) !== join(stateDir, 'fortigate')) {
-    return `an account cannot write "${list ?? 'the list of fortigate'}"`
-  }
   const gid = (await accountEntry())?.gid
   const closed = secretsOf(settings).find((path) => !canShow(path, gid))
   if (closed !== undefined) return `an account cannot read "${closed}"`

@@ -29,6 +29,8 @@ export interface Site {
 export interface Look {
   leases?: number
   drift?: Drift
+  /** See `Target`. */
+  complaint?: string | undefined
   trouble?: Trouble
 }
 
@@ -92,7 +94,7 @@ export async function lookAt(
   const checking = pushed ? target.check(call) : undefined
   try {
     const [look] = await within(seconds, 'no answer in time', Promise.all([looking, checking]))
-    return look
+    return { ...look, complaint: target.complaint?.() }
   } catch (error) {
     return { trouble: troubleOf(error) }
   }

@@ -142,10 +142,11 @@ function readPlace({ leases, others, trouble, ...place }: WrittenPlace): Place {
 }
 
 function readLook(answer: unknown): Look {
-  const { leases, drift, trouble } = answer as Look
+  const { leases, drift, complaint, trouble } = answer as Look
   if (trouble) return { trouble: readTrouble(trouble) as Trouble }
   return {
     leases: Number(leases) || 0,
+    ...(complaint !== undefined && { complaint: String(complaint) }),
     ...(drift && {
       drift: {
         missing: Number(drift.missing) || 0,

@@ -59,10 +59,11 @@ export function isUnseen({ acknowledged, expires, at }: Rejection, now: number):
 }
 
 function problemsOf(one: TargetSurvey, at: number): Problem[] {
-  const { trouble, drift, state } = one
+  const { trouble, complaint, drift, state } = one
   const name = nameOf(one)
   const problems = rejectedIn(name, state.rejected, at)
   if (trouble) problems.unshift({ name, code: trouble.code, text: trouble.message })
+  if (complaint) problems.push({ name, code: EXIT.input, text: plain(complaint) })
   if (state.clock) problems.push({ name, code: EXIT.temporary, text: plain(state.clock) })
   if (!drift || !isDrifting(drift)) return problems
   const parts = [

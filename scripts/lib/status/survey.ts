@@ -54,6 +54,8 @@ export interface TargetSurvey {
   /** Undefined if it was not asked: what it has is known here. */
   reachable: boolean | undefined
   trouble: Trouble | undefined
+  /** See `Target`. */
+  complaint: string | undefined
   leases: number | undefined
   drift: Drift | undefined
   /** Undefined where bans do not go through a queue. */
@@ -86,10 +88,10 @@ export async function takeSurvey(
     deliverer: { running: told.running, trouble: told.trouble, config: told.config },
     rejected: rejectedOf(loaded, told.siblings),
     targets: sites.map(({ sibling, target, remote }, i) => {
-      const { trouble, leases, drift } = looks[i] ?? {}
+      const { trouble, complaint, leases, drift } = looks[i] ?? {}
       const reachable = remote ? trouble === undefined : undefined
       const { state = FRESH, queue } = states[i] ?? {}
-      return { sibling, target, reachable, trouble, leases, drift, queue, state }
+      return { sibling, target, reachable, trouble, complaint, leases, drift, queue, state }
     }),
   }
 }

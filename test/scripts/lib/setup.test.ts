@@ -10,6 +10,8 @@ import {
   withKey,
   withoutKey,
 } from '../../../scripts/lib/setup/keys.ts'
+import { whyRoot } from '../../../scripts/lib/setup/need-root.ts'
+import type { Place } from '../../../scripts/lib/setup/place.ts'
 import { withProtected } from '../../../scripts/lib/setup/protect.ts'
 import { readFirewalls } from '../../../scripts/lib/setup/server.ts'
 import { withSetting } from '../../../scripts/lib/setup/settings.ts'
@@ -239,4 +241,11 @@ test('troubles() finds what keeps the account out in the output of sshd -T', () 
     ).length,
     6,
   )
+})
+
+test('whoever delivers to a FortiGate stays root, wherever its list is', async () => {
+  const place = { prefix: '' } as Place
+  const fortigate = { list_file: '/var/lib/fail2ban-perimeter/fortigate/list.txt' }
+  const how = { stateDir: '/var/lib/fail2ban-perimeter', systemd: true }
+  assert.match((await whyRoot(place, { fortigate }, how)) ?? '', /the list of fortigate/)
 })

@@ -22,6 +22,7 @@ function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
     target: 'edge1',
     reachable: true,
     trouble: undefined,
+    complaint: undefined,
     leases: 3,
     drift: { missing: 0, extra: 0, wrong_expiry: 0, lines: [] },
     queue: { queued: 0, oldest: 0 },
