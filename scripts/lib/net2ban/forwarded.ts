@@ -5,17 +5,19 @@ import { differenceOf } from '../difference.ts'
 import { readFinished, replaceDurably } from '../durable.ts'
 import { alive, expiry, type Lease, later } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
-import { jailOf, nameOf } from './call.ts'
+import { jailOf, nameOf, settingsOf } from './call.ts'
 import type { Claims } from './message.ts'
 import type { Snapshot } from './snapshot.ts'
 
 type Exec = Pick<Extract<Claims, { cmd: 'exec' }>, 'file' | 'action' | 'params' | 'iss' | 'iat'>
 
-/** A jail that snapshots can be made of: its start or a sync of it was seen. */
+/** A jail that snapshots can be made of. */
 interface Known {
   file: string
   name: string
+  /** Of its start or a sync; else of the ban that it was started for, on demand. */
   params: Readonly<Record<string, string>>
+  onDemand?: true
 }
 
 /** What a call means for the nodes, given what other senders hold. */
@@ -55,6 +57,7 @@ export class Forwarded {
         return 'forward'
       case 'actionban':
       case 'actionprolong':
+        this.#know(this.#demanded(exec, jail, at))
         this.#hold(exec, jail)
         return 'forward'
       case 'actionunban':
@@ -109,6 +112,20 @@ export class Forwarded {
       this.#ledger.compact(at)
       this.#lines = 0
     }
+  }
+
+  /** The jail of a ban. One that was never started takes, once it is empty, what the next ban says. */
+  #demanded({ file, params }: Exec, jail: string, at: number): Known {
+    const known = this.#jails.get(jail)
+    const fresh = {
+      file,
+      name: nameOf(params),
+      params: settingsOf(params),
+      onDemand: true,
+    } as const
+    if (!known) return fresh
+    const same = !known.onDemand || JSON.stringify(known) === JSON.stringify(fresh)
+    return same || this.#of(jail, at).length > 0 ? known : fresh
   }
 
   #know(known: Known): void {
