@@ -46,6 +46,12 @@ function nodeFolder(folder: string): string {
   return join(folder, 'node')
 }
 
+/** When a message came, by `monotonic`, and whether the server has only just sent it. */
+interface Coming {
+  at: number
+  prompt: boolean
+}
+
 /**
  * A node: takes messages in order, acknowledges each after its action, and unbans by itself what is
  * over, whether there is a broker or not. It can publish nothing; what it rejects is how it tells
@@ -117,7 +123,7 @@ export class Client {
     await this.#last
     await this.#standing?.close()
     await this.#worker.close()
-    this.#position.save(this.#clock.ahead)
+    this.#position.save(this.#clock.known)
     await this.#node.close()
   }
 
@@ -125,7 +131,7 @@ export class Client {
     const lost = (error: unknown) => again(brokerFailure(error, this.#net2ban).message)
     const channel = await model.createChannel()
     channel.on('error', lost)
-    await channel.checkQueue(this.#self.queue)
+    let { messageCount: waiting } = await channel.checkQueue(this.#self.queue)
     await channel.prefetch(PREFETCH)
     const line = { channel, open: true }
     channel.on('close', () => {
@@ -133,7 +139,8 @@ export class Client {
     })
     await channel.consume(this.#self.queue, (message) => {
       if (!message) return again('the queue is gone')
-      const came = monotonic()
+      const prompt = waiting-- <= 0 && !message.fields.redelivered
+      const came = { at: monotonic(), prompt }
       this.#last = this.#last.then(() => this.#take(line, message, came)).catch(lost)
     })
   }
@@ -142,7 +149,7 @@ export class Client {
   async #take(
     line: { channel: Channel; open: boolean },
     message: ConsumeMessage,
-    came: number,
+    came: Coming,
   ): Promise<void> {
     for (let told = false; line.open && !this.#closed; told = true) {
       try {
@@ -160,7 +167,7 @@ export class Client {
   }
 
   /** @returns whether to reject it, for one that is for this only */
-  async #handle(message: ConsumeMessage, came: number): Promise<boolean | undefined> {
+  async #handle(message: ConsumeMessage, came: Coming): Promise<boolean | undefined> {
     const { name: aud, key, validWtime } = this.#self
     try {
       const claims = await open(message.content, key, { aud, validWtime, at: Date.now() / 1000 })
@@ -170,14 +177,14 @@ export class Client {
       await this.#obey(claims)
       this.#plan(SOON)
       this.#settle(claims)
-      return asksForClock(claims) ? this.#clock.isOff : undefined
+      return asksForClock(claims) ? came.prompt && this.#clock.isOff : undefined
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
       const { reason, claims } = error
       // A stale one, as one that cannot be read, is missed once the next number shows it.
       if (claims && reason !== 'stale') this.#settle(claims)
       this.#log(dropLine(message, error))
-      const isOff = reason === 'stale' || reason === 'future'
+      const isOff = came.prompt && (reason === 'stale' || reason === 'future')
       return claims && asksForClock(claims) ? isOff : undefined
     }
   }
@@ -192,9 +199,9 @@ export class Client {
     return true
   }
 
-  #hear(claims: Claims, came: number): void {
+  #hear(claims: Claims, { at, prompt }: Coming): void {
     if (claims.sent === undefined) return
-    this.#clock.hear(claims.sent, came, asksForClock(claims))
+    this.#clock.hear(claims.sent, at, prompt && asksForClock(claims))
     const { isOff, ahead } = this.#clock
     if (isOff === this.#wasOff) return
     this.#wasOff = isOff
@@ -271,7 +278,7 @@ export class Client {
     } catch (error) {
       this.#log(messageOf(error))
     }
-    this.#position.save(this.#clock.ahead)
+    this.#position.save(this.#clock.known)
     if (this.#closed) return
     this.#look = Infinity
     this.#plan(next === undefined ? LOOK : Math.max((next - this.#clock.now()) * 1000, SOON))

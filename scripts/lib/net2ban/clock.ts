@@ -22,7 +22,7 @@ export class ServerClock {
   }
 
   /**
-   * Hears when a message was sent. No message comes before it was sent, and many wait for long.
+   * Hears when a message was sent. None comes before that, and many wait for long.
    *
    * @param came by `monotonic`
    * @param prompt true if it has not waited
@@ -42,6 +42,11 @@ export class ServerClock {
   get ahead(): number {
     const ahead = Date.now() / 1000 - this.#base - monotonic()
     return Math.abs(ahead) > SAME ? ahead : 0
+  }
+
+  /** The same in whole seconds, for the next time; undefined if nothing was heard. */
+  get known(): number | undefined {
+    return this.#fresh ? undefined : Math.round(this.ahead)
   }
 
   get isOff(): boolean {

@@ -8,7 +8,7 @@ interface Last {
   /** Some before the one with this number are missing, and the server has not made up for it. */
   missed?: number | undefined
   /** Seconds that this machine's clock was ahead of the server's. */
-  ahead?: number
+  ahead?: number | undefined
 }
 
 /** How far a node has come in what the server sends it, so that it notices what is missing. */
@@ -58,8 +58,8 @@ export class Position {
   }
 
   /** Lost, it costs a snapshot that changes nothing. */
-  save(ahead: number): void {
-    this.#last.ahead = Math.round(ahead)
+  save(ahead: number | undefined): void {
+    this.#last.ahead = ahead
     const text = JSON.stringify(this.#last)
     if (text === this.#saved) return
     try {
