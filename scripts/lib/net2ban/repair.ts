@@ -162,8 +162,11 @@ export class Repair {
 
   async #answer(client: Receiver): Promise<void> {
     const asked = this.#due.asked(client.name)
+    const { partial } = this.#forwarded
     const jails = this.#forwarded.snapshots(Date.now() / 1000).length
-    const hint = jails === 0 ? ': no jail is known here, run "net2banctl sync"' : ''
+    const what =
+      partial > 0 ? `${partial} more may be older than this server` : 'no jail is known here'
+    const hint = partial > 0 || jails === 0 ? `: ${what}, run "net2banctl sync"` : ''
     this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
     const telling = this.#inTurn(() => ({ done: this.#outbox.tellAll(client) }))
     await (await telling).done

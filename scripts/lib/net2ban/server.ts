@@ -17,7 +17,7 @@ import { Publisher } from './publisher.ts'
 import { Repair } from './repair.ts'
 import { Replay } from './replay.ts'
 import { Parts } from './snapshot.ts'
-import { declare, declareCopy, namesOf, PREFETCH } from './topology.ts'
+import { declare, declareCopy, isDeclared, namesOf, PREFETCH } from './topology.ts'
 
 /** One connection's consumer. */
 interface Line {
@@ -111,6 +111,7 @@ export class Server {
 
   async #setUp(model: ChannelModel, again: (why: string) => void): Promise<void> {
     const lost = (error: unknown) => again(brokerFailure(error, this.#net2ban).message)
+    if (this.#forwarded.isNew) this.#forwarded.begin(await isDeclared(model, this.#net2ban))
     const channel = await model.createChannel()
     channel.on('error', lost)
     const seconds = new Map([...this.#outbox.clients].map(([name, c]) => [name, c.validWtime]))

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { parseAddress } from '../../../scripts/lib/address.ts'
 import { codeOf, EXIT } from '../../../scripts/lib/failure.ts'
 import { monotonic, ServerClock } from '../../../scripts/lib/net2ban/clock.ts'
 import { Due } from '../../../scripts/lib/net2ban/due.ts'
@@ -150,6 +151,24 @@ test('the clock of the server is known within seconds, and no message makes it g
   assert.ok(close(clock, -300))
   assert.ok(close(new ServerClock(600), 600))
   assert.equal(new ServerClock(-600).ahead, 0, 'no ban may end early')
+})
+
+test('a server that came late tells of no jail before a sender has said all of it', () => {
+  const open = () => new Forwarded(folder, 1000)
+  const first = open()
+  assert.ok(first.isNew)
+  first.begin(true)
+  const ban = { ...call('actionban', { ip: '192.0.2.1' }), iss: 'f2bsrv1', iat: 1000 } as const
+  first.note(ban, 1000)
+  first.commit(1000)
+  const second = open()
+  assert.deepEqual([second.isNew, second.snapshots(1000), second.partial], [false, [], 1])
+  const leases = [
+    { address: parseAddress('192.0.2.2'), jail: 'sshd', expires: 0, owner: 'f2bsrv1' },
+  ]
+  second.replace({ file: 'iptables', name: 'sshd', params: {}, leases }, 'f2bsrv1', 1000)
+  second.note(ban, 1000)
+  assert.equal(second.snapshots(1000)[0]?.leases.length, 2)
 })
 
 test('a jail that no start was seen of is known by its bans, and what is in force in it is told', () => {
