@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -9,6 +9,7 @@ import { monotonic, ServerClock } from '../../../scripts/lib/net2ban/clock.ts'
 import { Due } from '../../../scripts/lib/net2ban/due.ts'
 import { Forwarded } from '../../../scripts/lib/net2ban/forwarded.ts'
 import { type Claims, compose } from '../../../scripts/lib/net2ban/message.ts'
+import { openNode } from '../../../scripts/lib/net2ban/node.ts'
 import { Orders } from '../../../scripts/lib/net2ban/orders.ts'
 import { Outbox, type Receiver } from '../../../scripts/lib/net2ban/outbox.ts'
 import { Position } from '../../../scripts/lib/net2ban/position.ts'
@@ -151,6 +152,26 @@ test('the clock of the server is known within seconds, and no message makes it g
   assert.ok(close(clock, -300))
   assert.ok(close(new ServerClock(600), 600))
   assert.equal(new ServerClock(-600).ahead, 0, 'no ban may end early')
+})
+
+test('actions hear of moments by the clock of their machine, leases end by the server', async () => {
+  const said = join(folder, 'said')
+  const ban = `actionban = echo <time> <bantime> >>${said}`
+  writeFileSync(join(folder, 'echo.conf'), `[Definition]\n${ban}\n`)
+  const at = 1_800_000_000
+  const dirs = { actionDir: folder, stateDir: join(folder, 'node'), runDir: folder }
+  const node = await openNode({ ...dirs, now: () => at + 600, ahead: () => 600 })
+  const call = (ip: string, bantime: number) => {
+    const params = { name: 'sshd', ip, time: String(at - 30), bantime: String(bantime) }
+    return node.run({ file: 'echo', action: 'actionban', params }, at)
+  }
+  assert.deepEqual([await call('192.0.2.1', 60), await call('192.0.2.2', 20)], ['ran', 'over'])
+  assert.equal(readFileSync(said, 'utf8'), `${at + 570} 60\n`)
+  assert.deepEqual(
+    [...node.leases()].map(({ expires }) => expires),
+    [at + 30],
+  )
+  await node.close()
 })
 
 test('a server that came late tells of no jail before a sender has said all of it', () => {
