@@ -32,13 +32,14 @@ export interface Net2banLab {
   /** Writes a configuration for net2banctl and a server. @param name of its state, too */
   config(name: string, global?: Record<string, unknown>, more?: object): string
   /** Writes what `get_client` prints, with this test's folders in it. */
-  clientConfig(name: string, global?: Record<string, unknown>): Promise<string>
+  clientConfig(name: string, global?: Record<string, unknown>, config?: string): Promise<string>
   ctl(args: string[], input?: string, config?: string): Promise<Ended>
   /** The same, where nothing may go wrong. @returns what it printed */
   done(...args: string[]): Promise<string>
   /** A login, and what the party's key is made of. @param name `server` or a client's */
   login(name: string): { user: string; pass: string; shared: Shared }
-  daemon(word: 'server' | 'client', config: string): Daemon
+  /** @param ahead seconds that its clock is ahead of everybody else's */
+  daemon(word: 'server' | 'client', config: string, ahead?: number): Daemon
   /** The journal of a node: what its actions did, a line each. */
   journal(name: string): string[]
   /** Whom a node blocks, by what its actions did; sorted. */
@@ -121,16 +122,16 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
       const net2ban = { ...given, global: { ...given.global, ...global }, ...more }
       return write(name, { owner: 'web1', state_dir: join(folder, 'state', name), net2ban })
     },
-    async clientConfig(name, global = {}) {
+    async clientConfig(name, global = {}, config = lab.config('ctl')) {
       const actions = join(folder, 'actions', name)
       mkdirSync(actions, { recursive: true })
       writeFileSync(join(actions, 'journal.conf'), journalAction(join(folder, `${name}.journal`)))
-      const { stdout, stderr } = await lab.ctl(['get_client', name])
+      const { stdout, stderr } = await lab.ctl(['get_client', name], undefined, config)
       if (stdout === '') throw new Error(stderr)
       const { parse } = await import('yaml')
-      const config = parse(stdout)
-      Object.assign(config.net2ban.global, { action_dir: actions, ...global })
-      return write(name, { ...config, state_dir: join(folder, 'state', name) })
+      const printed = parse(stdout)
+      Object.assign(printed.net2ban.global, { action_dir: actions, ...global })
+      return write(name, { ...printed, state_dir: join(folder, 'state', name) })
     },
     async ctl(args, input, config = lab.config('ctl')) {
       const command = ['dist/net2banctl.cjs', '--config', config, ...args]
@@ -154,8 +155,8 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
         shared: { ...BASE, key, rounds: 12_000 },
       }
     },
-    daemon(word, config) {
-      const daemon = startDaemon(word, config)
+    daemon(word, config, ahead = 0) {
+      const daemon = startDaemon(word, config, ahead)
       daemons.push(daemon)
       return daemon
     },
@@ -192,7 +193,17 @@ export async function openNet2ban(plan: Plan): Promise<Net2banLab> {
 
 const { NODE_EXTRA_CA_CERTS: _, ...ENV } = process.env
 
-function startDaemon(word: string, config: string): Daemon {
+/** What shifts a program's clock, as Debian's faketime does; the monotonic clock is nobody's to shift. */
+function clock(ahead: number): Record<string, string> {
+  if (ahead === 0) return {}
+  return {
+    LD_PRELOAD: '/usr/$LIB/faketime/libfaketime.so.1',
+    FAKETIME: `${ahead > 0 ? '+' : ''}${ahead}s`,
+    FAKETIME_DONT_FAKE_MONOTONIC: '1',
+  }
+}
+
+function startDaemon(word: string, config: string, ahead: number): Daemon {
   let child: ChildProcess | undefined
   let text = ''
   const daemon: Daemon = {
@@ -200,7 +211,8 @@ function startDaemon(word: string, config: string): Daemon {
     log: () => text,
     start() {
       const args = ['dist/net2ban.cjs', word, '--config', config]
-      const started = spawn(process.execPath, args, { env: ENV, stdio: ['ignore', 'pipe', 'pipe'] })
+      const env = { ...ENV, ...clock(ahead) }
+      const started = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
       for (const stream of [started.stdout, started.stderr]) {
         stream.setEncoding('utf8').on('data', (more: string) => {
           text += more

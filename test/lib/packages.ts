@@ -18,6 +18,7 @@ const PACKAGES: Record<string, string> = {
   hostname: 'hostname',
   python3: 'python3',
   strace: 'strace',
+  faketime: 'faketime',
   'rabbitmq-server': 'rabbitmq-server',
 }
 

@@ -1,5 +1,5 @@
-import { type Call, nameOf } from './call.ts'
-import { type Keeper, settingsOf } from './keeper.ts'
+import { type Call, nameOf, settingsOf } from './call.ts'
+import type { Keeper } from './keeper.ts'
 
 /**
  * Remembers the parameters; whatever is in force already is built anew if they are others, and

@@ -1,7 +1,7 @@
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
 import { FILE } from './action-file.ts'
-import { checkParameter } from './kinds.ts'
+import { checkParameter, isDynamic } from './kinds.ts'
 
 const ACTIONS = [
   'actionstart',
@@ -58,6 +58,13 @@ export function checkCall(
 /** The jail that a call is about. */
 export function nameOf(params: Readonly<Record<string, string>>): string {
   return Object.hasOwn(params, 'name') ? (params.name ?? DEFAULT_NAME) : DEFAULT_NAME
+}
+
+/** The parameters that hold for a whole jail, in one order. */
+export function settingsOf(params: Readonly<Record<string, string>>): Record<string, string> {
+  const all = Object.entries({ ...params, name: nameOf(params) })
+  const fixed = all.filter(([name]) => !isDynamic(name))
+  return Object.fromEntries(fixed.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /**

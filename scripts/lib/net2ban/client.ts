@@ -5,6 +5,7 @@ import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Config } from '../settings/schema.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
+import { monotonic, ServerClock } from './clock.ts'
 import { dropLine } from './drop.ts'
 import { type Claims, callsOf, Dropped, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
@@ -18,6 +19,9 @@ import { Worker } from './worker.ts'
 
 /** The longest that the node sleeps before it looks for bans that are over, milliseconds. */
 const LOOK = 10_000
+
+/** Milliseconds between two requests to tell everything: doubled each time that it did not help. */
+const ASK = { first: 10_000, most: 300_000 }
 
 /** As long after something was carried out, milliseconds: one look is for all of a flood. */
 const SOON = 1000
@@ -42,6 +46,12 @@ function nodeFolder(folder: string): string {
   return join(folder, 'node')
 }
 
+/** When a message came, by `monotonic`, and whether the server has only just sent it. */
+interface Coming {
+  at: number
+  prompt: boolean
+}
+
 /**
  * A node: takes messages in order, acknowledges each after its action, and unbans by itself what is
  * over, whether there is a broker or not. It can publish nothing; what it rejects is how it tells
@@ -56,8 +66,10 @@ export class Client {
   readonly #parts: Parts
   readonly #position: Position
   readonly #log: (line: string) => void
-  /** Something is missing, and the server does not know yet. */
-  #missed = false
+  readonly #clock: ServerClock
+  /** When the server may be asked next to tell everything, by `performance.now`, and the wait after. */
+  #ask = { next: 0, wait: ASK.first }
+  #wasOff = false
   #last: Promise<unknown> = Promise.resolve()
   #standing: Standing | undefined
   #timer: NodeJS.Timeout | undefined
@@ -68,7 +80,7 @@ export class Client {
   private constructor(
     net2ban: Net2ban,
     folder: string,
-    made: { self: Party; node: Node },
+    made: { self: Party; node: Node; position: Position; clock: ServerClock },
     log: (line: string) => void,
   ) {
     this.#net2ban = net2ban
@@ -78,7 +90,8 @@ export class Client {
     this.#worker = new Worker(made.node, folder, log)
     this.#replay = new Replay(join(folder, 'replay'), Date.now() / 1000)
     this.#parts = new Parts(join(folder, 'parts'), made.self.validWtime)
-    this.#position = new Position(join(folder, 'position'))
+    this.#position = made.position
+    this.#clock = made.clock
   }
 
   /** Starts it. @param folder where its state is @throws Failure 78, 75 */
@@ -91,8 +104,12 @@ export class Client {
     const self = await ownParty(net2ban)
     const actionDir = net2ban.global.action_dir
     const limits = { neverBan: never_ban, minPrefix: min_prefix }
-    const node = await openNode({ actionDir, stateDir: nodeFolder(folder), log, ...limits })
-    const client = new Client(net2ban, folder, { self, node }, log)
+    const position = new Position(join(folder, 'position'))
+    const clock = new ServerClock(position.ahead)
+    const stateDir = nodeFolder(folder)
+    const ahead = () => clock.ahead
+    const node = await openNode({ actionDir, stateDir, log, ahead, ...limits })
+    const client = new Client(net2ban, folder, { self, node, position, clock }, log)
     const setup = (model: ChannelModel, again: (why: string) => void) => client.#setUp(model, again)
     client.#standing = await stayConnected(net2ban, self, setup, log)
     void client.#expire()
@@ -106,7 +123,7 @@ export class Client {
     await this.#last
     await this.#standing?.close()
     await this.#worker.close()
-    this.#position.save()
+    this.#position.save(this.#clock.known)
     await this.#node.close()
   }
 
@@ -114,7 +131,7 @@ export class Client {
     const lost = (error: unknown) => again(brokerFailure(error, this.#net2ban).message)
     const channel = await model.createChannel()
     channel.on('error', lost)
-    await channel.checkQueue(this.#self.queue)
+    let { messageCount: waiting } = await channel.checkQueue(this.#self.queue)
     await channel.prefetch(PREFETCH)
     const line = { channel, open: true }
     channel.on('close', () => {
@@ -122,19 +139,24 @@ export class Client {
     })
     await channel.consume(this.#self.queue, (message) => {
       if (!message) return again('the queue is gone')
-      this.#last = this.#last.then(() => this.#take(line, message)).catch(lost)
+      const prompt = waiting-- <= 0 && !message.fields.redelivered
+      const came = { at: monotonic(), prompt }
+      this.#last = this.#last.then(() => this.#take(line, message, came)).catch(lost)
     })
   }
 
   /** One delivery, until it is acknowledged. Without an acknowledgement it comes again. */
-  async #take(line: { channel: Channel; open: boolean }, message: ConsumeMessage): Promise<void> {
+  async #take(
+    line: { channel: Channel; open: boolean },
+    message: ConsumeMessage,
+    came: Coming,
+  ): Promise<void> {
     for (let told = false; line.open && !this.#closed; told = true) {
       try {
-        await this.#handle(message)
+        const asked = await this.#handle(message, came)
         if (!line.open) return
-        if (this.#missed) line.channel.reject(message, false)
+        if (asked ?? this.#asks()) line.channel.reject(message, false)
         else line.channel.ack(message)
-        this.#missed = false
         return
       } catch (error) {
         // A full disk, say. It is waited for: each time that a message goes back counts against it.
@@ -144,21 +166,48 @@ export class Client {
     }
   }
 
-  async #handle(message: ConsumeMessage): Promise<void> {
+  /** @returns whether to reject it, for one that is for this only */
+  async #handle(message: ConsumeMessage, came: Coming): Promise<boolean | undefined> {
     const { name: aud, key, validWtime } = this.#self
     try {
       const claims = await open(message.content, key, { aud, validWtime, at: Date.now() / 1000 })
       if (this.#replay.has(claims.jti)) throw new Dropped('replayed', claims)
-      if (!this.#position.advance(claims)) this.#missed = true
+      this.#position.advance(claims)
+      this.#hear(claims, came)
       await this.#obey(claims)
       this.#plan(SOON)
       this.#settle(claims)
+      return asksForClock(claims) ? came.prompt && this.#clock.isOff : undefined
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
-      if (error.reason === 'stale') this.#missed = true
-      else if (error.claims) this.#settle(error.claims)
+      const { reason, claims } = error
+      // A stale one, as one that cannot be read, is missed once the next number shows it.
+      if (claims && reason !== 'stale') this.#settle(claims)
       this.#log(dropLine(message, error))
+      const isOff = came.prompt && (reason === 'stale' || reason === 'future')
+      return claims && asksForClock(claims) ? isOff : undefined
     }
+  }
+
+  /** True if the server is to be asked now: what was asked before may be lost, or under way. */
+  #asks(): boolean {
+    const now = performance.now()
+    const { next, wait } = this.#ask
+    if (!this.#position.hasMissed) this.#ask = { next: 0, wait: ASK.first }
+    if (!this.#position.hasMissed || now < next) return false
+    this.#ask = { next: now + wait, wait: Math.min(wait * 2, ASK.most) }
+    return true
+  }
+
+  #hear(claims: Claims, { at, prompt }: Coming): void {
+    if (claims.sent === undefined) return
+    this.#clock.hear(claims.sent, at, prompt && asksForClock(claims))
+    const { isOff, ahead } = this.#clock
+    if (isOff === this.#wasOff) return
+    this.#wasOff = isOff
+    const how = `${Math.abs(Math.round(ahead))} seconds ${ahead > 0 ? 'ahead of' : 'behind'}`
+    if (isOff) this.#log(`the clock here is ${how} the server's: bans end by the server's`)
+    else this.#log("the clock here is the server's again")
   }
 
   /** What was carried out, or refused for good, is not looked at again. */
@@ -172,6 +221,7 @@ export class Client {
     try {
       if (claims.cmd === 'exec') await this.#exec(claims)
       else if (claims.cmd === 'update') this.#update(claims)
+      else if (claims.cmd === 'mark') this.#position.told(claims.since ?? -1)
       else await this.#sync(claims)
     } catch (error) {
       if (isFinal(error)) throw new Dropped('malformed', claims, messageOf(error))
@@ -214,7 +264,7 @@ export class Client {
     } catch (error) {
       if (error instanceof Failure && error.code === EXIT.input) throw error
       this.#log(`cannot sync ${file} ${name}: ${messageOf(error)}: asking again`)
-      this.#missed = true
+      this.#position.miss(claims)
     } finally {
       this.#parts.remove(snapshot)
     }
@@ -228,10 +278,10 @@ export class Client {
     } catch (error) {
       this.#log(messageOf(error))
     }
-    this.#position.save()
+    this.#position.save(this.#clock.known)
     if (this.#closed) return
     this.#look = Infinity
-    this.#plan(next === undefined ? LOOK : Math.max(next * 1000 - Date.now(), SOON))
+    this.#plan(next === undefined ? LOOK : Math.max((next - this.#clock.now()) * 1000, SOON))
   }
 
   /** Looks for what is over after some milliseconds, or earlier if that was planned already. */
@@ -242,6 +292,10 @@ export class Client {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => void this.#expire(), at - Date.now())
   }
+}
+
+function asksForClock(claims: Claims): boolean {
+  return claims.cmd === 'mark' && claims.asks === 'clock'
 }
 
 /** True for what would fail the same way again. */

@@ -22,8 +22,10 @@ export interface Ground {
   /** Forces what is known of the jails to the disk. */
   save(): void
   log(line: string): void
-  /** Epoch seconds. */
+  /** Epoch seconds, by the clock that leases are told in. */
   now(): number
+  /** A moment of that clock by this machine's own, as actions take it. */
+  local(moment: number): string
   /** Throws once the node is to end. */
   goOn(): void
 }

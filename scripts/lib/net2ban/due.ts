@@ -9,6 +9,10 @@ export interface Standing {
   dead: number
   /** The number of the last message to it. */
   seq: number
+  /** In which run that was; known only while no server runs, and if the last one ended in peace. */
+  run?: string | undefined
+  /** Its clock is more than a minute off. */
+  skewed?: boolean
 }
 
 /** How the clients stand, on disk: `net2banctl status` reads it. */
@@ -36,6 +40,19 @@ export class Due {
   /** Tells one time of being due from the next. */
   asked(client: string): number {
     return this.#asked.get(client) ?? 0
+  }
+
+  /**
+   * Where the run before this one ended. It is forgotten first: were this one killed, its numbers
+   * would be given twice.
+   *
+   * @throws Failure 75 if that cannot be written
+   */
+  resume(client: string): { run: string; seq: number } | undefined {
+    const { run, seq } = this.of(client)
+    if (run === undefined) return undefined
+    this.set(client, { run: undefined })
+    return { run, seq }
   }
 
   /** @throws Failure 75 if it cannot be written */

@@ -1,21 +1,25 @@
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
 import { differenceOf } from '../difference.ts'
 import { readFinished, replaceDurably } from '../durable.ts'
 import { alive, expiry, type Lease, later } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
-import { jailOf, nameOf } from './call.ts'
+import { jailOf, nameOf, settingsOf } from './call.ts'
 import type { Claims } from './message.ts'
 import type { Snapshot } from './snapshot.ts'
 
 type Exec = Pick<Extract<Claims, { cmd: 'exec' }>, 'file' | 'action' | 'params' | 'iss' | 'iat'>
 
-/** A jail that snapshots can be made of: its start or a sync of it was seen. */
+/** A jail that snapshots can be made of. */
 interface Known {
   file: string
   name: string
+  /** Of its start or a sync; else of the ban that it was started for, on demand. */
   params: Readonly<Record<string, string>>
+  onDemand?: true
+  /** It may be older than this server, and no sender has said all of it since. */
+  partial?: true
 }
 
 /** What a call means for the nodes, given what other senders hold. */
@@ -29,6 +33,10 @@ export type Verdict = 'forward' | 'keep' | 'snapshot'
 export class Forwarded {
   readonly #ledger: Ledger
   readonly #path: string
+  /** A file that says that nodes have what another server, or another state, has forwarded. */
+  readonly #latecomer: string
+  /** True if it has never been known what nodes have. */
+  isNew: boolean
   readonly #jails: Map<string, Known>
   #lines = 0
 
@@ -39,7 +47,21 @@ export class Forwarded {
     this.#ledger.refresh()
     if (this.#ledger.exists) this.#ledger.compact(at)
     this.#path = join(folder, 'jails.json')
+    this.#latecomer = join(folder, 'latecomer')
+    this.isNew = !this.#ledger.exists && !existsSync(this.#path)
     this.#jails = readJails(this.#path)
+  }
+
+  /** Notes for good whether nodes may have what is not known here. @throws Failure 75 */
+  begin(late: boolean): void {
+    if (late) replaceDurably(this.#latecomer, '')
+    replaceDurably(this.#path, '[]\n')
+    this.isNew = false
+  }
+
+  /** Jails that are not told whole: what is not known here would be freed. */
+  get partial(): number {
+    return [...this.#jails.values()].filter(({ partial }) => partial).length
   }
 
   /**
@@ -51,10 +73,11 @@ export class Forwarded {
     const jail = jailOf(exec.file, nameOf(exec.params))
     switch (exec.action) {
       case 'actionstart':
-        this.#know({ file: exec.file, name: nameOf(exec.params), params: exec.params })
+        this.#learn({ file: exec.file, name: nameOf(exec.params), params: exec.params })
         return 'forward'
       case 'actionban':
       case 'actionprolong':
+        this.#learn(this.#demanded(exec, jail, at))
         this.#hold(exec, jail)
         return 'forward'
       case 'actionunban':
@@ -77,14 +100,17 @@ export class Forwarded {
     const jail = jailOf(file, name)
     const known = this.#jails.get(jail)
     if (!known || Object.keys(params).length > 0) this.#know({ file, name, params })
+    else if (known.partial) this.#know({ file, name, params: known.params })
     const wanted = leases.map(({ address, expires }) => lineOf(address.text, jail, expires, owner))
     const { changes } = differenceOf(this.#ledger, owner, jail, wanted, at)
     for (const line of changes) this.#ledger.put(line)
   }
 
-  /** All that nodes shall have, a snapshot a jail, or of one jail only. */
+  /** All that nodes shall have, a snapshot for each jail that is known whole, or of one jail only. */
   snapshots(at: number, only?: string): Snapshot[] {
-    const jails = [...this.#jails].filter(([jail]) => only === undefined || jail === only)
+    const jails = [...this.#jails].filter(([jail, { partial }]) => {
+      return only === undefined ? !partial : jail === only
+    })
     const ends = new Map(jails.map(([jail]) => [jail, new Map<string, number>()]))
     for (const { jail, address, expires } of this.#ledger.living(at)) {
       const all = ends.get(jail)
@@ -109,6 +135,27 @@ export class Forwarded {
       this.#ledger.compact(at)
       this.#lines = 0
     }
+  }
+
+  /** The jail of a ban. One that was never started takes, once it is empty, what the next ban says. */
+  #demanded({ file, params }: Exec, jail: string, at: number): Known {
+    const known = this.#jails.get(jail)
+    const fresh = {
+      file,
+      name: nameOf(params),
+      params: settingsOf(params),
+      onDemand: true,
+    } as const
+    if (!known) return fresh
+    const settings = [known.params, fresh.params].map((params) => JSON.stringify(params))
+    const same = !known.onDemand || settings[0] === settings[1]
+    return same || this.#of(jail, at).length > 0 ? known : fresh
+  }
+
+  #learn(known: Known): void {
+    const old = this.#jails.get(jailOf(known.file, known.name))
+    const isPartial = old ? old.partial : existsSync(this.#latecomer)
+    this.#know(isPartial ? { ...known, partial: true } : known)
   }
 
   #know(known: Known): void {

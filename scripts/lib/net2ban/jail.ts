@@ -38,7 +38,7 @@ export class Jail {
   dynamic(address: Address, expires: number): Tags {
     const now = this.#ground.now()
     const left = expires === 0 ? -1 : Math.max(1, expires - now)
-    return dynamicTags(address, { time: String(now), bantime: String(left) })
+    return dynamicTags(address, { time: this.#ground.local(now), bantime: String(left) })
   }
 
   /** True if a ban can be made longer where it is. */

@@ -4,11 +4,10 @@ import { now } from '../lease.ts'
 import { RELEASED } from '../ledger.ts'
 import type { Action } from './action.ts'
 import { Books, type Held } from './books.ts'
-import { jailOf, nameOf } from './call.ts'
+import { jailOf, settingsOf } from './call.ts'
 import type { Ground } from './commands.ts'
 import { Definitions } from './definitions.ts'
 import { Jail } from './jail.ts'
-import { isDynamic } from './kinds.ts'
 import { type Place, Places } from './places.ts'
 
 export interface KeeperOptions {
@@ -18,6 +17,7 @@ export interface KeeperOptions {
   executeMany: Ground['executeMany']
   signal?: AbortSignal | undefined
   now?: (() => number) | undefined
+  ahead?: (() => number) | undefined
   log?: ((line: string) => void) | undefined
 }
 
@@ -28,6 +28,7 @@ export class Keeper {
   readonly books: Books
   readonly definitions: Definitions
   readonly now: () => number
+  readonly #ahead: () => number
   readonly #places: Places
   readonly #ground: Ground
   readonly #signal: AbortSignal | undefined
@@ -35,7 +36,10 @@ export class Keeper {
   readonly #jails = new Map<Place, { jail: Jail; action: Action }>()
 
   constructor({ actionDir, stateDir, execute, executeMany, signal, ...options }: KeeperOptions) {
-    this.now = options.now ?? now
+    const { ahead = () => 0 } = options
+    const own = options.now ?? now
+    this.now = () => own() - ahead()
+    this.#ahead = ahead
     this.#signal = signal
     this.#places = new Places(`${stateDir}/jails.json`)
     this.books = new Books(stateDir)
@@ -46,11 +50,18 @@ export class Keeper {
       save: () => this.#places.save(),
       log: (line) => options.log?.(line),
       now: this.now,
+      local: (moment) => this.local(moment),
       goOn() {
         if (!signal?.aborted) return
         throw new Failure(EXIT.temporary, 'Cannot go on: this node is ending')
       },
     }
+  }
+
+  /** See `Ground`. */
+  local(moment: number): string {
+    const ahead = this.#ahead()
+    return String(ahead === 0 ? moment : Math.round(moment + ahead))
   }
 
   /** The boot that everything known was true in. */
@@ -201,13 +212,6 @@ export class Keeper {
       return before
     }
   }
-}
-
-/** The parameters that hold for a whole jail, in one order. */
-export function settingsOf(params: Params): Record<string, string> {
-  const all = Object.entries({ ...params, name: nameOf(params) })
-  const fixed = all.filter(([name]) => !isDynamic(name))
-  return Object.fromEntries(fixed.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /** True if a call says other parameters than the jail has. */

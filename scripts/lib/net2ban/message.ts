@@ -24,6 +24,8 @@ const envelope = {
   /** Given by the server, and the run of the server that counts. */
   seq: v.optional(count),
   run: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/))),
+  /** When the server sent it on, by the server's clock. */
+  sent: v.optional(moment),
   /** Only this client is meant; else all are. */
   client: v.optional(name),
 }
@@ -54,11 +56,19 @@ const claims = v.variant('cmd', [
     parts: v.pipe(count, v.maxValue(100_000)),
     content: text(MAX_BYTES),
   }),
+  // From the server to a node, which rejects it to say yes: has it lost messages, or is its clock off?
+  // `since`: all that is in force was told, from the message with this number on.
+  v.strictObject({
+    ...envelope,
+    cmd: v.literal('mark'),
+    asks: v.picklist(['lost', 'clock']),
+    since: v.optional(count),
+  }),
 ])
 
 /** What a message says. `jti` and `iat` are made by whoever sends first and kept by who forwards. */
 export type Claims = v.InferOutput<typeof claims>
-type Envelope = 'jti' | 'iss' | 'aud' | 'iat' | 'exp' | 'seq' | 'run'
+type Envelope = 'jti' | 'iss' | 'aud' | 'iat' | 'exp' | 'seq' | 'run' | 'sent'
 type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never
 /** What a sender decides. */
 export type Order = Without<Claims, Envelope>

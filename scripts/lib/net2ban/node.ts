@@ -56,6 +56,8 @@ export interface NodeOptions extends Limits {
   signal?: AbortSignal
   /** Epoch seconds. */
   now?: () => number
+  /** Seconds that `now` is ahead of the clock that leases are told in; 0 if it is the same. */
+  ahead?: () => number
   log?: (line: string) => void
 }
 

@@ -40,6 +40,7 @@ export class Orders {
    */
   obey(claims: Claims): Promise<void> {
     const only = this.receivers(claims)
+    if (claims.cmd === 'mark') throw new Dropped('malformed', claims)
     if (claims.cmd === 'update') {
       this.#log(`Forwarding: update/${claims.file} from ${claims.iss} to ${claims.client}`)
       return this.#outbox.send([claims], only)

@@ -3,13 +3,14 @@ import { Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
 import type { Due } from './due.ts'
 import type { Forwarded } from './forwarded.ts'
-import { type Claims, compose, seal } from './message.ts'
+import { type Claims, compose, type Order, seal } from './message.ts'
 import type { Party } from './party.ts'
 import type { Parcel, Publisher } from './publisher.ts'
 import { split } from './snapshot.ts'
 
-/** A client, and the number of the last message to it in this run. */
+/** A client, and the number of the last message to it in a run of the server. */
 export interface Receiver extends Party {
+  run: string
   seq: number
 }
 
@@ -17,6 +18,8 @@ export interface Receiver extends Party {
 export interface OutboxParts {
   /** The exchange that leads to the clients. */
   exchange: string
+  /** Of this server: 8 hexadecimal digits. */
+  id: string
   clients: readonly Party[]
   forwarded: Forwarded
   due: Due
@@ -34,14 +37,16 @@ export class Outbox {
   readonly #due: Due
   readonly #validWtime: number
   readonly #log: (line: string) => void
-  /** Which run of the server numbers the messages. */
-  readonly #run = randomBytes(8).toString('hex')
   /** Messages are published in the order in which they were numbered. */
   readonly #inTurn = inTurn()
   #publisher: Publisher | undefined
+  #closed = false
 
-  constructor({ exchange, clients, forwarded, due, validWtime, log }: OutboxParts) {
-    this.clients = new Map(clients.map((client) => [client.name, { ...client, seq: 0 }]))
+  constructor({ exchange, id, clients, forwarded, due, validWtime, log }: OutboxParts) {
+    const fresh = { run: id + randomBytes(4).toString('hex'), seq: 0 }
+    this.clients = new Map(
+      clients.map((client) => [client.name, { ...client, ...(due.resume(client.name) ?? fresh) }]),
+    )
     this.#exchange = exchange
     this.#forwarded = forwarded
     this.#due = due
@@ -66,17 +71,38 @@ export class Outbox {
     await this.send(made, receivers)
   }
 
+  /** Tells a client everything, and that this is everything. */
+  async tellAll(client: Receiver): Promise<void> {
+    const since = client.seq + 1
+    const telling = this.tell([client])
+    await Promise.all([telling, this.mark(client, { asks: 'lost', since }).done])
+  }
+
+  /** Asks a client something, see `Claims`. @returns the message's id, and when the broker has it */
+  mark(client: Receiver, mark: Omit<Extract<Order, { cmd: 'mark' }>, 'cmd'>) {
+    const claims = compose({ cmd: 'mark', ...mark }, 'net2ban', this.#validWtime)
+    return { jti: claims.jti, done: this.send([claims], [client]) }
+  }
+
+  /** Numbers nothing any more, so that the next run can go on from here. @throws Failure 75 */
+  close(): void {
+    this.#closed = true
+    for (const { name, run, seq } of this.clients.values()) this.#due.set(name, { run, seq })
+  }
+
   /**
    * Numbers messages, seals them side by side, and publishes them in order.
    *
    * @returns when the broker has them
    */
   send(messages: readonly Claims[], receivers: readonly Receiver[]): Promise<void> {
+    if (this.#closed) return Promise.reject(new Error('The server is ending'))
+    const sent = Date.now() / 1000
     const sealed = messages.flatMap((claims) =>
       receivers.map((to) => {
         const exp = claims.iat + to.validWtime
         const { client: _, ...rest } = claims
-        const own = { ...rest, aud: to.name, exp, run: this.#run, seq: ++to.seq } as Claims
+        const own = { ...rest, aud: to.name, exp, run: to.run, seq: ++to.seq, sent } as Claims
         return { to, jti: claims.jti, body: seal(own, to.key) }
       }),
     )

@@ -56,7 +56,7 @@ async function ban(keeper: Keeper, { file, params }: Call, sentAt: number): Prom
     keeper.books.note([line])
     return 'held'
   }
-  const dynamic = dynamicTags(address, { ...params, time })
+  const dynamic = dynamicTags(address, { ...params, time: keeper.local(Number(time)) })
   const [failure] = await keeper.books.change([line], () => {
     return known === undefined ? jail.ban(address, dynamic) : jail.prolong(address, dynamic)
   })
@@ -70,7 +70,10 @@ async function unban(keeper: Keeper, { params }: Call, place: Place): Promise<Ou
   if (keeper.books.end(address, line.jail) === undefined) return 'held'
   const jail = await keeper.ready(place)
   const [failure] = await keeper.books.change([line], () => {
-    return jail.unban(address, dynamicTags(address, { time: String(keeper.now()), ...params }))
+    return jail.unban(
+      address,
+      dynamicTags(address, { time: keeper.local(keeper.now()), ...params }),
+    )
   })
   if (failure) throw failure
   return 'ran'

@@ -9,6 +9,10 @@ import type { Outbox, Receiver } from './outbox.ts'
 const TICK = 1000
 const PAUSE = 5000
 
+/** Milliseconds between two looks at who is online, and between two questions to one who is. */
+const LOOK = 5000
+const MARK = 30_000
+
 /** What repair works with. */
 export interface RepairParts {
   forwarded: Forwarded
@@ -22,7 +26,8 @@ export interface RepairParts {
 /**
  * Clients may publish nothing. One that missed something rejects a message, and a message that
  * expires in its queue dies, too: dead letters come back here, and whoever they are of is told
- * everything again as soon as it is online.
+ * everything again as soon as it is online. So that there is something to reject, whatever became of
+ * a queue, each client is asked when it comes online and now and then.
  */
 export class Repair {
   readonly #forwarded: Forwarded
@@ -30,8 +35,16 @@ export class Repair {
   readonly #outbox: Outbox
   readonly #inTurn: InTurn
   readonly #log: (line: string) => void
-  /** When each was last told, epoch milliseconds. */
+  /** When each was last told, by `performance.now`. */
   readonly #told = new Map<string, number>()
+  /** When each that is online was asked last, by the same. */
+  readonly #asked = new Map<string, number>()
+  /** The question to each about its clock, until it comes back. */
+  readonly #clocks = new Map<string, string>()
+  #looked = -LOOK
+  #input = ''
+  /** False while another server may be the one that takes orders: nodes must hear one run only. */
+  #works = false
   #checker: Channel | undefined
   #timer: NodeJS.Timeout | undefined
 
@@ -43,9 +56,18 @@ export class Repair {
     this.#log = log
   }
 
-  /** Asks the broker through this one from now on who is online. */
-  use(checker: Channel): void {
+  /** Asks the broker through this one from now on who is online. @param input the queue of orders */
+  use(checker: Channel, input: string): void {
     this.#checker = checker
+    this.#input = input
+    this.#works = false
+    this.#asked.clear()
+    this.#clocks.clear()
+  }
+
+  /** Something came from the input queue: this server works, and stands by no more. */
+  takesOrders(): void {
+    this.#works = true
   }
 
   start(): void {
@@ -67,12 +89,22 @@ export class Repair {
       this.#due.set(queue, { dead: this.#due.of(queue).dead + 1 })
       return
     }
+    if (properties.messageId === this.#clocks.get(client.name)) {
+      this.#isOff(client.name)
+      return
+    }
     const old = this.#due.of(client.name)
     const asked = reason === 'rejected'
     this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1) })
     if (old.due) return
     const what = asked ? 'asks for a sync' : `lost message ${properties.messageId}: ${reason}`
     this.#log(`${client.name} ${what}`)
+  }
+
+  #isOff(name: string): void {
+    if (!this.#due.of(name).skewed) this.#log(`the clock of ${name} is more than a minute off`)
+    this.#due.set(name, { skewed: true })
+    this.#clocks.delete(name)
   }
 
   /**
@@ -89,28 +121,54 @@ export class Repair {
   /** Tells those who are due and online everything again. */
   async #repair(): Promise<void> {
     try {
+      // The only one there is takes them, or will.
+      this.#works ||= (await this.#checker?.checkQueue(this.#input))?.consumerCount === 1
+      if (!this.#works) return
       const { clients } = this.#outbox
       for (const { name, seq } of clients.values()) if (seq) this.#due.set(name, { seq })
       for (const name of this.#due.clients()) {
         const client = clients.get(name)
-        if (!client || Date.now() - (this.#told.get(name) ?? 0) < PAUSE) continue
+        if (!client || performance.now() - (this.#told.get(name) ?? -PAUSE) < PAUSE) continue
         const queue = await this.#checker?.checkQueue(client.queue)
         if (!queue?.consumerCount) continue
-        this.#told.set(name, Date.now())
+        this.#told.set(name, performance.now())
         await this.#answer(client)
       }
+      if (performance.now() - this.#looked < LOOK) return
+      this.#looked = performance.now()
+      for (const client of clients.values()) await this.#look(client)
     } catch (error) {
       if (error instanceof Failure) this.#log(error.message)
       // Else the connection is gone, and the next tick comes.
     }
   }
 
+  /** Asks a client that has nothing waiting whether it has all, and whether its clock is right. */
+  async #look(client: Receiver): Promise<void> {
+    const { name } = client
+    const queue = await this.#checker?.checkQueue(client.queue)
+    if (!queue?.consumerCount) this.#asked.delete(name)
+    else if (
+      queue.messageCount === 0 &&
+      performance.now() - (this.#asked.get(name) ?? -MARK) >= MARK
+    ) {
+      this.#asked.set(name, performance.now())
+      if (this.#clocks.has(name)) this.#due.set(name, { skewed: false })
+      const clock = this.#outbox.mark(client, { asks: 'clock' })
+      this.#clocks.set(name, clock.jti)
+      await Promise.all([clock.done, this.#outbox.mark(client, { asks: 'lost' }).done])
+    }
+  }
+
   async #answer(client: Receiver): Promise<void> {
     const asked = this.#due.asked(client.name)
+    const { partial } = this.#forwarded
     const jails = this.#forwarded.snapshots(Date.now() / 1000).length
-    const hint = jails === 0 ? ': no jail is known here, run "net2banctl sync"' : ''
+    const what =
+      partial > 0 ? `${partial} more may be older than this server` : 'no jail is known here'
+    const hint = partial > 0 || jails === 0 ? `: ${what}, run "net2banctl sync"` : ''
     this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
-    const telling = this.#inTurn(() => ({ done: this.#outbox.tell([client]) }))
+    const telling = this.#inTurn(() => ({ done: this.#outbox.tellAll(client) }))
     await (await telling).done
     // Only now: killed before, we would never tell it.
     if (this.#due.asked(client.name) === asked) this.#due.set(client.name, { due: false })

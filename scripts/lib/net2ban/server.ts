@@ -17,7 +17,7 @@ import { Publisher } from './publisher.ts'
 import { Repair } from './repair.ts'
 import { Replay } from './replay.ts'
 import { Parts } from './snapshot.ts'
-import { declare, declareCopy, namesOf, PREFETCH } from './topology.ts'
+import { declare, declareCopy, isDeclared, namesOf, PREFETCH } from './topology.ts'
 
 /** One connection's consumer. */
 interface Line {
@@ -74,7 +74,13 @@ export class Server {
     this.#id = serverId(folder)
     const shared = { forwarded: this.#forwarded, due, log }
     const exchange = namesOf(net2ban).out
-    this.#outbox = new Outbox({ ...shared, exchange, clients: parties.clients, validWtime })
+    this.#outbox = new Outbox({
+      ...shared,
+      exchange,
+      id: this.#id,
+      clients: parties.clients,
+      validWtime,
+    })
     this.#orders = new Orders({ ...shared, parts, outbox: this.#outbox })
     this.#repair = new Repair({ ...shared, outbox: this.#outbox, inTurn: this.#inTurn })
   }
@@ -93,11 +99,19 @@ export class Server {
   async close(): Promise<void> {
     this.#closed = true
     this.#repair.stop()
+    try {
+      this.#outbox.close()
+    } catch (error) {
+      // A full disk: the next run begins anew, and the nodes ask for everything.
+      if (!(error instanceof Failure)) throw error
+      this.#log(error.message)
+    }
     await this.#standing?.close()
   }
 
   async #setUp(model: ChannelModel, again: (why: string) => void): Promise<void> {
     const lost = (error: unknown) => again(brokerFailure(error, this.#net2ban).message)
+    if (this.#forwarded.isNew) this.#forwarded.begin(await isDeclared(model, this.#net2ban))
     const channel = await model.createChannel()
     channel.on('error', lost)
     const seconds = new Map([...this.#outbox.clients].map(([name, c]) => [name, c.validWtime]))
@@ -105,7 +119,7 @@ export class Server {
     this.#outbox.use(await Publisher.open(model, this.#self.user))
     const checker = await model.createChannel()
     checker.on('error', lost)
-    this.#repair.use(checker)
+    this.#repair.use(checker, this.#self.queue)
     const line: Line = { channel, open: true, inHand: new Set() }
     channel.on('close', () => {
       line.open = false
@@ -114,6 +128,7 @@ export class Server {
     this.#ended = Promise.resolve()
     await channel.consume(this.#self.queue, (message) => {
       if (!message) return again('the input queue is gone')
+      this.#repair.takesOrders()
       this.#take(line, message).catch((error) => line.open && lost(error))
     })
     const copies = await model.createChannel()

@@ -50,6 +50,8 @@ interface Line {
   queue: number
   dead: number
   seq: number
+  /** More than a minute. */
+  clockOff: boolean
 }
 
 /** `status`: per client online, queue depth, dead letters, the last number it was sent. */
@@ -59,7 +61,14 @@ export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
   const lines = Object.keys(net2ban.clients).map((client): Line => {
     const { messageCount: queue, consumerCount } = queues[client] ?? NOTHING
     const known = due.of(client)
-    return { client, online: consumerCount > 0, queue, dead: known.dead, seq: known.seq }
+    return {
+      client,
+      online: consumerCount > 0,
+      queue,
+      dead: known.dead,
+      seq: known.seq,
+      clockOff: known.skewed === true,
+    }
   })
   if (call.values.json) {
     for (const line of lines) call.show(JSON.stringify(line))
@@ -70,9 +79,10 @@ export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
   const dead = [inputQueue, ...Object.keys(net2ban.clients)].map((name) => due.of(name).dead)
   const lost = dead.reduce((sum, count) => sum + count, 0)
   call.show(`server ${state}, waiting ${input.messageCount}, dead letters ${lost}`)
-  for (const { client, online, queue, dead, seq } of lines) {
+  for (const { client, online, queue, dead, seq, clockOff } of lines) {
     const state = online ? 'online' : 'away'
-    call.show(`${client} ${state}, queue ${queue}, dead letters ${dead}, sequence ${seq}`)
+    const clock = clockOff ? ', clock more than a minute off' : ''
+    call.show(`${client} ${state}, queue ${queue}, dead letters ${dead}, sequence ${seq}${clock}`)
   }
 }
 

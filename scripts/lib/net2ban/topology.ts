@@ -1,4 +1,4 @@
-import type { Channel } from 'amqplib'
+import type { Channel, ChannelModel } from 'amqplib'
 import type { Net2ban } from '../settings/net2ban.ts'
 
 /** How often a message may come back unacknowledged: a crash counts against each that was out. */
@@ -23,6 +23,20 @@ export interface Names {
 export function namesOf({ global }: Net2ban): Names {
   const prefix = global.queue_prefix
   return { in: `${prefix}in`, out: `${prefix}out`, dead: `${prefix}dead`, deadKey: 'dead' }
+}
+
+/** True if a server has been here before. */
+export async function isDeclared(model: ChannelModel, net2ban: Net2ban): Promise<boolean> {
+  const channel = await model.createChannel()
+  channel.on('error', () => {}) // It ends the channel, and nothing else.
+  try {
+    await channel.checkExchange(namesOf(net2ban).out)
+  } catch (error) {
+    if ((error as { code?: number }).code === 404) return false
+    throw error
+  }
+  await channel.close()
+  return true
 }
 
 /**

@@ -1,16 +1,22 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { parseAddress } from '../../../scripts/lib/address.ts'
 import { codeOf, EXIT } from '../../../scripts/lib/failure.ts'
+import { monotonic, ServerClock } from '../../../scripts/lib/net2ban/clock.ts'
 import { Due } from '../../../scripts/lib/net2ban/due.ts'
 import { Forwarded } from '../../../scripts/lib/net2ban/forwarded.ts'
 import { type Claims, compose } from '../../../scripts/lib/net2ban/message.ts'
+import { openNode } from '../../../scripts/lib/net2ban/node.ts'
 import { Orders } from '../../../scripts/lib/net2ban/orders.ts'
-import type { Outbox } from '../../../scripts/lib/net2ban/outbox.ts'
+import { Outbox, type Receiver } from '../../../scripts/lib/net2ban/outbox.ts'
+import { Position } from '../../../scripts/lib/net2ban/position.ts'
 import { Parts } from '../../../scripts/lib/net2ban/snapshot.ts'
 
+// What server and node remember of each other, without a broker.
+//
 // What the server notes about its clients and jails while nothing can be written: here, because the
 // folder is gone. It tries again until it can, so a try that failed must leave nothing behind.
 
@@ -76,4 +82,133 @@ test('an order that cannot be noted sends nothing, and all of it when it can', a
     '192.0.2.1',
     '192.0.2.2',
   ])
+})
+
+test('a node misses what lies between two numbers, and all before a server was killed, until all was told', () => {
+  const path = join(folder, 'position')
+  const position = new Position(path)
+  const run = 'a'.repeat(16)
+  position.advance({ run, seq: 1 })
+  assert.ok(position.hasMissed, 'what was before is not known')
+  position.told(1)
+  for (const seq of [2, 3, 2]) position.advance({ run, seq })
+  assert.ok(!position.hasMissed)
+  position.advance({ run, seq: 5 })
+  position.save(0)
+  const again = new Position(path)
+  again.advance({ run, seq: 6 })
+  assert.ok(again.hasMissed, 'a kill does not forget it')
+  again.told(5)
+  assert.ok(!again.hasMissed)
+  again.advance({ run, seq: 8 })
+  again.told(7)
+  assert.ok(again.hasMissed, 'of what was told since 7, something is missing, too')
+  again.told(8)
+  again.advance({ run, seq: 9 })
+  again.miss({ seq: 9 })
+  again.told(9)
+  assert.ok(again.hasMissed, 'it could not be obeyed')
+  again.told(10)
+  assert.ok(!again.hasMissed)
+  again.advance({ run: 'b'.repeat(16), seq: 1 })
+  assert.ok(!again.hasMissed, 'another server took over')
+  again.advance({ run: `${'b'.repeat(8)}${'c'.repeat(8)}`, seq: 1 })
+  assert.ok(again.hasMissed, 'it was killed')
+})
+
+test('a server that ended in peace counts on; one that was killed begins a run of its own', () => {
+  const path = join(folder, 'clients.json')
+  const start = () => {
+    const parts = {
+      exchange: '',
+      id: 'a'.repeat(8),
+      forwarded: new Forwarded(folder, 0),
+      validWtime: 60,
+      log() {},
+    }
+    const party = { name: 'client1', queue: '', validWtime: 60, user: '', pass: '' }
+    const clients = [{ ...party, key: {} as never }]
+    const outbox = new Outbox({ ...parts, clients, due: new Due(path) })
+    return { outbox, client: outbox.clients.get('client1') as Receiver }
+  }
+  const first = start()
+  first.client.seq = 7
+  first.outbox.close()
+  const second = start()
+  assert.deepEqual(second.client, { ...second.client, run: first.client.run, seq: 7 })
+  assert.notEqual(start().client.run, first.client.run)
+})
+
+test('the clock of the server is known within seconds, and no message makes it go late', () => {
+  const sent = Date.now() / 1000 + 600
+  const close = (clock: ServerClock, ahead: number) => Math.abs(clock.ahead - ahead) < 5
+  const clock = new ServerClock(undefined)
+  assert.equal(clock.ahead, 0)
+  clock.hear(sent, monotonic(), false)
+  assert.ok(close(clock, -600) && clock.isOff)
+  clock.hear(sent - 300, monotonic(), false)
+  assert.ok(close(clock, -600), 'it has waited')
+  clock.hear(sent - 300, monotonic(), true)
+  assert.ok(close(clock, -300))
+  assert.ok(close(new ServerClock(600), 600))
+  assert.equal(new ServerClock(-600).ahead, 0, 'no ban may end early')
+})
+
+test('actions hear of moments by the clock of their machine, leases end by the server', async () => {
+  const said = join(folder, 'said')
+  const ban = `actionban = echo <time> <bantime> >>${said}`
+  writeFileSync(join(folder, 'echo.conf'), `[Definition]\n${ban}\n`)
+  const at = 1_800_000_000
+  const dirs = { actionDir: folder, stateDir: join(folder, 'node'), runDir: folder }
+  const node = await openNode({ ...dirs, now: () => at + 600, ahead: () => 600 })
+  const call = (ip: string, bantime: number) => {
+    const params = { name: 'sshd', ip, time: String(at - 30), bantime: String(bantime) }
+    return node.run({ file: 'echo', action: 'actionban', params }, at)
+  }
+  assert.deepEqual([await call('192.0.2.1', 60), await call('192.0.2.2', 20)], ['ran', 'over'])
+  assert.equal(readFileSync(said, 'utf8'), `${at + 570} 60\n`)
+  assert.deepEqual(
+    [...node.leases()].map(({ expires }) => expires),
+    [at + 30],
+  )
+  await node.close()
+})
+
+test('a server that came late tells of no jail before a sender has said all of it', () => {
+  const open = () => new Forwarded(folder, 1000)
+  const first = open()
+  assert.ok(first.isNew)
+  first.begin(true)
+  const ban = { ...call('actionban', { ip: '192.0.2.1' }), iss: 'f2bsrv1', iat: 1000 } as const
+  first.note(ban, 1000)
+  first.commit(1000)
+  const second = open()
+  assert.deepEqual([second.isNew, second.snapshots(1000), second.partial], [false, [], 1])
+  const leases = [
+    { address: parseAddress('192.0.2.2'), jail: 'sshd', expires: 0, owner: 'f2bsrv1' },
+  ]
+  second.replace({ file: 'iptables', name: 'sshd', params: {}, leases }, 'f2bsrv1', 1000)
+  second.note(ban, 1000)
+  assert.equal(second.snapshots(1000)[0]?.leases.length, 2)
+})
+
+test('a jail that no start was seen of is known by its bans, and what is in force in it is told', () => {
+  const forwarded = new Forwarded(folder, 0)
+  const note = (action: 'actionban' | 'actionunban', params: Record<string, string>) => {
+    const call = { file: 'iptables', action, params: { name: 'sshd', ...params } } as const
+    forwarded.note({ ...call, iss: 'f2bsrv1', iat: 1000 }, 1000)
+    forwarded.commit(1000)
+  }
+  const told = () => {
+    const [snapshot, ...more] = new Forwarded(folder, 1000).snapshots(1000)
+    assert.deepEqual(more, [])
+    return [snapshot?.params, snapshot?.leases.map(({ address }) => address.text)]
+  }
+  note('actionban', { ip: '192.0.2.1', port: 'ssh' })
+  note('actionban', { ip: '192.0.2.2', port: 'http' })
+  assert.deepEqual(told(), [{ name: 'sshd', port: 'ssh' }, ['192.0.2.1', '192.0.2.2']])
+  note('actionunban', { ip: '192.0.2.1' })
+  note('actionunban', { ip: '192.0.2.2' })
+  note('actionban', { ip: '192.0.2.3', port: 'http' })
+  assert.deepEqual(told(), [{ name: 'sshd', port: 'http' }, ['192.0.2.3']])
 })
