@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import type { Lease } from '../../scripts/lib/lease.ts'
 import type { Ended } from '../../scripts/lib/run.ts'
 import type { Faults, Mishap } from '../simulators/sophosxg/faults.ts'
-import { addHost, dump } from '../simulators/sophosxg/state.ts'
+import { addGroup, addHost, dump } from '../simulators/sophosxg/state.ts'
 import { inWorld, leasesFrom, type World } from '../simulators/sophosxg/world.ts'
 
 /** A password that would be seen anywhere it leaks to, in any encoding. */
@@ -85,6 +86,8 @@ const CASES: Case[] = [
     faults: { refuseBefore: '503' },
     codes: [75],
   },
+  { name: 'HTTP 401', verbs: ALL, faults: { refuseBefore: '401' }, codes: REFUSED },
+  { name: 'HTTP 429', verbs: ALL, faults: { refuseBefore: '429' }, codes: [75] },
   { name: 'HTTP 500, once', verbs: ALL, faults: { ...once, refuseBefore: '500' }, codes: [0] },
   { name: 'a reset, once', verbs: ALL, faults: { ...once, refuseBefore: 'reset' }, codes: [0] },
   {
@@ -248,6 +251,75 @@ describe('sophosxg with a fault', { concurrency: 4 }, () => {
   }
 })
 
+test('sophosxg has each ban in the group that several find missing at once, or that comes back', async () => {
+  for (const unknownGroup of ['501', '500'] as const) {
+    const addresses = Array.from({ length: 6 }, (_, i) => `198.51.100.${i + 1}`)
+    await inWorld({}, async (world) => {
+      world.sim.faults.unknownGroup = unknownGroup
+      // Each with a connection of its own, as processes have.
+      await Promise.all(addresses.map((address) => banWithin(world, address)))
+      assert.deepEqual(blocked(world), addresses)
+    })
+    await inWorld({}, async (world) => {
+      world.sim.faults.unknownGroup = unknownGroup
+      world.sim.faults.mangle = (xml) => {
+        if (xml.includes(`code="${unknownGroup}"`)) addGroup(world.sim.box, 'f2b_blockings', 'IPv4')
+        return xml
+      }
+      await banWithin(world, '198.51.100.7')
+      assert.deepEqual(blocked(world), ['198.51.100.7'])
+    })
+  }
+})
+
+test('sophosxg waits as long as a busy box asks, and not longer than a request may take', async () => {
+  for (const status of ['429', '503'] as const) {
+    await inWorld({}, async (world) => {
+      await prepare(world)
+      Object.assign(world.sim.faults, { refuseBefore: status, times: 1, retryAfter: '1' })
+      const from = world.sim.arrived.length
+      await banWithin(world, '198.51.100.7')
+      assert.deepEqual(blocked(world), ['198.51.100.7', ...PRESENT].sort())
+      const [refused = 0, next = 0] = world.sim.arrived.slice(from)
+      assert.ok(next - refused >= 990, `${status}: asked again after ${next - refused} ms`)
+
+      for (const verb of ['check', 'ban', 'sync'] as const) {
+        Object.assign(world.sim.faults, { times: 1, retryAfter: '3600' })
+        const before = world.sim.arrived.length
+        const { args, ...input } = VERBS[verb]
+        const { code, stderr } = await world.run(args, input)
+        assert.equal(code, 75, `${verb}: ${stderr}`)
+        assert.match(stderr, new RegExp(`on "fw1": .*HTTP ${status}, .* in 3600 s\n$`))
+        assert.equal(world.sim.arrived.length - before, 1, `${verb} asked once`)
+      }
+    })
+  }
+})
+
+test('sophosxg sync that is refused in the middle says what is done, and ends with 77', async () => {
+  const lines = Array.from({ length: 240 }, (_, i) => `203.0.113.${i + 1} sshd 0`)
+  const v6 = Array.from({ length: 10 }, (_, i) => `2001:db8::${i + 1} sshd 0`)
+  const input = [...lines, ...v6].join('\n')
+  // The questions for objects and groups pass; then a write of 100 objects, or not even of two lists.
+  const modes = [
+    { mode: 'hosts', skip: 3, done: 100, of: 250 },
+    { mode: 'iplist', skip: 2, done: 0, of: 2 },
+  ]
+  for (const refused of [{ refuseBefore: '401' }, { loginRefused: true }] as const) {
+    for (const { mode, skip, done, of } of modes) {
+      await inWorld({ settings: { mode } }, async (world) => {
+        await world.within((target, call) => target.start(call))
+        Object.assign(world.sim.faults, { skip, ...refused })
+        const { code, stderr } = await world.run('sync', { input })
+        assert.equal(code, 77, stderr)
+        assert.match(stderr, /on "fw1": login refused/)
+        assert.ok(stderr.endsWith(`; ${done} of ${of} changes were made before\n`), stderr)
+        assert.equal(blocked(world).length, done)
+      })
+    }
+  }
+})
+
 test('sophosxg says what to click for each refusal', async () => {
   const sentences: [Partial<Faults>, RegExp][] = [
     [{ apiOff: true }, /tick "API configuration" under Backup & firmware > API/],
@@ -323,6 +395,11 @@ async function checkCase(one: Case, verb: Verb, mode = 'hosts'): Promise<void> {
     checkSecret(world, ended, mark, about)
     await checkRepair(world, about)
   })
+}
+
+async function banWithin(world: World, address: string): Promise<void> {
+  const [lease] = leasesFrom(`${address} sshd 0`)
+  await world.within((target, call) => target.ban(call, lease as Lease))
 }
 
 async function prepare(world: World): Promise<void> {

@@ -6,7 +6,7 @@ import { type Ended, run } from '../../scripts/lib/run.ts'
 import { inWorld, type World } from '../simulators/sophosxg/world.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-const PASS = 'Ge&heim 1'
+const PASS = 'Ge&heim\t1'
 
 /** A simulated firewall and a folder to install below. Setting up takes root. */
 const rooted = { skip: process.getuid?.() !== 0 && 'needs root' }

@@ -407,6 +407,7 @@ test('sophosxg logs in with any password', async () => {
     'a"b',
     "a'b",
     ' a b ',
+    '\ta\tb\t',
     'pässwörd€漢字',
     '&amp;#<]]>',
   ]
