@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Agent } from 'undici'
 import { EXIT, Failure } from '../failure.ts'
+import type { Agent } from '../http.ts'
 import { readRetryAfter } from '../retry-after.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 import type { Call } from '../target.ts'
@@ -103,7 +103,7 @@ export class Client {
 
   async #send(ask: Ask): Promise<Answer> {
     const { url, deadline } = this.#settings
-    const { request } = await import('undici')
+    const { request } = await import('../http.ts')
     await rest(this.#restsUntil - performance.now(), this.#call.signal)
     this.#agent ??= await openAgent(this.#settings, () => {
       this.#connected = true
