@@ -22,7 +22,10 @@ export interface World {
   /** Runs a verb as `web1`, or with other settings. */
   run(args: string, options?: { input?: string; config?: string }): Promise<Ended>
   /** The same in this process: quicker, for what a test only needs to have done. */
-  within<T>(work: (target: Target, call: ReturnType<typeof makeCall>) => Promise<T>): Promise<T>
+  within<T>(
+    work: (target: Target, call: ReturnType<typeof makeCall>) => Promise<T>,
+    config?: string,
+  ): Promise<T>
   /** Writes a configuration file and returns its path. */
   configure(settings?: Record<string, unknown>, owner?: string): string
 }
@@ -53,8 +56,8 @@ export async function inWorld(setting: Setting, work: (world: World) => Promise<
       dir,
       script,
       configure,
-      within: async (inside) => {
-        const loaded = loadConfig(config, 'sophosxg')
+      within: async (inside, other = config) => {
+        const loaded = loadConfig(other, 'sophosxg')
         const [target] = sophosTargets(loaded.config.sophosxg)
         return await inside(target as Target, makeCall(loaded, {}, 60))
       },
