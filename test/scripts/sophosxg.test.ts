@@ -2,11 +2,9 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
-import { formatLease, type Lease } from '../../scripts/lib/lease.ts'
-import { describe } from '../../scripts/lib/verbs.ts'
 import { originalOn } from '../simulators/sophosxg/original.ts'
 import { addGroup, addHost, dump, groupsWith } from '../simulators/sophosxg/state.ts'
-import { inWorld, leasesFrom, type World } from '../simulators/sophosxg/world.ts'
+import { ban, flush, inWorld, list, start, sync, type World } from '../simulators/sophosxg/world.ts'
 
 const OK = { code: 0, stdout: '', stderr: '' }
 
@@ -23,30 +21,6 @@ function cost({ sim }: World, from: number) {
   const log = sim.log.slice(from)
   const bytes = log.reduce((sum, one) => sum + one.sent + one.received, 0)
   return { requests: log.length, writes: sim.writes(from).length, bytes }
-}
-
-/** Verbs that a test only needs to have been done, by this process. */
-async function start(world: World): Promise<void> {
-  await world.within((target, call) => target.start(call))
-}
-
-/** @param line a lease as `list` prints it */
-async function ban(world: World, line: string): Promise<void> {
-  const [lease] = leasesFrom(line)
-  await world.within((target, call) => target.ban(call, lease as Lease))
-}
-
-async function sync(world: World, lines: string): Promise<string> {
-  return describe(await world.within((target, call) => target.sync(call, leasesFrom(lines))))
-}
-
-async function list(world: World): Promise<string> {
-  const leases = await world.within((target, call) => target.list(call))
-  return leases.map((lease) => `${formatLease(lease)}\n`).join('')
-}
-
-async function flush(world: World): Promise<void> {
-  await world.within((target, call) => target.flush(call))
 }
 
 function members({ sim }: World, group = 'f2b_blockings'): string[] {
@@ -188,10 +162,7 @@ test('sophosxg unban and flush of one jail or server free nobody else', async ()
     await start(world)
     for (const config of [undefined, web2]) {
       for (const jail of ['sshd', 'sshd-ddos']) {
-        await world.within((target, call) => {
-          const [lease] = leasesFrom(`192.0.2.7 ${jail} 0`)
-          return target.ban(call, { ...(lease as Lease), owner: call.owner })
-        }, config)
+        await ban(world, `192.0.2.7 ${jail} 0`, config)
       }
     }
     assert.equal(members(world).length, 4)
