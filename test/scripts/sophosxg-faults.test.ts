@@ -90,6 +90,7 @@ const CASES: Case[] = [
     codes: [75],
   },
   { name: 'HTTP 401', verbs: ALL, faults: { refuseBefore: '401' }, codes: REFUSED },
+  { name: 'HTTP 403', verbs: ['check'], faults: { refuseBefore: '403' }, codes: REFUSED },
   { name: 'HTTP 429', verbs: ALL, faults: { refuseBefore: '429' }, codes: [75] },
   { name: 'HTTP 500, once', verbs: ALL, faults: { ...once, refuseBefore: '500' }, codes: [0] },
   { name: 'a reset, once', verbs: ALL, faults: { ...once, refuseBefore: 'reset' }, codes: [0] },

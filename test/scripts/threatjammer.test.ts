@@ -3,7 +3,6 @@ import { statSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
 import { run } from '../../scripts/lib/run.ts'
 import { type Bench, makeBench, stateFile } from '../lib/reporters.ts'
-import { waitUntil } from '../lib/wait.ts'
 import { startThreatJammer, type ThreatJammerSimulator } from '../simulators/threatjammer.ts'
 
 const KEY = 'tja_0123456789abcdefghijklmnopqrstuvwxyz'
@@ -98,15 +97,6 @@ test('ban never reports what is not public, and refuses ranges and never_ban', a
   other.remove()
   assert.equal(ended.code, 65)
   assert.deepEqual(calls(), [])
-})
-
-test('a second ban within ten seconds is reported although nothing comes after it', async () => {
-  for (const ip of ['1.2.3.4', '1.2.3.5', '1.2.3.6']) {
-    assert.equal(await succeeds('ban', '--ip', ip, '--name', 'sshd', '--bantime', '600'), '')
-  }
-  const isNoted = () => stateFile(bench, 'threatjammer.reported').split('\n').length === 4
-  await waitUntil('the report of the others', isNoted)
-  assert.equal(service.entries().size, 3)
 })
 
 test('unban withdraws the report, unless another jail still bans the address', async () => {
