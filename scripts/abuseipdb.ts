@@ -11,7 +11,7 @@ import { makeService, question, type Settings } from './lib/reporter/abuseipdb.t
 import { PATIENCE, Reporter } from './lib/reporter/reporter.ts'
 import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
-import { reporterTarget } from './lib/reporter/target.ts'
+import { reporterTarget, reportVerb, startReport } from './lib/reporter/target.ts'
 import type { Loaded } from './lib/settled.ts'
 import type { Call, Target } from './lib/target.ts'
 import { loadSection, onEach, runSibling } from './lib/verbs.ts'
@@ -47,7 +47,9 @@ async function clear(call: Call, settings: Settings, reporter: Reporter): Promis
 
 function open(loaded: Loaded) {
   const settings = sectionOf(loaded, 'abuseipdb')
-  const reporter = new Reporter(makeService(settings), loaded.config.state_dir)
+  const reporter = new Reporter(makeService(settings), loaded.config.state_dir, {
+    later: startReport,
+  })
   return { settings, reporter, target: makeTarget(settings, reporter) }
 }
 
@@ -60,12 +62,13 @@ void runSibling({
 
 A ban that comes alone is reported at once. One of many (less than 10 s after another), one that
 the plan has no call left for today, and one while the service is out of order is kept in
-state_dir, which is a success too: the next ban after the burst, or "sync", reports all of them in
-one bulk report. Addresses that are not public are never reported.`,
+state_dir, which is a success too: "report", which the ban starts in the background, reports all
+of them in one bulk report. Addresses that are not public are never reported.`,
   load: loadSection('abuseipdb'),
   remembers: true,
   targets: (loaded) => [open(loaded).target],
   verbs: {
+    report: reportVerb(open),
     clear: {
       help: "take back this account's reports about --ip",
       seconds: 20,

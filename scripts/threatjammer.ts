@@ -17,7 +17,7 @@ import {
 import { PATIENCE, Reporter } from './lib/reporter/reporter.ts'
 import { sectionOf } from './lib/reporter/section.ts'
 import { expectSuccess } from './lib/reporter/service.ts'
-import { reporterTarget } from './lib/reporter/target.ts'
+import { reporterTarget, reportVerb, startReport } from './lib/reporter/target.ts'
 import { makeService, question, type Settings } from './lib/reporter/threatjammer.ts'
 import type { Loaded } from './lib/settled.ts'
 import type { Call, Target } from './lib/target.ts'
@@ -67,7 +67,9 @@ async function deleteAll(call: Call, settings: Settings, reporter: Reporter): Pr
 
 function open(loaded: Loaded) {
   const settings = sectionOf(loaded, 'threatjammer')
-  const reporter = new Reporter(makeService(settings), loaded.config.state_dir)
+  const reporter = new Reporter(makeService(settings), loaded.config.state_dir, {
+    later: startReport,
+  })
   return { settings, reporter, target: makeTarget(settings, reporter) }
 }
 
@@ -80,7 +82,7 @@ void runSibling({
 
 A ban that comes alone is reported at once. One of many (less than 10 s after another), one that
 the service has no call left for, and one while it is out of order is kept in state_dir, which is
-a success too: the next ban after the burst, or "sync", reports all of them in one call.
+a success too: "report", which the ban starts in the background, reports all of them in one call.
 Addresses that are not public are never reported.`,
   load: loadSection('threatjammer'),
   remembers: true,
@@ -88,6 +90,7 @@ Addresses that are not public are never reported.`,
   options: { ...LIST_OPTIONS, yes: { type: 'boolean' } },
   optionsHelp: `${LIST_HELP}\n  --yes             delete-all: really`,
   verbs: {
+    report: reportVerb(open),
     'delete-all': {
       help: 'empty the whole account, whoever reported (--yes)',
       seconds: 60,

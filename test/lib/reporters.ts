@@ -52,7 +52,8 @@ export function makeBench(
     command,
     f2b: (...args) => feed('', ...args),
     feed,
-    remove: () => rmSync(directory, { recursive: true, force: true }),
+    // A process that reports later may be writing there.
+    remove: () => rmSync(directory, { recursive: true, force: true, maxRetries: 10 }),
   }
 }
 

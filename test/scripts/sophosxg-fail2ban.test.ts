@@ -5,31 +5,45 @@ import { waitUntil } from '../lib/wait.ts'
 import { inFail2ban, stored } from '../simulators/sophosxg/fail2ban.ts'
 import type { World } from '../simulators/sophosxg/world.ts'
 
-test('the commands of the document work through a real Fail2Ban', async () => {
-  await inFail2ban({}, async (world, fail2ban) => {
-    assert.equal(world.sim.box.groups.has('f2b_blockings'), true, 'made at the start of the jail')
-    await fail2ban.client('set sshd banip 192.168.13.37')
-    assert.deepEqual(members(world), ['f2b_sshd_192.168.13.37@web1'])
-    assert.match(await fail2ban.client('status sshd'), /Banned IP list:\s+192\.168\.13\.37/)
-    assert.match(await fail2ban.client('get sshd banip'), /192\.168\.13\.37/)
-    await fail2ban.client('set sshd unbanip 192.168.13.37')
-    assert.deepEqual(members(world), [])
-    await fail2ban.client('set sshd banip 2001:db8::37')
-    assert.deepEqual(members(world, 'f2b_blockings_v6'), ['f2b_sshd_2001:db8::37@web1'])
-    const { stdout } = await world.run('list')
-    const [, , expires] = stdout.split(' ')
-    const left = Number(expires) - Date.now() / 1000
-    assert.ok(left > 500 && left <= 601, `the ban time of the jail arrives: ${left}`)
-    assert.doesNotMatch(fail2ban.log(), /ERROR/)
-  })
-})
+test('through a real Fail2Ban', async (t) => {
+  await inFail2ban({ pass: 'Ge&heim' }, async (world, fail2ban) => {
+    await t.test('the commands of the document work', async () => {
+      assert.equal(world.sim.box.groups.has('f2b_blockings'), true, 'made at the start of the jail')
+      await fail2ban.client('set sshd banip 192.168.13.37')
+      assert.deepEqual(members(world), ['f2b_sshd_192.168.13.37@web1'])
+      assert.match(await fail2ban.client('status sshd'), /Banned IP list:\s+192\.168\.13\.37/)
+      assert.match(await fail2ban.client('get sshd banip'), /192\.168\.13\.37/)
+      await fail2ban.client('set sshd unbanip 192.168.13.37')
+      assert.deepEqual(members(world), [])
+      await fail2ban.client('set sshd banip 2001:db8::37')
+      assert.deepEqual(members(world, 'f2b_blockings_v6'), ['f2b_sshd_2001:db8::37@web1'])
+      const { stdout } = await world.run('list')
+      const [, , expires] = stdout.split(' ')
+      const left = Number(expires) - Date.now() / 1000
+      assert.ok(left > 500 && left <= 601, `the ban time of the jail arrives: ${left}`)
+      assert.doesNotMatch(fail2ban.log(), /ERROR/)
+    })
 
-test('a jail of the same address in a real Fail2Ban is on its own', async () => {
-  await inFail2ban({}, async (world, fail2ban) => {
-    await fail2ban.client('set sshd banip 192.168.13.37')
-    await fail2ban.client('set nginx banip 192.168.13.37')
-    await fail2ban.client('set sshd unbanip 192.168.13.37')
-    assert.deepEqual(members(world), ['f2b_nginx_192.168.13.37@web1'])
+    await t.test('a jail of the same address is on its own', async () => {
+      await fail2ban.client('set sshd banip 192.168.13.37')
+      await fail2ban.client('set nginx banip 192.168.13.37')
+      await fail2ban.client('set sshd unbanip 192.168.13.37')
+      assert.deepEqual(members(world), ['f2b_nginx_192.168.13.37@web1'])
+    })
+
+    await t.test('a group that an admin deletes is made again by the next ban', async () => {
+      world.sim.box.groups.clear()
+      await fail2ban.client('set sshd banip 192.168.13.37')
+      assert.deepEqual(members(world), ['f2b_sshd_192.168.13.37@web1'])
+    })
+
+    await t.test('a refusal is one clear line in the log, without the password', async () => {
+      world.sim.faults.ipRefused = true
+      await fail2ban.client('set sshd banip 192.168.13.38')
+      const said = /Cannot ban "192\.168\.13\.38" on "fw1": it does not let this server use the API/
+      assert.match(fail2ban.log(), said)
+      assert.doesNotMatch(fail2ban.log(), /heim|stderr: .*(Traceback| at )/)
+    })
   })
 })
 
@@ -49,24 +63,6 @@ test('a restart of a real Fail2Ban frees nobody, not for a moment', async () => 
     assert.deepEqual(members(world), ['f2b_sshd_192.168.13.37@web1'])
     await fail2ban.client('set sshd unbanip 192.168.13.37')
     assert.deepEqual(members(world), [], 'an unban works also after a restart')
-  })
-})
-
-test('a group that an admin deletes is made again by the next ban of a real Fail2Ban', async () => {
-  await inFail2ban({}, async (world, fail2ban) => {
-    world.sim.box.groups.clear()
-    await fail2ban.client('set sshd banip 192.168.13.37')
-    assert.deepEqual(members(world), ['f2b_sshd_192.168.13.37@web1'])
-  })
-})
-
-test('a refusal is one clear line in the log of a real Fail2Ban, without the password', async () => {
-  await inFail2ban({ pass: 'Ge&heim' }, async (world, fail2ban) => {
-    world.sim.faults.ipRefused = true
-    await fail2ban.client('set sshd banip 192.168.13.37')
-    const said = /Cannot ban "192\.168\.13\.37" on "fw1": it does not let this server use the API/
-    assert.match(fail2ban.log(), said)
-    assert.doesNotMatch(fail2ban.log(), /heim|stderr: .*(Traceback| at )/)
   })
 })
 

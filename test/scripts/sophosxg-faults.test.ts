@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { codeOf, type Failure, messageOf } from '../../scripts/lib/failure.ts'
+import type { Lease } from '../../scripts/lib/lease.ts'
 import type { Ended } from '../../scripts/lib/run.ts'
+import type { Target } from '../../scripts/lib/target.ts'
+import { onEach } from '../../scripts/lib/verbs.ts'
 import type { Faults, Mishap } from '../simulators/sophosxg/faults.ts'
-import { addHost, dump } from '../simulators/sophosxg/state.ts'
+import { addGroup, addHost, dump } from '../simulators/sophosxg/state.ts'
 import { inWorld, leasesFrom, type World } from '../simulators/sophosxg/world.ts'
 
 /** A password that would be seen anywhere it leaks to, in any encoding. */
@@ -85,6 +89,9 @@ const CASES: Case[] = [
     faults: { refuseBefore: '503' },
     codes: [75],
   },
+  { name: 'HTTP 401', verbs: ALL, faults: { refuseBefore: '401' }, codes: REFUSED },
+  { name: 'HTTP 403', verbs: ['check'], faults: { refuseBefore: '403' }, codes: REFUSED },
+  { name: 'HTTP 429', verbs: ALL, faults: { refuseBefore: '429' }, codes: [75] },
   { name: 'HTTP 500, once', verbs: ALL, faults: { ...once, refuseBefore: '500' }, codes: [0] },
   { name: 'a reset, once', verbs: ALL, faults: { ...once, refuseBefore: 'reset' }, codes: [0] },
   {
@@ -234,7 +241,7 @@ describe('sophosxg in mode iplist with a fault', { concurrency: 4 }, () => {
       continue
     test(name, async () => {
       for (const verb of verbs) {
-        if (['ban', 'unban', 'sync'].includes(verb)) await checkCase(one, verb, 'iplist')
+        if (['ban', 'unban', 'sync'].includes(verb)) await checkCase(one, verb, false, 'iplist')
       }
     })
   }
@@ -243,8 +250,80 @@ describe('sophosxg in mode iplist with a fault', { concurrency: 4 }, () => {
 describe('sophosxg with a fault', { concurrency: 4 }, () => {
   for (const one of CASES) {
     test(one.name, async () => {
-      for (const verb of one.verbs) await checkCase(one, verb)
+      // One verb of each as Fail2Ban runs it: what a process adds is the same for all.
+      for (const [i, verb] of one.verbs.entries()) await checkCase(one, verb, i === 0)
     })
+  }
+})
+
+test('sophosxg has each ban in the group that several find missing at once, or that comes back', async () => {
+  for (const unknownGroup of ['501', '500'] as const) {
+    const addresses = Array.from({ length: 6 }, (_, i) => `198.51.100.${i + 1}`)
+    await inWorld({}, async (world) => {
+      world.sim.faults.unknownGroup = unknownGroup
+      // Each with a connection of its own, as processes have.
+      await Promise.all(addresses.map((address) => banWithin(world, address)))
+      assert.deepEqual(blocked(world), addresses)
+    })
+    await inWorld({}, async (world) => {
+      world.sim.faults.unknownGroup = unknownGroup
+      world.sim.faults.mangle = (xml) => {
+        if (xml.includes(`code="${unknownGroup}"`)) addGroup(world.sim.box, 'f2b_blockings', 'IPv4')
+        return xml
+      }
+      await banWithin(world, '198.51.100.7')
+      assert.deepEqual(blocked(world), ['198.51.100.7'])
+    })
+  }
+})
+
+test('sophosxg waits as long as a busy box asks, and not longer than a request may take', async () => {
+  for (const status of ['429', '503'] as const) {
+    await inWorld({}, async (world) => {
+      await prepare(world)
+      Object.assign(world.sim.faults, { refuseBefore: status, times: 1, retryAfter: '1' })
+      const from = world.sim.arrived.length
+      await banWithin(world, '198.51.100.7')
+      assert.deepEqual(blocked(world), ['198.51.100.7', ...PRESENT].sort())
+      const [refused = 0, next = 0] = world.sim.arrived.slice(from)
+      assert.ok(next - refused >= 990, `${status}: asked again after ${next - refused} ms`)
+
+      for (const verb of ['check', 'ban', 'sync'] as const) {
+        Object.assign(world.sim.faults, { times: 1, retryAfter: '3600' })
+        const before = world.sim.arrived.length
+        const { code, stderr } = await runWithin(world, verb)
+        assert.equal(code, 75, `${verb}: ${stderr}`)
+        assert.match(stderr, new RegExp(`on "fw1": .*HTTP ${status}, .* in 3600 s\n$`))
+        assert.equal(world.sim.arrived.length - before, 1, `${verb} asked once`)
+      }
+    })
+  }
+})
+
+test('sophosxg sync that is refused in the middle says what is done, and ends with 77', async () => {
+  const lines = Array.from({ length: 240 }, (_, i) => `203.0.113.${i + 1} sshd 0`)
+  const v6 = Array.from({ length: 10 }, (_, i) => `2001:db8::${i + 1} sshd 0`)
+  const input = [...lines, ...v6].join('\n')
+  // The questions for objects and groups pass; then a write of 100 objects, or not even of two lists.
+  const modes = [
+    { mode: 'hosts', skip: 3, done: 100, of: 250 },
+    { mode: 'iplist', skip: 2, done: 0, of: 2 },
+  ]
+  for (const refused of [{ refuseBefore: '401' }, { loginRefused: true }] as const) {
+    for (const { mode, skip, done, of } of modes) {
+      await inWorld({ settings: { mode } }, async (world) => {
+        await world.within((target, call) => target.start(call))
+        Object.assign(world.sim.faults, { skip, ...refused })
+        const sync = world.within((target, call) => target.sync(call, leasesFrom(input)))
+        await assert.rejects(sync, (error: Failure) => {
+          assert.equal(error.code, 77, error.message)
+          assert.match(error.message, /^login refused/)
+          assert.ok(error.message.endsWith(`; ${done} of ${of} changes were made before`))
+          return true
+        })
+        assert.equal(blocked(world).length, done)
+      })
+    }
   }
 })
 
@@ -302,7 +381,7 @@ test('sophosxg sends nothing to a box whose certificate is not trusted', async (
 const PIN =
   'C7:D7:38:D3:77:12:DD:9D:F7:12:BA:9C:97:D4:73:CA:59:12:4E:49:D7:2B:2C:9D:94:B9:61:D2:3B:FD:AE:F0'
 
-async function checkCase(one: Case, verb: Verb, mode = 'hosts'): Promise<void> {
+async function checkCase(one: Case, verb: Verb, asProcess: boolean, mode = 'hosts') {
   const about = `${verb}: ${one.name}`
   const account = { pass: SECRET }
   const settings = { ...account, mode, deadline: `${DEADLINE}s`, connect_timeout: '1s' }
@@ -313,7 +392,9 @@ async function checkCase(one: Case, verb: Verb, mode = 'hosts'): Promise<void> {
     const mark = world.sim.log.length
     const began = performance.now()
     const { args, ...input } = VERBS[verb]
-    const ended = await world.run(`${args} --verbose`, input)
+    const ended = asProcess
+      ? await world.run(`${args} --verbose`, input)
+      : await runWithin(world, verb)
     const seconds = (performance.now() - began) / 1000
     assert.ok(one.codes.includes(ended.code), `${about}: exit ${ended.code} ${ended.stderr}`)
     assert.ok(seconds < 60, `${about}: ${seconds} s`)
@@ -323,6 +404,38 @@ async function checkCase(one: Case, verb: Verb, mode = 'hosts'): Promise<void> {
     checkSecret(world, ended, mark, about)
     await checkRepair(world, about)
   })
+}
+
+/** What a verb does, says and ends with, without a process of its own. */
+async function runWithin(world: World, verb: Verb): Promise<Ended> {
+  const said: string[] = []
+  const [lease, kept] = leasesFrom('198.51.100.7 sshd 0\n203.0.113.2 sshd 0') as [Lease, Lease]
+  const [held] = leasesFrom('203.0.113.1 sshd 0') as [Lease]
+  const code = await world.within(async (target, given) => {
+    const call = { ...given, verbose: true, say: (line: string) => void said.push(line) }
+    const verbs: Record<Verb, (target: Target) => Promise<unknown>> = {
+      ban: (t) => t.ban(call, lease),
+      unban: (t) => t.unban(call, held.address, 'sshd'),
+      sync: (t) => t.sync(call, [lease, kept]),
+      flush: (t) => t.flush(call),
+      start: (t) => t.start(call),
+      check: (t) => t.check(call),
+      list: (t) => t.list(call),
+    }
+    try {
+      await onEach([target], verb, verbs[verb])
+      return 0
+    } catch (error) {
+      said.push(`sophosxg: ${messageOf(error)}`)
+      return codeOf(error)
+    }
+  })
+  return { code, stdout: '', stderr: `${said.join('\n')}\n` }
+}
+
+async function banWithin(world: World, address: string): Promise<void> {
+  const [lease] = leasesFrom(`${address} sshd 0`)
+  await world.within((target, call) => target.ban(call, lease as Lease))
 }
 
 async function prepare(world: World): Promise<void> {

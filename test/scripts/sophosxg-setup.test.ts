@@ -6,7 +6,7 @@ import { type Ended, run } from '../../scripts/lib/run.ts'
 import { inWorld, type World } from '../simulators/sophosxg/world.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-const PASS = 'Ge&heim 1'
+const PASS = 'Ge&heim\t1'
 
 /** A simulated firewall and a folder to install below. Setting up takes root. */
 const rooted = { skip: process.getuid?.() !== 0 && 'needs root' }
@@ -27,12 +27,11 @@ async function inSite(work: (site: Site) => Promise<void>): Promise<void> {
     writeFileSync(secret, `${PASS}\n`, { mode: 0o600 })
     const fixed = ['sophosxg', '--address', `127.0.0.1:${world.sim.port}`, '--user', 'apiuser']
     const common = ['--pass-file', secret, '--prefix', prefix]
-    const script = join(ROOT, 'scripts/setup.ts')
+    const script = join(ROOT, 'dist/setup.cjs')
     await work({
       world,
       prefix,
-      setup: (args) =>
-        run(process.execPath, ['--import', 'tsx', script, ...fixed, ...common, ...args.split(' ')]),
+      setup: (args) => run(process.execPath, [script, ...fixed, ...common, ...args.split(' ')]),
       read: (path) => readFileSync(join(prefix, path), 'utf8'),
     })
   })

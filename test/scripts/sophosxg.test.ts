@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import test from 'node:test'
 import { originalOn } from '../simulators/sophosxg/original.ts'
 import { addGroup, addHost, dump, groupsWith } from '../simulators/sophosxg/state.ts'
-import { inWorld, type World } from '../simulators/sophosxg/world.ts'
+import { ban, flush, inWorld, list, start, sync, type World } from '../simulators/sophosxg/world.ts'
 
 const OK = { code: 0, stdout: '', stderr: '' }
 
@@ -55,7 +55,7 @@ test('sophosxg start refuses a group of the other family', async () => {
 
 test('sophosxg ban is one request, and unban two that leave nothing behind', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
+    await start(world)
     const before = dump(world.sim.box)
     let mark = world.sim.log.length
     assert.deepEqual(await world.run('ban --ip 192.0.2.7 --name sshd --bantime 600'), OK)
@@ -74,10 +74,10 @@ test('sophosxg ban is one request, and unban two that leave nothing behind', asy
 
 test('sophosxg ban puts IPv6 and ranges where they belong', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
+    await start(world)
     assert.deepEqual(await world.run('ban --ip 2001:DB8::0007 --name sshd'), OK)
     assert.deepEqual(await world.run('ban --ip 203.0.113.77/28 --name sshd'), OK)
-    assert.deepEqual(await world.run('ban --ip 2001:db8:1::/64 --name sshd'), OK)
+    await ban(world, '2001:db8:1::/64 sshd 0')
     const { hosts } = world.sim.box
     assert.equal(hosts.get('f2b_sshd_2001:db8::7@web1')?.HostType, 'IP')
     const range = hosts.get('f2b_sshd_203.0.113.64/28@web1')
@@ -115,20 +115,20 @@ test('sophosxg ban makes a group that an admin deleted', async () => {
 
 test('sophosxg ban extends a lease and never cuts it', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
-    const ban = (seconds: number) =>
-      world.run(`ban --ip 192.0.2.7 --name sshd --time 4000000000 --bantime ${seconds}`)
-    await ban(600)
+    await start(world)
+    const until = (expires: number) => ban(world, `192.0.2.7 sshd ${expires}`)
+    await until(4000000600)
     const mark = world.sim.log.length
-    await ban(300)
-    await ban(600)
+    await until(4000000300)
+    await until(4000000600)
     assert.deepEqual(world.sim.writes(mark), [], 'a shorter or equal lease writes nothing')
     assert.equal(cost(world, mark).requests, 4)
-    await ban(900)
-    assert.equal((await world.run('list')).stdout, '192.0.2.7 sshd 4000000900 web1\n')
-    await ban(-1)
-    await ban(900)
-    assert.equal((await world.run('list')).stdout, '192.0.2.7 sshd 0 web1\n')
+    const given = '--ip 192.0.2.7 --name sshd --time 4000000000 --bantime'
+    assert.deepEqual(await world.run(`ban ${given} 900`), OK)
+    assert.equal(await list(world), '192.0.2.7 sshd 4000000900 web1\n')
+    assert.deepEqual(await world.run(`ban ${given} -1`), OK)
+    await until(4000000900)
+    assert.equal(await list(world), '192.0.2.7 sshd 0 web1\n')
   })
 })
 
@@ -159,10 +159,10 @@ test('sophosxg refuses what must never be banned, the firewall itself included',
 test('sophosxg unban and flush of one jail or server free nobody else', async () => {
   await inWorld({}, async (world) => {
     const web2 = world.configure({}, 'web2')
-    await world.run('start')
+    await start(world)
     for (const config of [undefined, web2]) {
       for (const jail of ['sshd', 'sshd-ddos']) {
-        await world.run(`ban --ip 192.0.2.7 --name ${jail}`, config ? { config } : {})
+        await ban(world, `192.0.2.7 ${jail} 0`, config)
       }
     }
     assert.equal(members(world).length, 4)
@@ -172,7 +172,7 @@ test('sophosxg unban and flush of one jail or server free nobody else', async ()
     assert.equal(members(world).length, 3, 'the jail had nothing left')
     assert.deepEqual(await world.run('flush'), OK)
     assert.deepEqual(members(world), ['f2b_sshd_192.0.2.7@web2', 'f2b_sshd-ddos_192.0.2.7@web2'])
-    assert.equal((await world.run('list')).stdout, '')
+    assert.equal(await list(world), '')
     await world.run('sync --allow-empty', { input: '', config: web2 })
     assert.deepEqual(members(world), [])
   })
@@ -180,7 +180,7 @@ test('sophosxg unban and flush of one jail or server free nobody else', async ()
 
 test('sophosxg never touches foreign, hand-made and system objects', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
+    await start(world)
     const { box } = world.sim
     const host = { Description: '', IPFamily: 'IPv4', HostType: 'IP' }
     addHost(box, { ...host, Name: 'f2b_handmade', IPAddress: '198.51.100.9' }, ['f2b_blockings'])
@@ -194,8 +194,8 @@ test('sophosxg never touches foreign, hand-made and system objects', async () =>
       'f2b_blockings',
     ])
     const before = dump(box)
-    assert.equal((await world.run('list')).stdout, '')
-    await world.run('sync', { input: '192.0.2.10 sshd 0\n192.0.2.9 sshd 0\n' })
+    assert.equal(await list(world), '')
+    await sync(world, '192.0.2.10 sshd 0\n192.0.2.9 sshd 0\n')
     assert.deepEqual(await world.run('unban --ip 192.0.2.9 --name sshd'), OK)
     assert.deepEqual(await world.run('unban --ip 198.51.100.8'), OK)
     assert.deepEqual(await world.run('flush'), OK)
@@ -205,7 +205,7 @@ test('sophosxg never touches foreign, hand-made and system objects', async () =>
 
 test('sophosxg takes over the hosts of the original tool as jail "-"', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
+    await start(world)
     const old = { Description: '', IPFamily: 'IPv4', HostType: 'IP' }
     for (const ip of ['198.51.100.1', '198.51.100.2', '198.51.100.3']) {
       addHost(world.sim.box, { ...old, Name: `f2b_${ip}`, IPAddress: ip }, ['f2b_blockings'])
@@ -213,15 +213,15 @@ test('sophosxg takes over the hosts of the original tool as jail "-"', async () 
     assert.equal((await world.run('list --name -')).stdout.split('\n').length - 1, 3)
     assert.deepEqual(await world.run('unban --ip 198.51.100.1'), OK)
     assert.equal(world.sim.box.hosts.has('f2b_198.51.100.1'), false)
-    await world.run('sync', { input: '198.51.100.2 sshd 0\n' })
+    await sync(world, '198.51.100.2 sshd 0\n')
     assert.deepEqual(members(world), ['f2b_sshd_198.51.100.2@web1'])
   })
 })
 
 test('sophosxg flush and sync keep what an admin still uses, without blocking it', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
-    await world.run('sync', { input: leases(3) })
+    await start(world)
+    await sync(world, leases(3))
     const [inRule, inGroup, plain] = members(world) as [string, string, string]
     world.sim.box.rules.add(inRule)
     world.sim.box.groups.get('Servers')?.members.add(inGroup)
@@ -230,11 +230,11 @@ test('sophosxg flush and sync keep what an admin still uses, without blocking it
     assert.deepEqual(groupsWith(world.sim.box, inGroup), ['Servers'])
     assert.equal(world.sim.box.hosts.has(inRule), true)
     assert.equal(world.sim.box.hosts.has(plain), false)
-    assert.equal((await world.run('list')).stdout, '', 'what is not in the group is no lease')
+    assert.equal(await list(world), '', 'what is not in the group is no lease')
     world.sim.box.rules.clear()
-    assert.deepEqual(await world.run('flush'), OK, 'the sweep')
+    await flush(world) // The sweep.
     assert.equal(world.sim.box.hosts.has(inRule), false)
-    await world.run('sync', { input: leases(3) })
+    await sync(world, leases(3))
     assert.deepEqual(groupsWith(world.sim.box, inGroup), ['Servers', 'f2b_blockings'])
   })
 })
@@ -243,13 +243,13 @@ test('sophosxg unban of a host that a rule uses is done, and the sweep comes lat
   for (const removeReferenced of ['504', '510', '500'] as const) {
     await inWorld({}, async (world) => {
       world.sim.faults.removeReferenced = removeReferenced
-      await world.run('start')
-      await world.run('ban --ip 192.0.2.7 --name sshd')
+      await start(world)
+      await ban(world, '192.0.2.7 sshd 0')
       world.sim.box.rules.add('f2b_sshd_192.0.2.7@web1')
       assert.deepEqual(await world.run('unban --ip 192.0.2.7 --name sshd'), OK)
       assert.deepEqual(members(world), [])
       world.sim.box.rules.clear()
-      await world.run('sync --allow-empty', { input: '' })
+      await sync(world, '')
       assert.equal(world.sim.box.hosts.has('f2b_sshd_192.0.2.7@web1'), false)
     })
   }
@@ -257,7 +257,7 @@ test('sophosxg unban of a host that a rule uses is done, and the sweep comes lat
 
 test('sophosxg sync converges from any state and then writes nothing', async () => {
   await inWorld({}, async (world) => {
-    await world.run('sync', { input: `${leases(40)}${leases(5, 'old', 4000000000)}` })
+    await sync(world, `${leases(40)}${leases(5, 'old', 4000000000)}`)
     const { hosts, groups } = world.sim.box
     const [first, second, third] = members(world) as [string, string, string]
     hosts.delete(first)
@@ -269,8 +269,7 @@ test('sophosxg sync converges from any state and then writes nothing', async () 
     const { stdout } = await world.run('sync', { input: wanted })
     assert.equal(stdout, 'added 5, extended 4, removed 2, unchanged 37\n')
     const mark = world.sim.log.length
-    const again = await world.run('sync', { input: wanted })
-    assert.equal(again.stdout, 'added 0, extended 0, removed 0, unchanged 46\n')
+    assert.equal(await sync(world, wanted), 'added 0, extended 0, removed 0, unchanged 46')
     assert.deepEqual(world.sim.writes(mark), [])
     assert.equal(cost(world, mark).requests, 1)
     assert.equal(hosts.get(third)?.IPAddress, '203.0.1.2')
@@ -279,16 +278,16 @@ test('sophosxg sync converges from any state and then writes nothing', async () 
 
 test('sophosxg sync of one jail leaves the others alone', async () => {
   await inWorld({}, async (world) => {
-    await world.run('sync', { input: `${leases(2)}${leases(2, 'nginx')}` })
+    await sync(world, `${leases(2)}${leases(2, 'nginx')}`)
     await world.run('sync --name nginx --allow-empty', { input: '' })
-    assert.equal((await world.run('list')).stdout, leases(2).replaceAll('0\n', '0 web1\n'))
+    assert.equal(await list(world), leases(2).replaceAll('0\n', '0 web1\n'))
   })
 })
 
 test('sophosxg --dry-run shows every change and makes none', async () => {
   await inWorld({}, async (world) => {
     assert.match((await world.run('start --dry-run')).stdout, /make group f2b_blockings\n/)
-    await world.run('sync', { input: leases(2) })
+    await sync(world, leases(2))
     const before = dump(world.sim.box)
     const mark = world.sim.log.length
     const { stdout } = await world.run('sync --dry-run', { input: '203.0.1.0 sshd 4000000000\n' })
@@ -308,10 +307,10 @@ test('sophosxg --dry-run shows every change and makes none', async () => {
 test('sophosxg finds its objects when the box ignores filters', async () => {
   await inWorld({}, async (world) => {
     world.sim.faults.ignoreFilter = true
-    await world.run('start')
-    await world.run('ban --ip 192.0.2.7 --name sshd')
+    await start(world)
+    await ban(world, '192.0.2.7 sshd 0')
     assert.deepEqual(await world.run('ban --ip 192.0.2.7 --name sshd'), OK)
-    assert.equal((await world.run('list')).stdout, '192.0.2.7 sshd 0 web1\n')
+    assert.equal(await list(world), '192.0.2.7 sshd 0 web1\n')
     assert.deepEqual(await world.run('check'), OK)
   })
 })
@@ -341,21 +340,20 @@ async function costOfOurs(): Promise<Costs> {
   const costs: Costs = {}
   await inWorld({}, async (world) => {
     fill(world)
-    const measure = async (name: string, args: string, input?: string) => {
+    const measure = async (name: string, work: () => Promise<unknown>) => {
       const mark = world.sim.log.length
-      const { code } = await world.run(args, input === undefined ? {} : { input })
-      assert.equal(code, 0, args)
+      await work()
       costs[name] = cost(world, mark)
     }
-    await measure('start', 'start')
-    await measure('ban', 'ban --ip 192.0.2.7 --name sshd --bantime 600')
-    await measure('unban', 'unban --ip 192.0.2.7 --name sshd')
-    await measure('restore 50', 'sync', leases(50))
-    await measure('flush 50', 'flush')
+    await measure('start', () => start(world))
+    await measure('ban', () => ban(world, '192.0.2.7 sshd 4000000000'))
+    await measure('unban', () => world.run('unban --ip 192.0.2.7 --name sshd'))
+    await measure('restore 50', () => sync(world, leases(50)))
+    await measure('flush 50', () => flush(world))
     const thousand = `${leases(990)}${v6(10)}`
-    await measure('restore 1000', 'sync', thousand)
-    await measure('sync again', 'sync', thousand)
-    await measure('flush 1000', 'flush')
+    await measure('restore 1000', () => sync(world, thousand))
+    await measure('sync again', () => sync(world, thousand))
+    await measure('flush 1000', () => flush(world))
   })
   return costs
 }
@@ -407,12 +405,13 @@ test('sophosxg logs in with any password', async () => {
     'a"b',
     "a'b",
     ' a b ',
+    '\ta\tb\t',
     'pässwörd€漢字',
     '&amp;#<]]>',
   ]
   for (const pass of passwords) {
     await inWorld({ simulator: { pass }, settings: { pass } }, async (world) => {
-      assert.deepEqual(await world.run('start'), OK, pass)
+      await start(world)
       assert.match(world.sim.log[0]?.line ?? '', /^POST \/webconsole\/APIController$/)
     })
   }
@@ -429,7 +428,7 @@ test('sophosxg reads the password from pass_file', async () => {
 
 test('sophosxg serves several firewalls, and one that is dead keeps no other from being served', async () => {
   await inWorld({}, async (world) => {
-    await world.run('start')
+    await start(world)
     const one = { user: 'apiuser', pass: 'secret', ca: world.sim.ca }
     const file = join(world.dir, 'two.yaml')
     const dead = { ...one, name: 'dead', url: 'https://127.0.0.1:1/webconsole/APIController' }

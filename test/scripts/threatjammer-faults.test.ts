@@ -88,9 +88,14 @@ for (const [name, given] of Object.entries(CASES)) {
   })
 }
 
-/** Runs every verb that calls, loudly, and looks for the key in everything that leaves us. */
+/**
+ * Runs the verbs that call, loudly, and looks for the key in everything that leaves us. Of an answer
+ * that is a status and no more nothing can be passed on: there, a question and a report will do.
+ */
 async function assertNoKey(bench: Bench, service: ThreatJammerSimulator, said: string) {
-  const verbs = [['list', '--format', 'csv'], ['list'], ['check'], ['delete-all', '--yes']]
+  const { status, echo } = service.faults
+  const all = [['check'], ['list'], ['list', '--format', 'csv'], ['delete-all', '--yes']]
+  const verbs = status === undefined || echo ? all : all.slice(0, 1)
   const ends = await Promise.all([
     ...verbs.map((args) => bench.f2b(...args, '--verbose')),
     bench.feed('1.2.3.5 sshd 2000000000\n', 'sync', '--verbose'),
@@ -99,8 +104,8 @@ async function assertNoKey(bench: Bench, service: ThreatJammerSimulator, said: s
     readFileSync(join(bench.state, name), 'utf8'),
   )
   const sent = service.seen.map(({ path, body }) => path + body)
-  const all = [said, ...ends.map(({ stdout, stderr }) => stdout + stderr), ...files, ...sent]
-  for (const text of all) {
+  const texts = [said, ...ends.map(({ stdout, stderr }) => stdout + stderr), ...files, ...sent]
+  for (const text of texts) {
     assert.ok(!text.includes(KEY) && !text.includes(WRONG), `the key is in: ${text}`)
   }
 }

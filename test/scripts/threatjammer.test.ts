@@ -87,8 +87,8 @@ test('ban repeated for the same lease makes no second call', async () => {
 })
 
 test('ban never reports what is not public, and refuses ranges and never_ban', async () => {
-  const ips = ['10.211.7.93', '192.168.213.77', '172.30.91.5', '100.101.102.103', '192.0.2.7']
-  for (const ip of [...ips, 'fd12:3456:789a::7', '2001:db8::1']) {
+  // What else is not public: isPublic() in lib/reporter.test.ts.
+  for (const ip of ['10.211.7.93', '2001:db8::1']) {
     await succeeds('ban', '--ip', ip, '--name', 'sshd')
   }
   await fails(65, /^threatjammer: Cannot ban "1.2.3.0\/24" on .*range/, 'ban', '--ip', '1.2.3.0/24')

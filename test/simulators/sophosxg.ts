@@ -42,6 +42,8 @@ export interface Options {
 export class SophosSimulator {
   readonly box: Box
   readonly log: Logged[] = []
+  /** When requests came, those that a fault swallows included: milliseconds that only grow. */
+  readonly arrived: number[] = []
   faults: Faults = { ...NO_FAULTS }
   readonly #server: Server
   readonly #options: Required<Options>
@@ -108,6 +110,7 @@ export class SophosSimulator {
       response.writeHead(404, { 'content-type': 'text/html' }).end('<html>not found</html>')
       return
     }
+    this.arrived.push(performance.now())
     const faults = this.#due()
     if (faults.refuseBefore) return void this.#misbehave(faults, response)
     const xml = readRequestXml(request, body)
@@ -143,7 +146,8 @@ export class SophosSimulator {
       response.write('<?xml version="1.0"?><Response><Login>')
       setTimeout(() => response.socket?.destroy(), 20)
     } else if (how !== 'hang') {
-      response.writeHead(Number(how), { 'content-type': 'text/html' })
+      const retry = faults.retryAfter && { 'retry-after': faults.retryAfter }
+      response.writeHead(Number(how), { 'content-type': 'text/html', ...retry })
       response.end('<html><body>Authentication Successful</body></html>')
     }
   }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
-import { Agent, request } from 'undici'
 import { parseAddress } from '../address.ts'
 import { EXIT, type ExitCode, Failure, ioFailure, messageOf } from '../failure.ts'
+import { Agent, request } from '../http.ts'
 import { quote } from '../lease.ts'
 import type { Push } from '../settings/fortigate.ts'
 import { readWhole } from '../whole.ts'

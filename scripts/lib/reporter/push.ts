@@ -52,23 +52,28 @@ const LONGEST_TURN = 60_000
  * Tells the service everything that is due, in as few calls as it allows. Only one process sends;
  * what the others have entered by then goes along, the rest stays due.
  *
+ * @returns false if something stays due
  * @throws Failure 69, 75, 76 or 77 for what went wrong with a call of this very process; without
  * `only`, 75 also if something stays due
  */
-export async function push(reporter: Reporter, call: Call, options: PushOptions): Promise<void> {
+export async function push(reporter: Reporter, call: Call, options: PushOptions): Promise<boolean> {
   const enough = options.only !== undefined
   const done = await reporter.sender(enough ? 0 : LONGEST_TURN)
   if (!done) return putOff(call, enough, busy())
   try {
     const stopped = await reporter.locked(call, (_, pace) => tripped(pace, reporter.clock.now()))
-    if (stopped) putOff(call, enough, stopped)
-    else await pushAll(reporter, call, options)
+    if (stopped) return putOff(call, enough, stopped)
+    return await pushAll(reporter, call, options)
   } finally {
     done()
   }
 }
 
-async function pushAll(reporter: Reporter, call: Call, { patience, only }: PushOptions) {
+async function pushAll(
+  reporter: Reporter,
+  call: Call,
+  { patience, only }: PushOptions,
+): Promise<boolean> {
   const round: Round = { only, addresses: undefined }
   const next = (book: Book, pace: Pace) => nextStep(reporter, book, pace, round)
   let left = patience
@@ -93,6 +98,7 @@ async function pushAll(reporter: Reporter, call: Call, { patience, only }: PushO
       return next(book, pace)
     })
   }
+  return true
 }
 
 /** Which call comes next; it is counted from here on. Undefined if nothing of the round is due. */
@@ -163,7 +169,7 @@ function settle(reporter: Reporter, book: Book, pace: Pace, step: Step, verdict:
   for (const bucket of route.buckets) returned(pace, bucket, now)
   reset(pace)
   const own = route.buckets.at(-1)
-  if (verdict.kind === 'later' && own) pause(pace, own, now + verdict.seconds * 1000)
+  if (verdict.kind === 'later' && own) pause(pace, own, now, verdict.seconds)
   if (verdict.kind === 'split') {
     const sizes = verdict.why === 'long' ? pace.sizes : pace.probes
     sizes[route.name] = Math.ceil(batch.length / 2)
@@ -175,7 +181,8 @@ function settle(reporter: Reporter, book: Book, pace: Pace, step: Step, verdict:
   if (verdict.refused?.length) delete pace.probes[route.name]
 }
 
-async function waitTurn(reporter: Reporter, call: Call, ms: number): Promise<void> {
+/** Waits so many milliseconds. @throws Failure 75 if the verb must be over before that */
+export async function waitTurn(reporter: Reporter, call: Call, ms: number): Promise<void> {
   call.say(`waiting ${Math.ceil(ms / 1000)} s for the next call`)
   try {
     await reporter.clock.wait(ms, call.signal)
@@ -186,9 +193,10 @@ async function waitTurn(reporter: Reporter, call: Call, ms: number): Promise<voi
 }
 
 /** What is due stays in the ledger. That is enough for a ban, and too little for a sync. */
-function putOff(call: Call, enough: boolean, why: Failure): void {
+function putOff(call: Call, enough: boolean, why: Failure): false {
   if (!enough) throw why
   call.say(`kept for later: ${why.message}`)
+  return false
 }
 
 function exhausted(step: Step, later: boolean): Failure {

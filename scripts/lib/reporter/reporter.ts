@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Address, isSingle, parseAddress } from '../address.ts'
 import { differenceOf } from '../difference.ts'
@@ -12,7 +12,10 @@ import { type Answer, type Ask, send } from './http.ts'
 import {
   type Bucket,
   type Clock,
+  FIRST_RETRY,
+  isForgotten,
   isTime,
+  type Kind,
   type Pace,
   pause,
   readPace,
@@ -22,10 +25,11 @@ import {
   systemClock,
   tripped,
   waitFor,
+  waitForQuiet,
   writePace,
 } from './pace.ts'
 import { isPublic } from './public.ts'
-import { push } from './push.ts'
+import { push, waitTurn } from './push.ts'
 import { retryAfter, type Service } from './service.ts'
 
 /**
@@ -34,18 +38,26 @@ import { retryAfter, type Service } from './service.ts'
  */
 export const PATIENCE = { single: 5_000, check: 15_000, long: 90_000 }
 
+interface Options {
+  clock?: Clock
+  /** Starts a process that does `report`, for what the verb leaves; the deliverer has its `f2b-sync`. */
+  later?(call: Call): void
+}
+
 /** What the verbs of a reporter are made of, whichever service it reports to. */
 export class Reporter {
   readonly service: Service
   readonly clock: Clock
   readonly #directory: string
+  readonly #later: Options['later']
   #book: Book | undefined
 
   /** @param directory `state_dir` */
-  constructor(service: Service, directory: string, clock = systemClock) {
+  constructor(service: Service, directory: string, { clock = systemClock, later }: Options = {}) {
     this.service = service
     this.clock = clock
     this.#directory = directory
+    this.#later = later
   }
 
   /** Remembers the lease and, unless it is one of many, reports it. */
@@ -54,23 +66,23 @@ export class Reporter {
     if (!isPublic(lease.address))
       return call.say(`${lease.address.text} is not public: not reported`)
     if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
-    const due = await this.locked(call, (book, pace) => {
+    const turn = await this.locked(call, (book, pace) => {
       const owed = book.want(lineOf(lease), this.seconds())
-      return owed && isTime(pace, 'report', this.clock.now())
+      return owed && this.#turn(pace, 'report')
     })
-    if (due) await push(this, call, { patience: PATIENCE.single, only: 'report' })
+    await this.#tell(call, 'report', turn)
   }
 
   /** Forgets the lease and, unless another jail has one, withdraws the report. */
   async unban(call: Call, address: Address, jail: string): Promise<void> {
     if (!isPublic(address)) return
     if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
-    const due = await this.locked(call, (book, pace) => {
+    const turn = await this.locked(call, (book, pace) => {
       const line = { address: address.text, jail, owner: call.owner }
       const over = book.release(line, this.seconds())
-      return over && isTime(pace, 'withdrawal', this.clock.now())
+      return over && this.#turn(pace, 'withdrawal')
     })
-    if (due) await push(this, call, { patience: PATIENCE.single, only: 'withdrawal' })
+    await this.#tell(call, 'withdrawal', turn)
   }
 
   /** Remembers many changes under one lock, and tells them in as few calls as there can be. */
@@ -94,6 +106,65 @@ export class Reporter {
     } else if (isPublic(change.address)) {
       const line = { address: change.address.text, jail: change.jail, owner: call.owner }
       book.release(line, this.seconds())
+    }
+  }
+
+  /** What to do about something new to tell: tell it now, or start a process that will. */
+  #turn(pace: Pace, kind: Kind): 'now' | 'later' | undefined {
+    const now = this.clock.now()
+    if (isTime(pace, kind, now)) return 'now'
+    return this.#later && isForgotten(pace, now) ? 'later' : undefined
+  }
+
+  async #tell(call: Call, only: Kind, turn: 'now' | 'later' | false | undefined): Promise<void> {
+    if (turn === 'later') this.#later?.(call)
+    if (turn !== 'now') return
+    let told = false
+    try {
+      told = await push(this, call, { patience: PATIENCE.single, only })
+    } finally {
+      const isLeft = (_: Book, pace: Pace) => isForgotten(pace, this.clock.now())
+      if (!told && this.#later && (await this.locked(call, isLeft))) this.#later(call)
+    }
+  }
+
+  /**
+   * Tells what is kept: after the burst, when the budget or the breaker allows, until nothing is
+   * left. This is for the background, so that no ban depends on another that comes after it.
+   *
+   * @throws Failure 75 if the verb must be over before that; 76, 77 as the service answers
+   */
+  async report(call: Call): Promise<void> {
+    if (call.dryRun) return call.show('report what is kept')
+    for (let least = 0; ; ) {
+      const wait = await this.locked(call, (book, pace) => this.#untilTime(book, pace, least))
+      if (wait === undefined) return
+      if (wait === 0) least = (await this.#isTold(call)) ? 0 : FIRST_RETRY
+      else {
+        await waitTurn(this, call, wait)
+        if (!existsSync(this.#directory)) return // All of it was uninstalled meanwhile.
+        least = 0
+      }
+    }
+  }
+
+  /** Milliseconds to wait before what is kept may be told; undefined if nothing is. */
+  #untilTime(book: Book, pace: Pace, least: number): number | undefined {
+    const at = this.seconds()
+    const wait = waitForQuiet(pace, this.clock.now(), least)
+    if (book.toReport(at).length + book.toWithdraw(at).length > 0) return wait
+    pace.awake = 0
+    return undefined
+  }
+
+  /** @returns false for a failure that may pass by itself. @throws Failure for any other */
+  async #isTold(call: Call): Promise<boolean> {
+    try {
+      return await push(this, call, { patience: PATIENCE.long })
+    } catch (error) {
+      const mayPass: number[] = [EXIT.temporary, EXIT.unreachable]
+      if (error instanceof Failure && mayPass.includes(error.code)) return false
+      throw error
     }
   }
 
@@ -167,12 +238,13 @@ export class Reporter {
       else {
         call.say(`${ask.method} ${ask.url}`)
         const answer = await send(this.service.key, ask, call.signal)
-        const until = answer.status === 429 ? this.clock.now() + retryAfter(answer) * 1000 : 0
+        const later = answer.status === 429
         await this.locked(call, (_, pace) => {
-          returned(pace, bucket, this.clock.now())
-          if (until > 0) pause(pace, bucket, until)
+          const now = this.clock.now()
+          returned(pace, bucket, now)
+          if (later) pause(pace, bucket, now, retryAfter(answer))
         })
-        if (until === 0) return answer
+        if (!later) return answer
       }
     }
   }

@@ -1,4 +1,5 @@
 import { EXIT, Failure } from '../failure.ts'
+import { readRetryAfter } from '../retry-after.ts'
 import type { Answer, Ask } from './http.ts'
 import type { Bucket } from './pace.ts'
 
@@ -96,10 +97,7 @@ export function expectSuccess(answer: Answer): Answer {
   throw new Failure(EXIT.unexpected, `unexpected answer (${answer.status})`)
 }
 
-/** Whole seconds that a 429 asks us to wait: `Retry-After` in seconds or as a date. */
+/** Whole seconds to wait after a 429. */
 export function retryAfter(answer: Answer, now = Date.now()): number {
-  const text = answer.headers['retry-after'] ?? ''
-  const seconds = /^\d+$/.test(text) ? Number(text) : Math.ceil((Date.parse(text) - now) / 1000)
-  if (Number.isNaN(seconds)) return WAIT
-  return Math.min(Math.max(seconds, 1), LONGEST_WAIT)
+  return Math.min(readRetryAfter(answer.headers['retry-after'], now) ?? WAIT, LONGEST_WAIT)
 }

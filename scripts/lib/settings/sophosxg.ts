@@ -27,7 +27,7 @@ function objectName(max: number) {
 const login = v.pipe(
   v.string('must be text: put it in quotes'),
   v.minLength(1, 'must not be empty'),
-  v.regex(/^[^\p{Cc}]*$/u, 'must not hold control characters, XML cannot carry them'),
+  v.regex(/^[\t\P{Cc}]*$/u, 'must hold no control character but a tab, XML cannot carry others'),
 )
 
 const pin = v.pipe(

@@ -61,7 +61,8 @@ const REFUSALS: Record<number, string> = {
   535: 'the account lacks the rights (535): set "Objects" and "Network" to Read-write in its profile under Profiles > Device access',
 }
 
-const LOGIN =
+/** What a login that is refused calls for; the box never says why. */
+export const LOGIN =
   'login refused: check user and pass in the configuration; under Authentication > Users the account must be a local one of type Administrator with an API profile, allowed to log in, without one-time password'
 
 const parser = new XMLParser({
@@ -90,7 +91,8 @@ export function readAnswer(body: string, kind: Kind | undefined, secret: string)
   if (top) throw refusal(top) ?? unexpected(`answered ${describeStatus(top)}`)
   const login = (response.Login as Tree | undefined)?.status
   if (typeof login !== 'string') throw unexpected('answered without a login status')
-  if (!/success/i.test(login)) throw new Failure(EXIT.refused, LOGIN)
+  // The one sentence of success: "Unsuccessful" holds that word, too.
+  if (!/^authentication successful$/i.test(login)) throw new Failure(EXIT.refused, LOGIN)
   const entities = asList(kind && response[kind])
   const statuses = entities.flatMap(statusesOf)
   const foreign = kind && foreignParts(response, kind).flatMap(statusesOf)[0]

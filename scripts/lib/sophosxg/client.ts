@@ -1,9 +1,11 @@
-import type { Agent } from 'undici'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { EXIT, Failure } from '../failure.ts'
+import type { Agent } from '../http.ts'
+import { readRetryAfter } from '../retry-after.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 import type { Call } from '../target.ts'
 import { readWhole } from '../whole.ts'
-import { type Answer, describeStatus, readAnswer, type Status } from './answer.ts'
+import { type Answer, describeStatus, LOGIN, readAnswer, type Status } from './answer.ts'
 import { distrustOf, noConnection, openAgent } from './connection.ts'
 import {
   type Ask,
@@ -17,8 +19,8 @@ import {
 /** The request went out and no answer came back: it may have been carried out or not. */
 export class LostAnswer extends Failure {}
 
-/** Nothing was sent, so that trying again is harmless. */
-class NotConnected extends Failure {}
+/** Nothing was carried out, so that trying again is harmless. */
+class NotDone extends Failure {}
 
 /** How often a request is tried in all. */
 export const TRIES = 3
@@ -32,6 +34,8 @@ export class Client {
   readonly #call: Pick<Call, 'signal' | 'say'>
   #agent: Agent | undefined
   #connected = false
+  /** Milliseconds of `performance.now()` before which a busy box wants no request. */
+  #restsUntil = 0
   /** Requests that were sent, for the tests and the figures of `--verbose`. */
   requests = 0
 
@@ -62,7 +66,7 @@ export class Client {
    * @throws LostAnswer (75) if it may have been carried out; Failure 69, 76, 77
    */
   async write(ask: Ask): Promise<Status[]> {
-    const { statuses } = await this.#untilConnected(() => this.#send(ask))
+    const { statuses } = await this.#untilTaken(() => this.#send(ask))
     const wanted = expectedAnswers(ask)
     if (statuses.length === wanted) return statuses
     throw new Failure(
@@ -81,8 +85,8 @@ export class Client {
     return await this.#tryAgain(() => this.#send(ask), LostAnswer)
   }
 
-  async #untilConnected(work: () => Promise<Answer>): Promise<Answer> {
-    return await this.#tryAgain(work, NotConnected)
+  async #untilTaken(work: () => Promise<Answer>): Promise<Answer> {
+    return await this.#tryAgain(work, NotDone)
   }
 
   async #tryAgain(work: () => Promise<Answer>, kind: typeof Failure): Promise<Answer> {
@@ -90,7 +94,7 @@ export class Client {
       try {
         return await work()
       } catch (error) {
-        const harmless = error instanceof NotConnected || error instanceof kind
+        const harmless = error instanceof NotDone || error instanceof kind
         if (!harmless || attempt >= TRIES || this.#call.signal.aborted) throw error
         await pause(attempt, this.#call.signal)
       }
@@ -99,7 +103,8 @@ export class Client {
 
   async #send(ask: Ask): Promise<Answer> {
     const { url, deadline } = this.#settings
-    const { request } = await import('undici')
+    const { request } = await import('../http.ts')
+    await rest(this.#restsUntil - performance.now(), this.#call.signal)
     this.#agent ??= await openAgent(this.#settings, () => {
       this.#connected = true
     })
@@ -107,7 +112,7 @@ export class Client {
     this.requests++
     const signal = AbortSignal.any([this.#call.signal, AbortSignal.timeout(deadline * 1000)])
     try {
-      const { statusCode, body } = await request(url, {
+      const { statusCode, headers, body } = await request(url, {
         method: 'POST',
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
         // A form, so that a raw "&" cannot cut the request and nothing stands in the URL.
@@ -117,12 +122,28 @@ export class Client {
       })
       const text = await readWhole(body, LONGEST_ANSWER)
       if (text === undefined) throw new Failure(EXIT.unexpected, 'answered without end')
-      checkHttp(statusCode)
+      this.#checkHttp(statusCode, readRetryAfter(headers['retry-after']?.toString()))
       return readAnswer(text, ask.verb === 'Login' ? undefined : ask.kind, this.#settings.pass)
     } catch (error) {
       if (error instanceof Failure) throw error
       throw this.#explain(error, signal.aborted)
     }
+  }
+
+  /** @param wait seconds that the box asks us to wait */
+  #checkHttp(status: number, wait: number | undefined): void {
+    if (status === 200) return
+    const answered = `answered HTTP ${status}`
+    if (status === 401 || status === 403) throw new Failure(EXIT.refused, `${LOGIN} (${answered})`)
+    if (wait !== undefined && (status === 429 || status === 503)) {
+      if (wait > this.#settings.deadline) {
+        throw new Failure(EXIT.temporary, `${answered}, it wants to be asked again in ${wait} s`)
+      }
+      this.#restsUntil = performance.now() + wait * 1000
+    }
+    if (status === 429) throw new NotDone(EXIT.temporary, answered)
+    if (status >= 500) throw new LostAnswer(EXIT.temporary, answered)
+    throw new Failure(EXIT.unexpected, `${answered}: check url`)
   }
 
   /** Errors of the connection; none of their texts is passed on, only their codes. */
@@ -138,7 +159,7 @@ export class Client {
       return new Failure(EXIT.unexpected, `does not speak TLS (${code}): check url`)
     }
     const why = late ? 'no answer in time' : noConnection(code)
-    return new NotConnected(EXIT.unreachable, `cannot connect: ${why}`)
+    return new NotDone(EXIT.unreachable, `cannot connect: ${why}`)
   }
 }
 
@@ -158,20 +179,10 @@ export async function withClient<T>(
 
 /** Waits before another try: 0.1 to 0.2 s, then twice as long. */
 export async function pause(attempt: number, signal: AbortSignal): Promise<void> {
-  const ms = 100 * 2 ** (attempt - 1) * (1 + Math.random())
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(finish, ms)
-    signal.addEventListener('abort', finish, { once: true })
-    function finish(): void {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', finish)
-      resolve()
-    }
-  })
+  await rest(100 * 2 ** (attempt - 1) * (1 + Math.random()), signal)
 }
 
-function checkHttp(status: number): void {
-  if (status === 200) return
-  if (status >= 500) throw new LostAnswer(EXIT.temporary, `answered HTTP ${status}`)
-  throw new Failure(EXIT.unexpected, `answered HTTP ${status}: check url`)
+/** Waits so many milliseconds, or until the verb must be over. */
+async function rest(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms > 0) await sleep(ms, undefined, { signal }).catch(() => {})
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { TLSSocket } from 'node:tls'
-import type { Agent, buildConnector } from 'undici'
 import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
+import type { Agent, buildConnector } from '../http.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 
 const NO_CONNECTION: Record<string, string> = {
@@ -24,7 +24,7 @@ const TLS_TRUST = /SELF_SIGNED|UNABLE_TO|CERT_|ERR_TLS_CERT|HOSTNAME_MISMATCH|PI
  * @throws Failure 78 if `ca` cannot be read
  */
 export async function openAgent(settings: SophosXg, connected: () => void): Promise<Agent> {
-  const { Agent, buildConnector } = await import('undici')
+  const { Agent, buildConnector } = await import('../http.ts')
   const { connect_timeout, deadline, pin, ca, verifySslCertificate } = settings
   const connect = buildConnector({
     timeout: connect_timeout * 1000,

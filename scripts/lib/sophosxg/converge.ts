@@ -61,11 +61,17 @@ async function round(
   const total = plan.writes.length + plan.removals.length
   const failed = new Map<string, Failure>()
   let done = 0
-  for (const { ask, entities } of jobsOf(plan, size, failed)) {
-    const lost = await writeChunk(box, ask, entities, failed)
-    if (lost) return lost
-    done += entities.length
-    box.call.progress(done, total)
+  try {
+    for (const { ask, entities } of jobsOf(plan, size, failed)) {
+      const lost = await writeChunk(box, ask, entities, failed)
+      if (lost) return lost
+      done += entities.length
+      box.call.progress(done, total)
+    }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    const known = `${done - failed.size} of ${total} changes were made before`
+    throw new Failure(error.code, `${error.message}; ${known}`)
   }
   return troubleOf(failed, total)
 }

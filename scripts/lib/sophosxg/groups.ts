@@ -32,15 +32,14 @@ export async function checkGroups(box: Box): Promise<void> {
   throw new Failure(EXIT.temporary, `group ${quote(names[missing])} is missing (start makes it)`)
 }
 
-/** Makes one group without looking first. @returns false if it was there */
-export async function makeGroup(box: Box, family: Family): Promise<boolean> {
-  const { verdict } = await writeOne(box, {
+/** Makes one group without looking first; the write that needs it tells whether that did it. */
+export async function makeGroup(box: Box, family: Family): Promise<void> {
+  await writeOne(box, {
     verb: 'Set',
     kind: 'IPHostGroup',
     operation: 'add',
     entities: [groupEntity(groupsOf(box.settings)[family], family)],
   })
-  return verdict !== 'exists'
 }
 
 /** The families whose group is not there. */

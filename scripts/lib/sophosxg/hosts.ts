@@ -23,9 +23,11 @@ export async function banHost(box: Box, lease: Lease): Promise<void> {
     if (outcome.verdict === 'done') return
     if (outcome.verdict === 'twin') return await acceptTwin(box, lease, outcome)
     if (!groupMade && (outcome.code === 501 || outcome.code === 500)) {
-      // An unknown group is answered with 501 or 500; making it tells whether that was the reason.
+      // An unknown group is answered with 501 or 500. One that is there by now is no other reason:
+      // another process may have made it just after our question.
       groupMade = true
-      if (await makeGroup(box, family)) continue
+      await makeGroup(box, family)
+      continue
     }
     if (outcome.verdict === 'refused') throw outcome.failure
     known = await look(box, name)

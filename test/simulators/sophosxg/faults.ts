@@ -1,5 +1,5 @@
 /** How an answer can be lost: the connection resets, hangs, is cut, or HTTP says no. */
-export type Mishap = 'reset' | 'hang' | 'cut' | '500' | '503'
+export type Mishap = 'reset' | 'hang' | 'cut' | '401' | '403' | '429' | '500' | '503'
 
 /** The switches of the simulator; facts/sophos.md section 10 numbers the quirks. */
 export interface Faults {
@@ -11,6 +11,8 @@ export interface Faults {
   /** Goes wrong before (3) or after (5) the request is carried out. */
   refuseBefore?: Mishap
   refuseAfter?: Mishap
+  /** `Retry-After` of such an answer. */
+  retryAfter?: string
   /** What happens to the body: cut, empty, bytes in front, an attribute twice (3). */
   mangle(xml: string): string
   apiOff: boolean

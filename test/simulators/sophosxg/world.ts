@@ -4,12 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buildSync } from 'esbuild'
 import { loadConfig } from '../../../scripts/lib/config.ts'
-import type { Lease } from '../../../scripts/lib/lease.ts'
-import { parseLease } from '../../../scripts/lib/lease.ts'
+import { formatLease, type Lease, parseLease } from '../../../scripts/lib/lease.ts'
 import { type Ended, run } from '../../../scripts/lib/run.ts'
 import { sophosTargets } from '../../../scripts/lib/sophosxg/target.ts'
 import type { Target } from '../../../scripts/lib/target.ts'
-import { makeCall } from '../../../scripts/lib/verbs.ts'
+import { describe, makeCall } from '../../../scripts/lib/verbs.ts'
 import { type Options, SophosSimulator } from '../sophosxg.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
@@ -22,7 +21,10 @@ export interface World {
   /** Runs a verb as `web1`, or with other settings. */
   run(args: string, options?: { input?: string; config?: string }): Promise<Ended>
   /** The same in this process: quicker, for what a test only needs to have done. */
-  within<T>(work: (target: Target, call: ReturnType<typeof makeCall>) => Promise<T>): Promise<T>
+  within<T>(
+    work: (target: Target, call: ReturnType<typeof makeCall>) => Promise<T>,
+    config?: string,
+  ): Promise<T>
   /** Writes a configuration file and returns its path. */
   configure(settings?: Record<string, unknown>, owner?: string): string
 }
@@ -53,8 +55,8 @@ export async function inWorld(setting: Setting, work: (world: World) => Promise<
       dir,
       script,
       configure,
-      within: async (inside) => {
-        const loaded = loadConfig(config, 'sophosxg')
+      within: async (inside, other = config) => {
+        const loaded = loadConfig(other, 'sophosxg')
         const [target] = sophosTargets(loaded.config.sophosxg)
         return await inside(target as Target, makeCall(loaded, {}, 60))
       },
@@ -67,6 +69,39 @@ export async function inWorld(setting: Setting, work: (world: World) => Promise<
     await sim.close()
     rmSync(dir, { recursive: true, force: true })
   }
+}
+
+// Verbs that a test only needs to have been done: in its own process.
+
+export async function start(world: World): Promise<void> {
+  await world.within((target, call) => target.start(call))
+}
+
+/** @param line a lease as `list` prints it */
+export async function ban(world: World, line: string, config?: string): Promise<void> {
+  const [lease] = leasesFrom(line) as [Lease]
+  await world.within((target, call) => target.ban(call, { ...lease, owner: call.owner }), config)
+}
+
+export async function unban(world: World, line: string): Promise<void> {
+  const [{ address, jail }] = leasesFrom(line) as [Lease]
+  await world.within((target, call) => target.unban(call, address, jail))
+}
+
+/** @returns the counts as `f2b-sophosxg sync` prints them */
+export async function sync(world: World, lines: string, config?: string): Promise<string> {
+  const leases = leasesFrom(lines)
+  return describe(await world.within((target, call) => target.sync(call, leases), config))
+}
+
+export async function flush(world: World): Promise<void> {
+  await world.within((target, call) => target.flush(call))
+}
+
+/** @returns lines as `f2b-sophosxg list` prints them, in the order of the box */
+export async function list(world: World): Promise<string> {
+  const leases = await world.within((target, call) => target.list(call))
+  return leases.map((lease) => `${formatLease(lease)}\n`).join('')
 }
 
 /** Leases of `web1`, from lines as `list` prints them. */
