@@ -60,12 +60,6 @@ export class Commands {
     return await this.#ground.executeMany(texts, this.#action.timeout)
   }
 
-  /** Bans what may be banned already. */
-  async again(address: Address, dynamic: Tags): Promise<Executed> {
-    await this.run('actionunban', address.family, dynamic)
-    return await this.run('actionban', address.family, dynamic)
-  }
-
   /** Runs an action for several families, the same text only once. */
   async each(
     action: ActionName,
