@@ -9,6 +9,8 @@ export interface Standing {
   dead: number
   /** The number of the last message to it. */
   seq: number
+  /** The jail that it sends back when it is told all of it: `<file> for <name>`. */
+  failing?: string | undefined
 }
 
 /** How the clients stand, on disk: `net2banctl status` reads it. */
@@ -27,6 +29,11 @@ export class Due {
   /** The clients that are due. */
   clients(): string[] {
     return Object.keys(this.#all).filter((name) => this.#all[name]?.due)
+  }
+
+  /** The clients that cannot do what they are told. */
+  failing(): string[] {
+    return Object.keys(this.#all).filter((name) => this.#all[name]?.failing)
   }
 
   of(client: string): Standing {
