@@ -5,6 +5,7 @@ import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Config } from '../settings/schema.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
+import { Unmet } from './commands.ts'
 import { dropLine } from './drop.ts'
 import { type Claims, callsOf, Dropped, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
@@ -184,7 +185,7 @@ export class Client {
     const refused: Failure[] = []
     for (const call of callsOf(claims)) {
       try {
-        await this.#worker.exec(claims, call)
+        if (!(await this.#worker.exec(claims, call))) this.#missed = true
       } catch (error) {
         if (!isFinal(error)) throw error
         refused.push(error)
@@ -210,10 +211,12 @@ export class Client {
       await this.#worker.supersede(file, name)
       const leases = leasesOf(content)
       const { added, extended, removed } = await this.#node.sync(file, name, leases, params)
+      this.#worker.works(file)
       this.#log(`synced ${file} ${name}: added ${added}, extended ${extended}, removed ${removed}`)
     } catch (error) {
       if (error instanceof Failure && error.code === EXIT.input) throw error
-      this.#log(`cannot sync ${file} ${name}: ${messageOf(error)}: asking again`)
+      if (error instanceof Unmet) this.#worker.lacks(file, error)
+      else this.#log(`cannot sync ${file} ${name}: ${messageOf(error)}: asking again`)
       this.#missed = true
     } finally {
       this.#parts.remove(snapshot)

@@ -83,10 +83,14 @@ export class Commands {
   }
 
   /** Programs of this project, and others that follow sysexits(3), say 65 of what never works. */
-  failure(what: string, address: Address | undefined, { code, reason }: Executed): Failure {
+  failure(what: string, address: Address | undefined, { code, reason, need }: Executed): Failure {
     const exit = code === EXIT.input ? EXIT.input : EXIT.temporary
     const whom = address ? ` ${address.text}` : ''
     const { file, name } = this.#place
+    if (need) return new Unmet(exit, `Cannot use ${file} for ${name}: ${need}`)
     return new Failure(exit, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
   }
 }
+
+/** An action that this node cannot run until somebody does something about it. */
+export class Unmet extends Failure {}

@@ -67,7 +67,7 @@ export class Jail {
     const first = await this.#commands.run('actionban', family, dynamic)
     if (first.ok) return
     if (first.code === EXIT.input) throw this.#commands.failure('ban', address, first)
-    await this.#makeSane(family)
+    if (!first.need) await this.#makeSane(family)
     const second = await this.#again(address, dynamic)
     if (second.ok) return
     await this.#commands.run('actionunban', family, dynamic)
@@ -297,6 +297,8 @@ export class Jail {
   async #makeSane(family: ActionFamily): Promise<boolean> {
     const check = await this.#commands.run('actioncheck', family)
     if (check.ok) return false
+    // What cannot even be asked is not torn down.
+    if (check.need) throw this.#commands.failure('check', undefined, check)
     const { file, name } = this.place
     this.#ground.log(`restoring ${file} for ${name}: its check failed (${check.reason})`)
     await this.repair()

@@ -9,6 +9,9 @@ import type { Outbox, Receiver } from './outbox.ts'
 const TICK = 1000
 const PAUSE = 5000
 
+/** The most between two snapshots for one that sends them back. */
+const LONG_PAUSE = 60_000
+
 /** What repair works with. */
 export interface RepairParts {
   forwarded: Forwarded
@@ -30,8 +33,8 @@ export class Repair {
   readonly #outbox: Outbox
   readonly #inTurn: InTurn
   readonly #log: (line: string) => void
-  /** When each was last told, epoch milliseconds. */
-  readonly #told = new Map<string, number>()
+  /** When each was last told, and when it may be told again; epoch milliseconds. */
+  readonly #told = new Map<string, { at: number; again: number }>()
   #checker: Channel | undefined
   #timer: NodeJS.Timeout | undefined
 
@@ -69,8 +72,10 @@ export class Repair {
     }
     const old = this.#due.of(client.name)
     const asked = reason === 'rejected'
-    this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1) })
-    if (old.due) return
+    const failing = (asked && this.#outbox.told.get(properties.messageId)) || old.failing
+    this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1), failing })
+    if (failing !== old.failing) this.#log(`${client.name} cannot carry out ${failing}`)
+    if (old.due || failing) return
     const what = asked ? 'asks for a sync' : `lost message ${properties.messageId}: ${reason}`
     this.#log(`${client.name} ${what}`)
   }
@@ -93,23 +98,46 @@ export class Repair {
       for (const { name, seq } of clients.values()) if (seq) this.#due.set(name, { seq })
       for (const name of this.#due.clients()) {
         const client = clients.get(name)
-        if (!client || Date.now() - (this.#told.get(name) ?? 0) < PAUSE) continue
+        if (!client || Date.now() < (this.#told.get(name)?.again ?? 0)) continue
         const queue = await this.#checker?.checkQueue(client.queue)
         if (!queue?.consumerCount) continue
-        this.#told.set(name, Date.now())
+        this.#pause(name)
         await this.#answer(client)
       }
+      for (const name of this.#due.failing()) await this.#lookAgain(name)
     } catch (error) {
       if (error instanceof Failure) this.#log(error.message)
       // Else the connection is gone, and the next tick comes.
     }
   }
 
+  /** One that sends back what it is told is told at longer and longer intervals. */
+  #pause(name: string): void {
+    const { at, again } = this.#told.get(name) ?? { at: 0, again: 0 }
+    const pause = this.#due.of(name).failing ? Math.min(2 * (again - at), LONG_PAUSE) : 0
+    const now = Date.now()
+    this.#told.set(name, { at: now, again: now + Math.max(pause, PAUSE) })
+  }
+
+  /** Whoever was told and has not sent it back can carry it out. */
+  async #lookAgain(name: string): Promise<void> {
+    const client = this.#outbox.clients.get(name)
+    const told = this.#told.get(name)
+    if (!client || this.#due.of(name).due) return
+    if (!told) return this.#due.set(name, { due: true }) // By a server before this one.
+    if (Date.now() < told.again) return
+    const queue = await this.#checker?.checkQueue(client.queue)
+    if (queue?.consumerCount && queue.messageCount === 0)
+      this.#due.set(name, { failing: undefined })
+  }
+
   async #answer(client: Receiver): Promise<void> {
     const asked = this.#due.asked(client.name)
     const jails = this.#forwarded.snapshots(Date.now() / 1000).length
     const hint = jails === 0 ? ': no jail is known here, run "net2banctl sync"' : ''
-    this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
+    if (!this.#due.of(client.name).failing) {
+      this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
+    }
     const telling = this.#inTurn(() => ({ done: this.#outbox.tell([client]) }))
     await (await telling).done
     // Only now: killed before, we would never tell it.

@@ -353,6 +353,24 @@ actionunban = sed -i "\\|^<ip>$|d" /root/lines-half
     assert.equal(await machine.sh('ip route show type unreachable'), '')
   })
 
+  test('an action that may not write below /etc says what its unit needs', async () => {
+    await machine.sh('mkdir -p /etc/nginx; mount --bind /etc /etc; mount -o remount,bind,ro /etc')
+    const wish = (file: string) => ['run', file, 'actionban', { name: 'a', ip: '192.0.2.7' }]
+    for (const [file, folder] of [
+      ['hostsdeny', '/etc'],
+      ['nginx-block-map', '/etc/nginx'],
+    ] as const) {
+      const said = await fails(75, ...wish(file))
+      const line = `"systemctl edit net2ban-client" and add [Service] ReadWritePaths=${folder}`
+      assert.equal(said, `Cannot use ${file} for a: it may not write there, ${line}`)
+    }
+    assert.deepEqual(await leases(), [])
+    await machine.sh('umount /etc')
+    assert.equal((await node.ask(...wish('hostsdeny'))).result, 'ran')
+    assert.match(await machine.sh('cat /etc/hosts.deny'), /^ALL: 192\.0\.2\.7$/m)
+    await node.run('hostsdeny', 'actionunban', { name: 'a', ip: '192.0.2.7' })
+  })
+
   test('does nothing that it cannot write down', async () => {
     await node.close()
     const disk = '/var/lib/net2ban'
