@@ -120,7 +120,21 @@ test('--uninstall --purge takes vhost, users, state and the section, and nothing
 
 test('a node that is removed leaves nothing in the kernel', async () => {
   await box.sh(`pkill -f '[n]et2ban.cjs client'; sleep 1; rm -f ${CONFIG}`)
-  await setup('client', '--client-config', '/root/client1.yaml')
+  // Debian's alternatives: /usr itself is the machine's.
+  await box.sh('mv /etc/alternatives/iptables /root/')
+  assert.match(
+    await setup('client', '--client-config', '/root/client1.yaml'),
+    /^note: action iptables-multiport needs "iptables", which this node does not have: install it$/m,
+  )
+  await box.sh('mv /root/iptables /etc/alternatives/')
+  for (const [file, folder] of Object.entries({ hostsdeny: '/etc', ufw: '/etc/ufw' })) {
+    await box.sh(`sed -i 's/default_action:.*/default_action: ${file}/' ${CONFIG}`)
+    const line = `"systemctl edit net2ban-client" and add [Service] ReadWritePaths=${folder}`
+    const told = await setup('client')
+    assert.ok(told.includes(`note: action ${file} writes below /etc: ${line}\n`), told)
+  }
+  await box.sh(`sed -i 's/default_action:.*/default_action: iptables-multiport/' ${CONFIG}`)
+  assert.doesNotMatch(await setup('client'), /^note:/m)
   await box.sh(
     `rm -rf /root/state; sed -i 's#^state_dir.*#state_dir: /var/lib/fail2ban-perimeter#' ${CONFIG}`,
   )

@@ -85,16 +85,19 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
   })
 }
 
+/** What the shell and the usual tools say of it, Python, and ufw. */
+const UNWRITABLE = [
+  /(\/[^\s:'"]*)['"]?: Read-only file system/,
+  /Read-only file system: '(\/[^']*)'/,
+  /'(\/[^']*)' is not writable/,
+]
+
 /** Of a file that cannot be written, also the exit status 0 of what follows says nothing. */
 function needOf(stderr: string, code: number | null): string | undefined {
   const lacking = /(?:^|[\s'])([\w./+-]+)'?: (?:command not found|not found|No such file)/m
   const [, program] = (code === 127 && lacking.exec(stderr)) || []
   if (program) return `this node has no "${program}", install it`
-  const [, before, after] =
-    /(?:(\/[^\s:'"]*)['"]?: Read-only file system|Read-only file system: '(\/[^']*)')/.exec(
-      stderr,
-    ) ?? []
-  const path = before ?? after
+  const [path] = UNWRITABLE.flatMap((shape) => shape.exec(stderr)?.[1] ?? [])
   return path && `it may not write there, ${dropIn(dirname(normalize(path)))}`
 }
 
