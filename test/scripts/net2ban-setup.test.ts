@@ -41,6 +41,21 @@ test('--dry-run changes nothing; the second run has nothing to change', async ()
   assert.match(await setup(...ARGS), /^nothing to change$/m)
 })
 
+test('where bans are queued already, their delivery is told of the nodes in the same step', async () => {
+  const deliver = '/etc/systemd/system/fail2ban-perimeter-deliver.service'
+  await box.sh(`mv ${CONFIG} /root/config.yaml; rm /etc/systemd/system/net2ban-*; umask 077
+    printf 'owner: web7\nfirewalls: []\n' >${CONFIG}`)
+  const command = [resolve('dist/setup.cjs'), 'server', '--delivery', 'queued', '--systemd', 'yes']
+  const { code, stderr } = await box.run(process.execPath, command)
+  assert.equal(code, 0, stderr)
+  assert.match(await box.sh(`cat ${deliver}`), /^User=/m)
+  const told = await setup(...ARGS)
+  assert.match(told, /^note: f2b-deliver runs as root: net2ban keeps its books in /m)
+  assert.doesNotMatch(await box.sh(`cat ${deliver}`), /^User=/m)
+  assert.match(await box.sh('cat /etc/fail2ban/action.d/net2ban.local'), /^delivery = queued$/m)
+  await box.sh(`mv /root/config.yaml ${CONFIG}`)
+})
+
 test('the rights are as tight as they can be, and no password is in any argument', async () => {
   const rights = await box.sh('rabbitmqctl -q --no-table-headers list_permissions -p net2ban')
   const rows = rights

@@ -85,11 +85,19 @@ test('get_client holds what that client needs and nothing of the others', async 
   }
 })
 
-test('hostile parameters are refused before anything is sent', async () => {
+test('daemons that are started without their broker come up by themselves when it is there', async () => {
+  await lab.broker.kill()
   server = lab.daemon('server', lab.config('server'))
-  await server.logged('connected')
   client1 = lab.daemon('client', await lab.clientConfig('client1'))
-  await client1.logged('connected')
+  for (const daemon of [server, client1]) await daemon.logged(/Cannot reach the broker/)
+  await lab.broker.start()
+  for (const daemon of [server, client1]) await daemon.logged('connected to the broker')
+  const lines =
+    'server running, waiting 0, dead letters 0\nclient1 online, queue 0, dead letters 0, '
+  await waitUntil('both', async () => (await lab.ctl(['status'])).stdout.startsWith(lines))
+})
+
+test('hostile parameters are refused before anything is sent', async () => {
   await lab.done('start', '--name', 'sshd', '--port', 'ssh', '--protocol', 'tcp')
   const pairs = [
     'ip=$(id)',

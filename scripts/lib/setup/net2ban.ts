@@ -313,7 +313,7 @@ async function adviseNode({ default_action: file, global }: Net2ban): Promise<vo
 
 /** The commands of a piece of shell that are not here. */
 async function missing(text: string): Promise<string[]> {
-  const bare = text.replace(/\\[^]|\$\{[^}]*\}|'[^']*'|"(?:[^"\\]|\\[^])*"/g, "''")
+  const bare = text.replace(/\\.|\$\{[^}]*\}|'[^']*'|"(?:[^"\\]|\\.)*"/gs, "''")
   const commands = bare.split(/[\n;|&(){}`!]|\b(?:then|else|do|if|elif|while|until)\b/)
   const first = commands.flatMap(
     (command) => /^\s*([A-Za-z/][\w./+-]*)(?=\s|$)/.exec(command)?.[1] ?? [],
