@@ -169,7 +169,8 @@ describe('a node', { concurrency: 1 }, () => {
     assert.doesNotMatch(await rulesOf(machine), /192\.0\.2/)
     await waitUntil('the end of the last lease', () => now() >= end)
     node = await startNode(machine)
-    assert.equal(await rulesOf(machine), before)
+    const { log } = await node.ask('leases')
+    assert.equal(await rulesOf(machine), before, log.join('\n'))
   })
 
   test('restores what somebody took away, when it notices', async () => {
