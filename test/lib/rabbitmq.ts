@@ -33,8 +33,10 @@ export interface Broker {
   /** Stops its processes (SIGSTOP) until `thaw`: connected, and deaf. */
   freeze(): Promise<void>
   thaw(): Promise<void>
-  /** Has it say that it is low on memory, or no more. */
-  alarm(on: boolean): Promise<void>
+  /** Has it say that it is low on memory or disk, or no more. */
+  alarm(on: boolean, what?: 'memory' | 'disk'): Promise<void>
+  /** Runs rabbitmqctl. @returns what it printed */
+  ctl(...args: string[]): Promise<string>
   log(): string
   remove(): Promise<void>
 }
@@ -64,11 +66,15 @@ export async function startBroker(vhost: string, users: BrokerUser[], { tls = fa
     },
     freeze: () => signal(child, 'STOP'),
     thaw: () => signal(child, 'CONT'),
-    async alarm(on) {
-      const args = ['set_vm_memory_high_watermark', on ? '0.0000001' : '0.6']
+    async alarm(on, what = 'memory') {
+      if (what === 'disk') await broker.ctl('set_disk_free_limit', on ? '1000000GB' : '50MB')
+      else await broker.ctl('set_vm_memory_high_watermark', on ? '0.0000001' : '0.6')
+    },
+    async ctl(...args) {
       const env = { ...environment(folder, dist, epmd), ERL_FLAGS: '-start_epmd false' }
-      const { code, stderr } = await run('/usr/lib/rabbitmq/bin/rabbitmqctl', args, { env })
+      const { code, stdout, stderr } = await run('/usr/lib/rabbitmq/bin/rabbitmqctl', args, { env })
       if (code !== 0) throw new Error(`rabbitmqctl: ${stderr}`)
+      return stdout
     },
     log: () => readFileSync(join(folder, 'out.log'), 'utf8'),
     async remove() {

@@ -41,6 +41,21 @@ test('--dry-run changes nothing; the second run has nothing to change', async ()
   assert.match(await setup(...ARGS), /^nothing to change$/m)
 })
 
+test('where bans are queued already, their delivery is told of the nodes in the same step', async () => {
+  const deliver = '/etc/systemd/system/fail2ban-perimeter-deliver.service'
+  await box.sh(`mv ${CONFIG} /root/config.yaml; rm /etc/systemd/system/net2ban-*; umask 077
+    printf 'owner: web7\nfirewalls: []\n' >${CONFIG}`)
+  const command = [resolve('dist/setup.cjs'), 'server', '--delivery', 'queued', '--systemd', 'yes']
+  const { code, stderr } = await box.run(process.execPath, command)
+  assert.equal(code, 0, stderr)
+  assert.match(await box.sh(`cat ${deliver}`), /^User=/m)
+  const told = await setup(...ARGS)
+  assert.match(told, /^note: f2b-deliver runs as root: net2ban keeps its books in /m)
+  assert.doesNotMatch(await box.sh(`cat ${deliver}`), /^User=/m)
+  assert.match(await box.sh('cat /etc/fail2ban/action.d/net2ban.local'), /^delivery = queued$/m)
+  await box.sh(`mv /root/config.yaml ${CONFIG}`)
+})
+
 test('the rights are as tight as they can be, and no password is in any argument', async () => {
   const rights = await box.sh('rabbitmqctl -q --no-table-headers list_permissions -p net2ban')
   const rows = rights
@@ -120,7 +135,21 @@ test('--uninstall --purge takes vhost, users, state and the section, and nothing
 
 test('a node that is removed leaves nothing in the kernel', async () => {
   await box.sh(`pkill -f '[n]et2ban.cjs client'; sleep 1; rm -f ${CONFIG}`)
-  await setup('client', '--client-config', '/root/client1.yaml')
+  // Debian's alternatives: /usr itself is the machine's.
+  await box.sh('mv /etc/alternatives/iptables /root/')
+  assert.match(
+    await setup('client', '--client-config', '/root/client1.yaml'),
+    /^note: action iptables-multiport needs "iptables", which this node does not have: install it$/m,
+  )
+  await box.sh('mv /root/iptables /etc/alternatives/')
+  for (const [file, folder] of Object.entries({ hostsdeny: '/etc', ufw: '/etc/ufw' })) {
+    await box.sh(`sed -i 's/default_action:.*/default_action: ${file}/' ${CONFIG}`)
+    const line = `"systemctl edit net2ban-client" and add [Service] ReadWritePaths=${folder}`
+    const told = await setup('client')
+    assert.ok(told.includes(`note: action ${file} writes below /etc: ${line}\n`), told)
+  }
+  await box.sh(`sed -i 's/default_action:.*/default_action: iptables-multiport/' ${CONFIG}`)
+  assert.doesNotMatch(await setup('client'), /^note:/m)
   await box.sh(
     `rm -rf /root/state; sed -i 's#^state_dir.*#state_dir: /var/lib/fail2ban-perimeter#' ${CONFIG}`,
   )

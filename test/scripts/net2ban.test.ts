@@ -156,6 +156,32 @@ test('a failing address does not hold up the others, and is tried again', async 
   await blocks('client1', [])
 })
 
+test('a node without the program of an action says so once, and so does the status', async () => {
+  const program = join(lab.folder, 'program')
+  for (const name of ['client1', 'client2']) {
+    const ban = name === 'client1' ? `${program} <ip>` : 'true'
+    const text = `[Definition]\nactionban = ${ban}\nactionunban = rm -f ${program}.<ip>\n`
+    writeFileSync(join(lab.folder, 'actions', name, 'lacking.conf'), text)
+  }
+  await done('exec', 'lacking', 'actionstart', 'name=x')
+  for (const ip of ['192.0.2.61', '192.0.2.62', '192.0.2.63'])
+    await done('exec', 'lacking', 'actionban', 'name=x', `ip=${ip}`)
+  const said = `Cannot use lacking for x: this node has no "${program}", install it`
+  await client1.logged(said)
+  const complaint = 'cannot carry out lacking for x: its journal says why'
+  // Written by the server whose state this configuration names.
+  const asked = () => lab.ctl(['status'], undefined, lab.config('server'))
+  await waitUntil('the status', async () => (await asked()).stdout.includes(complaint))
+  assert.equal(client1.log().split(said).length, 2)
+  assert.doesNotMatch(client1.log(), /lacking.*(try|ask)ing again/)
+  writeFileSync(program, `#!/bin/sh\n: >${program}.$1\n`, { mode: 0o755 })
+  const all = () => ['61', '62', '63'].every((end) => existsSync(`${program}.192.0.2.${end}`))
+  await waitUntil('the bans', async () => all(), { timeout: 180_000, every: 200 })
+  const fine = async () => !(await asked()).stdout.includes(complaint)
+  await waitUntil('a status without complaint', fine, { timeout: 180_000, every: 500 })
+  await done('exec', 'lacking', 'actionflush', 'name=x')
+})
+
 test('update: off by default; then parsed first, and the previous version kept', async () => {
   const file = join(lab.folder, 'journal.conf')
   const old = readFileSync(join(lab.folder, 'actions/client2/journal.conf'), 'utf8')

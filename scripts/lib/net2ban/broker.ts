@@ -16,22 +16,49 @@ const BACK_OFF = { initialDelay: 500, maxDelay: 15_000, factor: 2, jitter: 0.3 }
 /** Seconds between signs of life; a dead broker is noticed after two of them. */
 const HEARTBEAT = 10
 
-/** Connects once. @throws Failure 69 unreachable or certificate, 75 no answer, 77 refused */
-export async function connectOnce(net2ban: Net2ban, party: Party): Promise<ChannelModel> {
+/**
+ * Connects, works, and disconnects.
+ *
+ * @param signal when the broker must have answered
+ * @throws Failure 69 unreachable or certificate, 75 no answer, an alarm or as the work, 77 refused
+ */
+export async function withBroker<T>(
+  net2ban: Net2ban,
+  party: Party,
+  signal: AbortSignal,
+  work: (model: ChannelModel) => Promise<T>,
+): Promise<T> {
+  let model: ChannelModel | undefined
   try {
-    const model = await connect(place(net2ban, party), socket(net2ban))
+    model = await connect(place(net2ban, party), socket(net2ban))
     model.on('error', () => {}) // Whoever waits for an answer learns it there.
-    return model
+    return await Promise.race([work(model), alarmOf(model, net2ban), deadline(signal)])
   } catch (error) {
     throw brokerFailure(error, net2ban)
+  } finally {
+    if (model) await disconnect(model)
   }
+}
+
+/**
+ * Returns when RabbitMQ takes messages: it tells of an alarm only to who publishes. What is published
+ * here fits no queue.
+ */
+export async function takesMessages(model: ChannelModel, exchange: string): Promise<void> {
+  const channel = await model.createConfirmChannel()
+  channel.on('error', () => {})
+  await new Promise((resolve) => {
+    channel.on('close', resolve) // No such exchange: the server has never run.
+    // An empty one is taken all the same (measured, RabbitMQ 3.10).
+    channel.publish(exchange, '', Buffer.from('?'), {}, resolve)
+  })
 }
 
 /**
  * Ends a connection within half a second. A broker with an alarm reads nothing from who publishes:
  * neither a goodbye nor the end of the stream, which would keep this process alive.
  */
-export async function disconnect(model: ChannelModel): Promise<void> {
+async function disconnect(model: ChannelModel): Promise<void> {
   const closing = model.close().catch(() => {})
   await Promise.race([closing, sleep(500, undefined, { ref: false })])
   // amqplib has no other way (its types do not know the stream).
@@ -43,7 +70,7 @@ export async function disconnect(model: ChannelModel): Promise<void> {
  * Fails when RabbitMQ says that it takes nothing at the moment: `low on memory`, `low on disk`. It may
  * be over soon, so a moment is waited for that; not until the deadline, for Fail2Ban waits, too.
  */
-export function alarmOf(model: ChannelModel, net2ban: Net2ban): Promise<never> {
+function alarmOf(model: ChannelModel, net2ban: Net2ban): Promise<never> {
   return new Promise((_, reject) => {
     let timer: NodeJS.Timeout | undefined
     model.on('blocked', (reason: string) => {
@@ -53,6 +80,14 @@ export function alarmOf(model: ChannelModel, net2ban: Net2ban): Promise<never> {
     })
     model.on('unblocked', () => clearTimeout(timer))
     model.on('close', () => clearTimeout(timer))
+  })
+}
+
+function deadline(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = () => reject(new Failure(EXIT.temporary, 'The broker does not answer in time'))
+    signal.addEventListener('abort', fail, { once: true })
+    if (signal.aborted) fail()
   })
 }
 

@@ -5,7 +5,7 @@ import { type Line, RELEASED } from '../ledger.ts'
 import type { Synced } from '../target.ts'
 import { begin } from './begin.ts'
 import { checkCall, jailOf } from './call.ts'
-import type { Wish } from './commands.ts'
+import { Unmet, type Wish } from './commands.ts'
 import type { Jail } from './jail.ts'
 import { differs, type Keeper } from './keeper.ts'
 import type { Check } from './limits.ts'
@@ -147,6 +147,8 @@ function allowed(leases: readonly Lease[], check: Check, at: number) {
 }
 
 function several(failures: readonly Error[]): Failure {
+  const unmet = failures.find((failure) => failure instanceof Unmet)
+  if (unmet) return unmet
   const more = failures.length > 1 ? ` (and ${failures.length - 1} more)` : ''
   return new Failure(EXIT.temporary, `${messageOf(failures[0])}${more}`)
 }

@@ -6,6 +6,7 @@ import type { Net2ban } from '../settings/net2ban.ts'
 import type { Config } from '../settings/schema.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
 import { monotonic, ServerClock } from './clock.ts'
+import { Unmet } from './commands.ts'
 import { dropLine } from './drop.ts'
 import { type Claims, callsOf, Dropped, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
@@ -174,9 +175,10 @@ export class Client {
       if (this.#replay.has(claims.jti)) throw new Dropped('replayed', claims)
       this.#position.advance(claims)
       this.#hear(claims, came)
-      await this.#obey(claims)
+      const isDone = await this.#obey(claims)
       this.#plan(SOON)
       this.#settle(claims)
+      if (!isDone) return true
       return asksForClock(claims) ? came.prompt && this.#clock.isOff : undefined
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
@@ -217,12 +219,14 @@ export class Client {
     }
   }
 
-  async #obey(claims: Claims): Promise<void> {
+  /** @returns false for a snapshot that cannot be carried out: sent back, it says so to the server */
+  async #obey(claims: Claims): Promise<boolean> {
     try {
+      if (claims.cmd === 'sync') return await this.#sync(claims)
       if (claims.cmd === 'exec') await this.#exec(claims)
       else if (claims.cmd === 'update') this.#update(claims)
-      else if (claims.cmd === 'mark') this.#position.told(claims.since ?? -1)
-      else await this.#sync(claims)
+      else this.#position.told(claims.since ?? -1)
+      return true
     } catch (error) {
       if (isFinal(error)) throw new Dropped('malformed', claims, messageOf(error))
       throw error
@@ -234,7 +238,7 @@ export class Client {
     const refused: Failure[] = []
     for (const call of callsOf(claims)) {
       try {
-        await this.#worker.exec(claims, call)
+        if (!(await this.#worker.exec(claims, call))) this.#position.miss(claims)
       } catch (error) {
         if (!isFinal(error)) throw error
         refused.push(error)
@@ -252,19 +256,23 @@ export class Client {
   }
 
   /** A snapshot takes effect when all of it is here; one that fails is asked for again. */
-  async #sync(claims: Extract<Claims, { cmd: 'sync' }>): Promise<void> {
+  async #sync(claims: Extract<Claims, { cmd: 'sync' }>): Promise<boolean> {
     const content = this.#parts.add(claims)
-    if (content === undefined) return
+    if (content === undefined) return true
     const { file, name, params, snapshot } = claims
     try {
       await this.#worker.supersede(file, name)
       const leases = leasesOf(content)
       const { added, extended, removed } = await this.#node.sync(file, name, leases, params)
+      this.#worker.works(file)
       this.#log(`synced ${file} ${name}: added ${added}, extended ${extended}, removed ${removed}`)
+      return true
     } catch (error) {
       if (error instanceof Failure && error.code === EXIT.input) throw error
-      this.#log(`cannot sync ${file} ${name}: ${messageOf(error)}: asking again`)
+      if (error instanceof Unmet) this.#worker.lacks(file, error)
+      else this.#log(`cannot sync ${file} ${name}: ${messageOf(error)}: asking again`)
       this.#position.miss(claims)
+      return false
     } finally {
       this.#parts.remove(snapshot)
     }

@@ -62,12 +62,6 @@ export class Commands {
     return await this.#ground.executeMany(texts, this.#action.timeout)
   }
 
-  /** Bans what may be banned already. */
-  async again(address: Address, dynamic: Tags): Promise<Executed> {
-    await this.run('actionunban', address.family, dynamic)
-    return await this.run('actionban', address.family, dynamic)
-  }
-
   /** Runs an action for several families, the same text only once. */
   async each(
     action: ActionName,
@@ -91,10 +85,14 @@ export class Commands {
   }
 
   /** Programs of this project, and others that follow sysexits(3), say 65 of what never works. */
-  failure(what: string, address: Address | undefined, { code, reason }: Executed): Failure {
+  failure(what: string, address: Address | undefined, { code, reason, need }: Executed): Failure {
     const exit = code === EXIT.input ? EXIT.input : EXIT.temporary
     const whom = address ? ` ${address.text}` : ''
     const { file, name } = this.#place
+    if (need) return new Unmet(exit, `Cannot use ${file} for ${name}: ${need}`)
     return new Failure(exit, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
   }
 }
+
+/** An action that this node cannot run until somebody does something about it. */
+export class Unmet extends Failure {}

@@ -13,6 +13,8 @@ export interface Standing {
   run?: string | undefined
   /** Its clock is more than a minute off. */
   skewed?: boolean
+  /** The jail that it sends back when it is told all of it: `<file> for <name>`. */
+  failing?: string | undefined
 }
 
 /** How the clients stand, on disk: `net2banctl status` reads it. */
@@ -31,6 +33,11 @@ export class Due {
   /** The clients that are due. */
   clients(): string[] {
     return Object.keys(this.#all).filter((name) => this.#all[name]?.due)
+  }
+
+  /** The clients that cannot do what they are told. */
+  failing(): string[] {
+    return Object.keys(this.#all).filter((name) => this.#all[name]?.failing)
   }
 
   of(client: string): Standing {

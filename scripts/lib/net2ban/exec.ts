@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { dirname, normalize } from 'node:path'
 
 /** How a command ended. */
 export interface Executed {
@@ -7,6 +8,8 @@ export interface Executed {
   code?: number | undefined
   /** Why not, in a few words: `exit code 1: iptables: Bad rule`. */
   reason: string
+  /** What somebody must do first, if no later try helps. */
+  need?: string | undefined
 }
 
 /** Where an action's programs are looked for. */
@@ -58,10 +61,12 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
           ? `killed by ${signal}`
           : `exit code ${code}`
       const said = (output.stderr.trim() || output.stdout.trim()).split('\n').at(-1)?.slice(0, 200)
+      const need = late ? undefined : needOf(output.stderr, code)
       resolve({
-        ok: code === 0 && !late,
+        ok: code === 0 && !late && need === undefined,
         code: code ?? undefined,
         reason: said ? `${how}: ${said}` : how,
+        ...(need !== undefined && { need }),
       })
     }
     child.once('error', (error) => {
@@ -78,6 +83,27 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
       })
     })
   })
+}
+
+/** What the shell and the usual tools say of it, Python, and ufw. */
+const UNWRITABLE = [
+  /(\/[^\s:'"]*)['"]?: Read-only file system/,
+  /Read-only file system: '(\/[^']*)'/,
+  /'(\/[^']*)' is not writable/,
+]
+
+/** Of a file that cannot be written, also the exit status 0 of what follows says nothing. */
+function needOf(stderr: string, code: number | null): string | undefined {
+  const lacking = /(?:^|[\s'])([\w./+-]+)'?: (?:command not found|not found|No such file)/m
+  const [, program] = (code === 127 && lacking.exec(stderr)) || []
+  if (program) return `this node has no "${program}", install it`
+  const [path] = UNWRITABLE.flatMap((shape) => shape.exec(stderr)?.[1] ?? [])
+  return path && `it may not write there, ${dropIn(dirname(normalize(path)))}`
+}
+
+/** How the unit of a node is told that its actions write below a folder. */
+export function dropIn(folder: string): string {
+  return `"systemctl edit net2ban-client" and add [Service] ReadWritePaths=${folder}`
 }
 
 /** Ends a process and all that it started: TERM, and KILL a moment later. */

@@ -5,6 +5,7 @@ import type { Action, ActionFamily } from './action.ts'
 import type { Held } from './books.ts'
 import { Commands, type Ground, type Wish } from './commands.ts'
 import { dynamicTags } from './dynamic.ts'
+import type { Executed } from './exec.ts'
 import type { Place } from './places.ts'
 import type { Tags } from './tags.ts'
 
@@ -23,6 +24,8 @@ export class Jail {
   readonly #ground: Ground
   /** Everything that the ledger says is in force. */
   readonly #held: () => Iterable<Held>
+  /** Addresses whose unban failed although there was one to remove; only unbans can follow. */
+  readonly #probed = new Set<string>()
   /** Within `#settling`. */
   #settles = false
 
@@ -64,8 +67,8 @@ export class Jail {
     const first = await this.#commands.run('actionban', family, dynamic)
     if (first.ok) return
     if (first.code === EXIT.input) throw this.#commands.failure('ban', address, first)
-    await this.#makeSane(family)
-    const second = await this.#commands.again(address, dynamic)
+    if (!first.need) await this.#makeSane(family)
+    const second = await this.#again(address, dynamic)
     if (second.ok) return
     await this.#commands.run('actionunban', family, dynamic)
     throw this.#commands.failure('ban', address, second)
@@ -79,7 +82,10 @@ export class Jail {
   async many(wishes: readonly Wish[]): Promise<boolean[]> {
     const ready = wishes.every(({ address }) => this.#isStarted(address.family))
     if (!ready || wishes.length < 2) return wishes.map(() => false)
-    return await this.#commands.many(wishes)
+    const plain = wishes.filter(({ ban, address }) => ban || !this.place.doubts[address.text])
+    const ok = await this.#commands.many(plain)
+    const done = new Set(plain.filter((_, i) => ok[i]))
+    return wishes.map((wish) => done.has(wish))
   }
 
   /** Makes a ban longer. @throws Failure 75 */
@@ -87,36 +93,66 @@ export class Jail {
     const { family } = address
     const ended = this.prolongs
       ? await this.#commands.run('actionprolong', family, dynamic)
-      : await this.#commands.again(address, dynamic)
+      : await this.#again(address, dynamic)
     if (ended.ok) return
     await this.#makeSane(family)
-    const second = await this.#commands.again(address, dynamic)
+    const second = await this.#again(address, dynamic)
     if (!second.ok) throw this.#commands.failure('prolong', address, second)
   }
 
-  /** @throws Failure 75 if it could not be unbanned, and is not */
+  /**
+   * An unban that fails says that nothing is there, or that it cannot be removed just now. Banned once
+   * more, it certainly is there, so the next unban tells: but that is one entry more to be removed.
+   *
+   * @throws Failure 75 if it could not be unbanned, and is not
+   */
   async unban(address: Address, dynamic: Tags): Promise<void> {
-    const { family } = address
+    const { family, text } = address
     if (!this.#isStarted(family)) return
-    const first = await this.#commands.run('actionunban', family, dynamic)
-    if (first.ok || (await this.#makeSane(family))) return
-    // Gone already, or not to be removed just now: afterwards it is certain.
-    await this.#commands.run('actionban', family, dynamic)
-    const second = await this.#commands.run('actionunban', family, dynamic)
-    if (!second.ok) throw this.#commands.failure('unban', address, first)
-    await this.#commands.run('actionunban', family, dynamic)
+    const unban = () => this.#commands.run('actionunban', family, dynamic)
+    const first = await unban()
+    const restored = !first.ok && (await this.#makeSane(family))
+    if (!first.ok && !restored) {
+      const failure = this.#commands.failure('unban', address, first)
+      if (this.#probed.has(text)) throw failure
+      this.#doubt(address, 1)
+      if (!(await this.#commands.run('actionban', family, dynamic)).ok) {
+        this.#doubt(address, -1)
+        throw failure
+      }
+      this.#probed.add(text)
+      if (!(await unban()).ok) throw failure
+    }
+    this.#probed.delete(text)
+    for (let left = (this.place.doubts[text] ?? 0) + Number(restored); left > 0; left--) {
+      if (!(await unban()).ok) break
+    }
+    delete this.place.doubts[text]
   }
 
   /** Removes what a ban that went wrong may have left. */
   async wipe(address: Address, dynamic: Tags): Promise<void> {
-    if (this.#isStarted(address.family))
-      await this.#commands.run('actionunban', address.family, dynamic)
+    const ended = await this.#commands.run('actionunban', address.family, dynamic)
+    if (!ended.ok) this.#doubt(address, 1)
   }
 
   /** Bans what may be banned already, without asking how things are. */
   async redo(address: Address, dynamic: Tags): Promise<void> {
-    const ended = await this.#commands.again(address, dynamic)
+    const ended = await this.#again(address, dynamic)
     if (!ended.ok) throw this.#commands.failure('ban', address, ended)
+  }
+
+  async #again(address: Address, dynamic: Tags): Promise<Executed> {
+    await this.wipe(address, dynamic)
+    return await this.#commands.run('actionban', address.family, dynamic)
+  }
+
+  /** Writes down that there may be an entry more of an address, before it is made. */
+  #doubt({ text }: Address, more: number): void {
+    const { doubts } = this.place
+    doubts[text] = (doubts[text] ?? 0) + more
+    // What is unsettled is built anew after a crash.
+    if (!this.place.unsettled) this.#ground.save()
   }
 
   /** True if all bans can be removed at once. */
@@ -133,8 +169,7 @@ export class Jail {
   async flush(release: () => void): Promise<void> {
     await this.#settling(async () => {
       const families = new Set(Array.from(this.#held(), ({ address }) => address.family))
-      const ended = await this.#commands.each('actionflush', [...families])
-      if (!ended.ok) throw this.#commands.failure('flush', undefined, ended)
+      await this.#flushAll([...families])
       release()
     })
   }
@@ -177,21 +212,54 @@ export class Jail {
   }
 
   async #rebuild(before: Jail, adopt: () => void = () => {}): Promise<void> {
-    const families = new Set(this.place.started)
-    await before.#clear()
+    const { started } = this.place
+    const families = new Set(started)
+    const empty = await before.#clear()
     adopt()
-    this.place.started = []
     for (const { address } of this.#held()) families.add(address.family)
     const wanted = this.#action.onDemand ? [...families].filter((f) => f) : this.#action.families
-    if (families.size > 0 || this.place.begun) await this.#startFamilies(wanted)
+    const start = async () => {
+      this.place.started = []
+      if (families.size > 0 || this.place.begun) await this.#startFamilies(wanted)
+    }
+    try {
+      await start()
+      if (!empty) {
+        await this.#flushAll(this.place.started)
+        await this.#commands.each('actionstop', this.place.started)
+        await start()
+      }
+    } catch (error) {
+      this.place.started = started // So that the next try clears all of it.
+      throw error
+    }
+    if (before.flushes) this.place.doubts = {}
     await this.#putBack(false)
   }
 
-  /** Removes whatever may be there. Not every file's stop removes the bans as well. */
-  async #clear(): Promise<void> {
-    if (this.flushes) await this.#commands.each('actionflush', this.place.started)
-    else await this.#unbanAll()
+  /**
+   * Removes whatever may be there. Not every file's stop removes the bans as well.
+   *
+   * @returns false if it could not be flushed, and may be there
+   */
+  async #clear(): Promise<boolean> {
+    let empty = true
+    if (!this.flushes) await this.#unbanAll()
+    else for (const family of this.place.started) empty = (await this.#isEmpty(family)) && empty
     await this.#commands.each('actionstop', this.place.started)
+    return empty
+  }
+
+  /** Flushes a family. A flush also fails where nothing is there, as the check knows. */
+  async #isEmpty(family: ActionFamily): Promise<boolean> {
+    if ((await this.#commands.run('actionflush', family)).ok) return true
+    const check = this.#commands.has('actioncheck')
+    return check && !(await this.#commands.run('actioncheck', family)).ok
+  }
+
+  async #flushAll(families: readonly ActionFamily[]): Promise<void> {
+    const ended = await this.#commands.each('actionflush', families)
+    if (!ended.ok) throw this.#commands.failure('flush', undefined, ended)
   }
 
   async #unbanAll(): Promise<void> {
@@ -200,7 +268,9 @@ export class Jail {
     })
     for (let at = 0; at < all.length; at += BATCH) {
       this.#ground.goOn()
-      await this.#commands.many(all.slice(at, at + BATCH))
+      const batch = all.slice(at, at + BATCH)
+      const done = await this.#commands.many(batch)
+      for (const [i, { address }] of batch.entries()) if (!done[i]) this.#doubt(address, 1)
     }
   }
 
@@ -216,7 +286,7 @@ export class Jail {
       })
       const done = careful ? [] : await this.many(batch)
       for (const [i, { address, dynamic }] of batch.entries()) {
-        const ended = done[i] ? undefined : await this.#commands.again(address, dynamic)
+        const ended = done[i] ? undefined : await this.#again(address, dynamic)
         if (ended?.ok === false) failed = this.#commands.failure('ban', address, ended)
       }
     }
@@ -227,6 +297,8 @@ export class Jail {
   async #makeSane(family: ActionFamily): Promise<boolean> {
     const check = await this.#commands.run('actioncheck', family)
     if (check.ok) return false
+    // What cannot even be asked is not torn down.
+    if (check.need) throw this.#commands.failure('check', undefined, check)
     const { file, name } = this.place
     this.#ground.log(`restoring ${file} for ${name}: its check failed (${check.reason})`)
     await this.repair()

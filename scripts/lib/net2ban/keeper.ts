@@ -33,6 +33,7 @@ export class Keeper {
   readonly #ground: Ground
   readonly #signal: AbortSignal | undefined
   readonly #warned = new Set<Place>()
+  #said = ''
   readonly #jails = new Map<Place, { jail: Jail; action: Action }>()
 
   constructor({ actionDir, stateDir, execute, executeMany, signal, ...options }: KeeperOptions) {
@@ -78,8 +79,11 @@ export class Keeper {
     return this.#signal?.aborted === true
   }
 
+  /** Says what went wrong, once if it goes on going wrong. */
   log(error: unknown): void {
-    this.#ground.log(messageOf(error))
+    const text = messageOf(error)
+    if (text !== this.#said) this.#ground.log(text)
+    this.#said = text
   }
 
   /** Says once of a jail that a ban named other parameters, which have no effect. */

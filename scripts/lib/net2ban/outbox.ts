@@ -14,6 +14,9 @@ export interface Receiver extends Party {
   seq: number
 }
 
+/** So many snapshots are remembered: a node answers one at once or never. */
+const TOLD = 10_000
+
 /** What an outbox works with. */
 export interface OutboxParts {
   /** The exchange that leads to the clients. */
@@ -30,6 +33,8 @@ export interface OutboxParts {
 
 /** Everything that the server sends to clients: numbered, and sealed under each client's own key. */
 export class Outbox {
+  /** What clients were told lately, by message: `<file> for <name>`. */
+  readonly told = new Map<string, string>()
   /** All clients, by name. */
   readonly clients: ReadonlyMap<string, Receiver>
   readonly #exchange: string
@@ -68,6 +73,10 @@ export class Outbox {
   async tell(receivers: readonly Receiver[], only?: string): Promise<void> {
     const orders = this.#forwarded.snapshots(Date.now() / 1000, only).flatMap(split)
     const made = orders.map((order) => compose(order, 'net2ban', this.#validWtime))
+    for (const claims of made) {
+      if (claims.cmd === 'sync') this.told.set(claims.jti, `${claims.file} for ${claims.name}`)
+    }
+    for (const [old] of this.told) if (this.told.size > TOLD) this.told.delete(old)
     await this.send(made, receivers)
   }
 

@@ -16,6 +16,8 @@ export interface Place {
   started: ActionFamily[]
   /** True while something is being changed that a crash would leave half done. */
   unsettled: boolean
+  /** By address: how many entries more than one may be there, since an unban failed. */
+  doubts: Record<string, number>
 }
 
 interface Content {
@@ -35,7 +37,10 @@ export class Places {
     this.#path = path
     const content = read(path)
     this.boot = content?.boot ?? ''
-    for (const place of content?.places ?? []) this.#all.set(jailOf(place.file, place.name), place)
+    for (const given of content?.places ?? []) {
+      const place = { ...given, doubts: given.doubts ?? {} } // An earlier version wrote none.
+      this.#all.set(jailOf(place.file, place.name), place)
+    }
   }
 
   /** What is known of a jail; undefined if nothing is. */
@@ -45,7 +50,7 @@ export class Places {
 
   /** Begins to remember a jail; `save` writes it. */
   add(file: string, name: string, params: Record<string, string>): Place {
-    const place = { file, name, params, begun: false, started: [], unsettled: false }
+    const place = { file, name, params, begun: false, started: [], unsettled: false, doubts: {} }
     this.#all.set(jailOf(file, name), place)
     return place
   }

@@ -12,6 +12,8 @@ const PAUSE = 5000
 /** Milliseconds between two looks at who is online, and between two questions to one who is. */
 const LOOK = 5000
 const MARK = 30_000
+/** The most between two snapshots for one that sends them back. */
+const LONG_PAUSE = 60_000
 
 /** What repair works with. */
 export interface RepairParts {
@@ -35,8 +37,8 @@ export class Repair {
   readonly #outbox: Outbox
   readonly #inTurn: InTurn
   readonly #log: (line: string) => void
-  /** When each was last told, by `performance.now`. */
-  readonly #told = new Map<string, number>()
+  /** When each was last told, and when it may be told again, by `performance.now`. */
+  readonly #told = new Map<string, { at: number; again: number }>()
   /** When each that is online was asked last, by the same. */
   readonly #asked = new Map<string, number>()
   /** The question to each about its clock, until it comes back. */
@@ -95,8 +97,10 @@ export class Repair {
     }
     const old = this.#due.of(client.name)
     const asked = reason === 'rejected'
-    this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1) })
-    if (old.due) return
+    const failing = (asked && this.#outbox.told.get(properties.messageId)) || old.failing
+    this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1), failing })
+    if (failing !== old.failing) this.#log(`${client.name} cannot carry out ${failing}`)
+    if (old.due || failing) return
     const what = asked ? 'asks for a sync' : `lost message ${properties.messageId}: ${reason}`
     this.#log(`${client.name} ${what}`)
   }
@@ -128,12 +132,13 @@ export class Repair {
       for (const { name, seq } of clients.values()) if (seq) this.#due.set(name, { seq })
       for (const name of this.#due.clients()) {
         const client = clients.get(name)
-        if (!client || performance.now() - (this.#told.get(name) ?? -PAUSE) < PAUSE) continue
+        if (!client || performance.now() < (this.#told.get(name)?.again ?? 0)) continue
         const queue = await this.#checker?.checkQueue(client.queue)
         if (!queue?.consumerCount) continue
-        this.#told.set(name, performance.now())
+        this.#pause(name)
         await this.#answer(client)
       }
+      for (const name of this.#due.failing()) await this.#lookAgain(name)
       if (performance.now() - this.#looked < LOOK) return
       this.#looked = performance.now()
       for (const client of clients.values()) await this.#look(client)
@@ -160,6 +165,26 @@ export class Repair {
     }
   }
 
+  /** One that sends back what it is told is told at longer and longer intervals. */
+  #pause(name: string): void {
+    const { at, again } = this.#told.get(name) ?? { at: 0, again: 0 }
+    const pause = this.#due.of(name).failing ? Math.min(2 * (again - at), LONG_PAUSE) : 0
+    const now = performance.now()
+    this.#told.set(name, { at: now, again: now + Math.max(pause, PAUSE) })
+  }
+
+  /** Whoever was told and has not sent it back can carry it out. */
+  async #lookAgain(name: string): Promise<void> {
+    const client = this.#outbox.clients.get(name)
+    const told = this.#told.get(name)
+    if (!client || this.#due.of(name).due) return
+    if (!told) return this.#due.set(name, { due: true }) // By a server before this one.
+    if (performance.now() < told.again) return
+    const queue = await this.#checker?.checkQueue(client.queue)
+    if (queue?.consumerCount && queue.messageCount === 0)
+      this.#due.set(name, { failing: undefined })
+  }
+
   async #answer(client: Receiver): Promise<void> {
     const asked = this.#due.asked(client.name)
     const { partial } = this.#forwarded
@@ -167,7 +192,9 @@ export class Repair {
     const what =
       partial > 0 ? `${partial} more may be older than this server` : 'no jail is known here'
     const hint = partial > 0 || jails === 0 ? `: ${what}, run "net2banctl sync"` : ''
-    this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
+    if (!this.#due.of(client.name).failing) {
+      this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
+    }
     const telling = this.#inTurn(() => ({ done: this.#outbox.tellAll(client) }))
     await (await telling).done
     // Only now: killed before, we would never tell it.

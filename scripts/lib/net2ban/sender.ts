@@ -1,8 +1,8 @@
 import { EXIT, Failure } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import { alarmOf, brokerFailure, connectOnce, disconnect } from './broker.ts'
+import { takesMessages, withBroker } from './broker.ts'
 import { compose, type Order, seal } from './message.ts'
-import { type Party, serverParty } from './party.ts'
+import { serverParty } from './party.ts'
 import { Publisher } from './publisher.ts'
 import { namesOf } from './topology.ts'
 
@@ -26,10 +26,9 @@ export async function withSender<T>(
   work: (sender: Sender) => Promise<T>,
 ): Promise<T> {
   const server = await serverParty(net2ban)
-  const model = await connectOnce(net2ban, server)
-  try {
+  const { in: exchange } = namesOf(net2ban)
+  return await withBroker(net2ban, server, signal, async (model) => {
     const publisher = await Publisher.open(model, server.user)
-    const { in: exchange } = namesOf(net2ban)
     let last: Promise<unknown> = Promise.resolve()
     // Sealed side by side, published in the order of the calls.
     const send = async (order: Order): Promise<void> => {
@@ -43,35 +42,18 @@ export async function withSender<T>(
       last = publishing.catch(() => {})
       await (await publishing).confirmed
     }
-    return await Promise.race([work({ send }), alarmOf(model, net2ban), deadline(signal)])
-  } catch (error) {
-    throw brokerFailure(error, net2ban)
-  } finally {
-    await disconnect(model)
-  }
+    return await work({ send })
+  })
 }
 
 /** Only looks whether orders could be sent. @throws as withSender */
 export async function checkWay(net2ban: Net2ban, signal: AbortSignal): Promise<void> {
-  const server: Party = await serverParty(net2ban)
-  const model = await connectOnce(net2ban, server)
-  try {
+  const server = await serverParty(net2ban)
+  await withBroker(net2ban, server, signal, async (model) => {
     const channel = await model.createChannel()
     channel.on('error', () => {})
-    const queue = channel.checkQueue(server.queue)
-    const { consumerCount } = await Promise.race([queue, deadline(signal)])
+    const { consumerCount } = await channel.checkQueue(server.queue)
     if (consumerCount === 0) throw new Failure(EXIT.temporary, 'no net2ban server is running')
-  } catch (error) {
-    throw brokerFailure(error, net2ban)
-  } finally {
-    await disconnect(model)
-  }
-}
-
-function deadline(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const fail = () => reject(new Failure(EXIT.temporary, 'The broker does not answer in time'))
-    signal.addEventListener('abort', fail, { once: true })
-    if (signal.aborted) fail()
+    await takesMessages(model, namesOf(net2ban).in)
   })
 }

@@ -1,11 +1,13 @@
 import { join } from 'node:path'
+import type { ChannelModel } from 'amqplib'
 import { stringify } from 'yaml'
-import { EXIT, Failure } from '../failure.ts'
+import { EXIT } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Call } from '../target.ts'
-import { brokerFailure, connectOnce, disconnect } from './broker.ts'
+import { brokerFailure, takesMessages, withBroker } from './broker.ts'
 import { Due } from './due.ts'
 import { authority, clientParty, serverParty } from './party.ts'
+import { namesOf } from './topology.ts'
 
 /** Where the server on this machine keeps its state, below `state_dir`. */
 export const SERVER_STATE = 'net2ban-server'
@@ -52,23 +54,28 @@ interface Line {
   seq: number
   /** More than a minute. */
   clockOff: boolean
+  failing?: string | undefined
 }
 
-/** `status`: per client online, queue depth, dead letters, the last number it was sent. */
+/**
+ * `status`: per client online, queue depth, dead letters, the last number it was sent.
+ *
+ * @throws Failure 75 if RabbitMQ takes nothing, once all else is shown; 69, 77
+ */
 export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
+  const server = await serverParty(net2ban)
+  await withBroker(net2ban, server, call.signal, async (model) => {
+    show(net2ban, call, server.queue, await ask(net2ban, model, server.queue))
+    await takesMessages(model, namesOf(net2ban).in)
+  })
+}
+
+function show(net2ban: Net2ban, call: Call, inputQueue: string, { queues, input }: Depths): void {
   const due = new Due(join(call.config.state_dir, SERVER_STATE, 'clients.json'))
-  const { queues, input, queue: inputQueue } = await ask(net2ban)
   const lines = Object.keys(net2ban.clients).map((client): Line => {
     const { messageCount: queue, consumerCount } = queues[client] ?? NOTHING
-    const known = due.of(client)
-    return {
-      client,
-      online: consumerCount > 0,
-      queue,
-      dead: known.dead,
-      seq: known.seq,
-      clockOff: known.skewed === true,
-    }
+    const { dead, seq, failing, skewed = false } = due.of(client)
+    return { client, online: consumerCount > 0, queue, dead, seq, clockOff: skewed, failing }
   })
   if (call.values.json) {
     for (const line of lines) call.show(JSON.stringify(line))
@@ -79,42 +86,43 @@ export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
   const dead = [inputQueue, ...Object.keys(net2ban.clients)].map((name) => due.of(name).dead)
   const lost = dead.reduce((sum, count) => sum + count, 0)
   call.show(`server ${state}, waiting ${input.messageCount}, dead letters ${lost}`)
-  for (const { client, online, queue, dead, seq, clockOff } of lines) {
+  for (const { client, online, queue, dead, seq, clockOff, failing } of lines) {
     const state = online ? 'online' : 'away'
     const clock = clockOff ? ', clock more than a minute off' : ''
-    call.show(`${client} ${state}, queue ${queue}, dead letters ${dead}, sequence ${seq}${clock}`)
+    const why = failing ? `, cannot carry out ${failing}: its journal says why` : ''
+    const counts = `queue ${queue}, dead letters ${dead}, sequence ${seq}`
+    call.show(`${client} ${state}, ${counts}${clock}${why}`)
   }
 }
 
-const NOTHING = { messageCount: 0, consumerCount: 0 }
+interface Depth {
+  messageCount: number
+  consumerCount: number
+}
 
-async function ask(net2ban: Net2ban) {
-  const server = await serverParty(net2ban)
-  const model = await connectOnce(net2ban, server)
-  try {
-    const look = async (queue: string) => {
-      // A queue that is not there ends the channel, and nothing else.
-      const channel = await model.createChannel()
-      channel.on('error', () => {})
-      try {
-        return await channel.checkQueue(queue)
-      } catch (error) {
-        const failure = brokerFailure(error, net2ban)
-        if (failure.code === EXIT.temporary) return NOTHING
-        throw failure
-      }
+interface Depths {
+  queues: Record<string, Depth>
+  input: Depth
+}
+
+const NOTHING: Depth = { messageCount: 0, consumerCount: 0 }
+
+async function ask(net2ban: Net2ban, model: ChannelModel, inputQueue: string): Promise<Depths> {
+  const look = async (queue: string) => {
+    // A queue that is not there ends the channel, and nothing else.
+    const channel = await model.createChannel()
+    channel.on('error', () => {})
+    try {
+      return await channel.checkQueue(queue)
+    } catch (error) {
+      const failure = brokerFailure(error, net2ban)
+      if (failure.code === EXIT.temporary) return NOTHING
+      throw failure
     }
-    const names = Object.keys(net2ban.clients)
-    const found: { messageCount: number; consumerCount: number }[] = []
-    for (const name of names) found.push(await look(net2ban.global.queue_prefix + name))
-    return {
-      queues: Object.fromEntries(names.map((name, i) => [name, found[i] ?? NOTHING])),
-      input: await look(server.queue),
-      queue: server.queue,
-    }
-  } catch (error) {
-    throw error instanceof Failure ? error : brokerFailure(error, net2ban)
-  } finally {
-    await disconnect(model)
   }
+  const queues: Depths['queues'] = {}
+  for (const name of Object.keys(net2ban.clients)) {
+    queues[name] = await look(net2ban.global.queue_prefix + name)
+  }
+  return { queues, input: await look(inputQueue) }
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import { type Call, checkCall, jailOf, nameOf } from './call.ts'
+import { Unmet } from './commands.ts'
 import type { Claims } from './message.ts'
 import type { Node } from './node.ts'
 import { type Entry, Parked } from './parked.ts'
@@ -22,6 +23,8 @@ export class Worker {
   readonly #tries = new Map<string, { count: number; timer: NodeJS.Timeout }>()
   /** The try that is under way, by key. */
   readonly #running = new Map<string, Promise<unknown>>()
+  /** What files cannot be used for, as it was told. */
+  readonly #unmet = new Map<string, string>()
   #closed = false
 
   /** @param folder where the parked calls are @throws Failure 75 */
@@ -35,20 +38,40 @@ export class Worker {
   /**
    * Carries out a call, or keeps it to be tried again; either way it is in good hands afterwards.
    *
+   * @returns false if it waits for something that this node lacks, and that is news
    * @throws Failure 65 or 78 if it can never work, 75 if it could not even be kept
    */
-  async exec({ jti, iss, iat }: Sent, one: Pick<Call, 'file' | 'params'> & { action: string }) {
+  async exec(
+    { jti, iss, iat }: Sent,
+    one: Pick<Call, 'file' | 'params'> & { action: string },
+  ): Promise<boolean> {
     const call = checkCall(one.file, one.action, one.params)
     const key = keyOf(call)
     await this.supersede(call.file, nameOf(call.params), call.params.ip)
     try {
       await this.#run({ jti, iss, iat, call })
+      return true
     } catch (error) {
       if (!isTemporary(error)) throw error
-      this.#log(`${textOf(call)}: ${messageOf(error)}: trying again`)
       this.#parked.put(key, { jti, iss, iat, call })
       this.#plan(key, 0)
+      if (error instanceof Unmet) return !this.lacks(call.file, error)
+      this.#log(`${textOf(call)}: ${messageOf(error)}: trying again`)
+      return true
     }
+  }
+
+  /** Says what keeps an action file from being used. @returns true if it is news */
+  lacks(file: string, { message }: Unmet): boolean {
+    if (this.#unmet.get(file) === message) return false
+    this.#unmet.set(file, message)
+    this.#log(`${message}; until then all that needs it waits`)
+    return true
+  }
+
+  /** Forgets what kept an action file from being used. */
+  works(file: string): void {
+    this.#unmet.delete(file)
   }
 
   /** Gives up what a later call is about: one address, or all of a jail. */
@@ -75,6 +98,7 @@ export class Worker {
     const what = await this.#node.run(call, iat)
     const { ip } = call.params
     if (what !== 'ran') return
+    this.works(call.file)
     if (call.action === 'actionban') this.#log(`IP ${ip} banned (${call.file})`)
     else if (call.action === 'actionunban') this.#log(`IP ${ip} unbanned (${call.file})`)
     else this.#log(`done: ${textOf(call)}`)

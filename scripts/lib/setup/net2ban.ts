@@ -1,13 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join, normalize } from 'node:path'
 import * as v from 'valibot'
 import { isMap, parseDocument, stringify } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
 import { readYaml } from '../config.ts'
-import { EXIT, Failure } from '../failure.ts'
+import { EXIT, Failure, messageOf } from '../failure.ts'
 import { quote } from '../lease.ts'
+import { resolveAction } from '../net2ban/action.ts'
+import { readActionFile } from '../net2ban/action-file.ts'
+import { dropIn, ENV } from '../net2ban/exec.ts'
 import { run } from '../run.ts'
 import { type Net2ban, net2ban as shape } from '../settings/net2ban.ts'
 import { call } from './account.ts'
@@ -55,8 +58,10 @@ export async function setUpNet2ban(place: Place, values: Values, word: Word): Pr
   const systemd = hasSystemd(textOption(values, 'systemd') ?? 'auto')
   if (place.uninstall) return uninstall(place, word)
   if (word === 'client') {
-    await apply([...clientConfig(place, values), ...program(place, word, systemd, [])], place)
-    return realignDelivery(place)
+    const { items, section } = clientConfig(place, values)
+    await apply([...items, ...program(place, word, systemd, [])], place)
+    await realignDelivery(place)
+    return place.prefix ? undefined : adviseNode(section)
   }
   const text = serverConfig(place, values)
   const { section, secrets } = readSection(text, place)
@@ -210,7 +215,7 @@ function readSection(text: string, place: Place): { section: Net2ban; secrets: s
 }
 
 /** On a node: the very file that get_client printed, unless there is a configuration already. */
-function clientConfig(place: Place, values: Values): Item[] {
+function clientConfig(place: Place, values: Values): { items: Item[]; section: Net2ban } {
   const from = textOption(values, 'client-config')
   const path = place.at(CONFIG)
   const there = textOf(path)
@@ -221,7 +226,7 @@ function clientConfig(place: Place, values: Values): Item[] {
     throw new Failure(EXIT.input, `${from ?? path} is not for a client: net2banctl get_client NAME`)
   }
   const merged = there === undefined || there === text ? text : withSection(there, text, path)
-  return [folder(place.at(CONFIG_DIR)), configItem(place, 'net2ban', merged)]
+  return { items: [folder(place.at(CONFIG_DIR)), configItem(place, 'net2ban', merged)], section }
 }
 
 /** Another configuration's section in this one, everything else as it was. */
@@ -287,4 +292,33 @@ Now bring each node its configuration, which is made of secrets:
   ssh root@${name} f2b-setup net2ban client --client-config ${name}.yaml
 Then look from here:
   net2banctl status`)
+}
+
+/** Says what the node's usual action lacks here, as the node would once it is to ban somebody. */
+async function adviseNode({ default_action: file, global }: Net2ban): Promise<void> {
+  let text: string
+  try {
+    const action = resolveAction(readActionFile(global.action_dir, file), { name: 'default' })
+    const words = ['actionstart', 'actionban', 'actionunban'] as const
+    text = words.map((word) => action.command(word, 'inet4')).join('\n')
+  } catch (error) {
+    return say(`note: ${messageOf(error)}`)
+  }
+  for (const program of await missing(text)) {
+    say(`note: action ${file} needs "${program}", which this node does not have: install it`)
+  }
+  const [path] = /\bufw\b/.test(text) ? ['/etc/ufw/'] : (/\/etc\/[^\s'"]*/.exec(text) ?? [])
+  if (path) say(`note: action ${file} writes below /etc: ${dropIn(dirname(normalize(`${path}x`)))}`)
+}
+
+/** The commands of a piece of shell that are not here. */
+async function missing(text: string): Promise<string[]> {
+  const bare = text.replace(/\\.|\$\{[^}]*\}|'[^']*'|"(?:[^"\\]|\\.)*"/gs, "''")
+  const commands = bare.split(/[\n;|&(){}`!]|\b(?:then|else|do|if|elif|while|until)\b/)
+  const first = commands.flatMap(
+    (command) => /^\s*([A-Za-z/][\w./+-]*)(?=\s|$)/.exec(command)?.[1] ?? [],
+  )
+  const script = 'for word; do command -v -- "$word" >/dev/null || echo "$word"; done'
+  const { stdout } = await run('sh', ['-c', script, 'sh', ...new Set(first)], { env: ENV })
+  return stdout.split('\n').filter(Boolean)
 }

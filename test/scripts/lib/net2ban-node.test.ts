@@ -169,7 +169,8 @@ describe('a node', { concurrency: 1 }, () => {
     assert.doesNotMatch(await rulesOf(machine), /192\.0\.2/)
     await waitUntil('the end of the last lease', () => now() >= end)
     node = await startNode(machine)
-    assert.equal(await rulesOf(machine), before)
+    const { log } = await node.ask('leases')
+    assert.equal(await rulesOf(machine), before, log.join('\n'))
   })
 
   test('restores what somebody took away, when it notices', async () => {
@@ -291,6 +292,84 @@ actionunban = sed -i "\\|^<ip>$|d" /root/lines-half
     await machine.sh('touch /root/works')
     assert.equal((await node.ask(...wish)).result, 'ran')
     assert.deepEqual(await lines('half'), ['192.0.2.7'])
+  })
+
+  test('an unban that fails for a while leaves nothing behind, however often it was tried', async () => {
+    const stuck = 'test ! -e /root/stuck &&'
+    await machine.writeFile(
+      `${ACTIONS}/lines.local`,
+      `[Definition]\nactionunban = ${stuck} %(known/actionunban)s\n`,
+    )
+    await machine.writeFile(
+      `${ACTIONS}/${M}.local`,
+      `[Definition]\nactionunban = ${stuck} <iptables> -D f2b-<name> -s <ip> -j <blocktype>\n`,
+    )
+    for (const file of ['lines', M]) {
+      for (const ip of ['192.0.2.7', '192.0.2.8', '192.0.2.9'])
+        await node.run(file, 'actionban', { name: 'a', ip })
+      await machine.sh('touch /root/stuck')
+      const unban = ['run', file, 'actionunban', { name: 'a', ip: '192.0.2.7' }]
+      for (let i = 0; i < 4; i++) await fails(75, ...unban)
+      await again()
+      for (let i = 0; i < 3; i++) await fails(75, 'sync', file, 'a', [['192.0.2.8', 0]], {})
+      assert.equal((await leases()).length, 3)
+      await machine.sh('rm /root/stuck')
+      assert.equal((await node.ask(...unban)).result, 'ran')
+      const { result } = await node.ask('sync', file, 'a', [['192.0.2.8', 0]], {})
+      assert.deepEqual(result, { added: 0, extended: 0, removed: 1, unchanged: 1 })
+      const left = file === M ? await blocked('f2b-a') : await lines('a')
+      assert.deepEqual(left, [file === M ? '192.0.2.8' : '192.0.2.8 public'])
+      await node.run(file, 'actionflush', { name: 'a' })
+    }
+    await machine.sh(`rm ${ACTIONS}/lines.local ${ACTIONS}/${M}.local`)
+  })
+
+  test('what cannot be removed while a jail is built anew is there once afterwards, or removed', async () => {
+    const flush = 'actionflush = test ! -e /root/stuck && <iptables> -F f2b-<name>'
+    const unban = 'actionunban = test ! -e /root/stuck && %(known/actionunban)s'
+    await machine.writeFile(`${ACTIONS}/${M}.local`, `[Definition]\n${flush}\n`)
+    await machine.writeFile(`${ACTIONS}/lines.local`, `[Definition]\n${unban}\nactionstop =\n`)
+    for (const file of ['lines', M]) {
+      for (const ip of ['192.0.2.7', '192.0.2.8'])
+        await node.run(file, 'actionban', { name: 'a', ip })
+      await machine.sh('touch /root/stuck')
+      for (const port of ['1', '2']) {
+        await node.ask('run', file, 'actionstart', { name: 'a', port })
+        await again()
+      }
+      await machine.sh('rm /root/stuck')
+      await node.run(file, 'actionstart', { name: 'a', port: '3' })
+      if (file === M) assert.deepEqual(await blocked('f2b-a'), ['192.0.2.7', '192.0.2.8'])
+      for (const ip of ['192.0.2.7', '192.0.2.8'])
+        assert.equal(await node.run(file, 'actionunban', { name: 'a', ip }), 'ran')
+      assert.deepEqual([await blocked('f2b-a'), await lines('a')], [[], []])
+    }
+    await machine.sh(`rm ${ACTIONS}/lines.local ${ACTIONS}/${M}.local`)
+  })
+
+  test('an unban of what somebody has removed already is done, also where nothing can be asked', async () => {
+    await node.run('route', 'actionban', { name: 'a', ip: '192.0.2.7' })
+    await machine.sh('ip route del unreachable 192.0.2.7')
+    assert.equal(await node.run('route', 'actionunban', { name: 'a', ip: '192.0.2.7' }), 'ran')
+    assert.equal(await machine.sh('ip route show type unreachable'), '')
+  })
+
+  test('an action that may not write below /etc says what its unit needs', async () => {
+    await machine.sh('mkdir -p /etc/nginx; mount --bind /etc /etc; mount -o remount,bind,ro /etc')
+    const wish = (file: string) => ['run', file, 'actionban', { name: 'a', ip: '192.0.2.7' }]
+    for (const [file, folder] of [
+      ['hostsdeny', '/etc'],
+      ['nginx-block-map', '/etc/nginx'],
+    ] as const) {
+      const said = await fails(75, ...wish(file))
+      const line = `"systemctl edit net2ban-client" and add [Service] ReadWritePaths=${folder}`
+      assert.equal(said, `Cannot use ${file} for a: it may not write there, ${line}`)
+    }
+    assert.deepEqual(await leases(), [])
+    await machine.sh('umount /etc')
+    assert.equal((await node.ask(...wish('hostsdeny'))).result, 'ran')
+    assert.match(await machine.sh('cat /etc/hosts.deny'), /^ALL: 192\.0\.2\.7$/m)
+    await node.run('hostsdeny', 'actionunban', { name: 'a', ip: '192.0.2.7' })
   })
 
   test('does nothing that it cannot write down', async () => {
