@@ -39,7 +39,9 @@ export async function makeBase(suite: Suite): Promise<void> {
   try {
     // Whoever pulls the plug meanwhile makes it anew.
     const quick = '--dpkgopt=force-unsafe-io'
-    const options = ['--quiet', '--variant=important', `--include=${INCLUDED.join()}`, quick]
+    // What a mirror that lags behind has is as signed as ever.
+    const late = '--aptopt=Acquire::Check-Valid-Until "false"'
+    const options = ['--quiet', '--variant=important', `--include=${INCLUDED.join()}`, quick, late]
     await $({ quiet: true })`mmdebstrap ${options} ${suite} ${fresh} ${await sourcesOf(suite)}`
     await $`cp /etc/resolv.conf /etc/hosts ${fresh}/etc/`
     // What somebody brings along to a machine whose own Node.js is too old.
