@@ -2,7 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { openBench, PASS, SECRET } from '../lib/fortigate.ts'
 import { openFail2Ban, withCommands } from '../lib/fortigate-jail.ts'
 import { waitUntil } from '../lib/wait.ts'
-import { FortiGate, SSLVPN_FAILED, tunnelUp } from '../simulators/fortigate.ts'
+import {
+  adminFailed5,
+  dialUpFailed,
+  FortiGate,
+  SSLVPN_FAILED,
+  tunnelUp,
+} from '../simulators/fortigate.ts'
 
 const ATTACKER = '203.0.113.7'
 const EMPLOYEE = '203.0.113.50'
@@ -38,10 +44,14 @@ bantime = 6
 async function story(device: FortiGate, list: string, log: string): Promise<void> {
   const tell = (text: string) => console.log(`  ${text}`)
   console.log('FortiGate: failed VPN logins become a threat feed')
-  for (let i = 0; i < 3; i++) await device.post(SSLVPN_FAILED.v7({ remip: ATTACKER }), 'form')
+  await device.post(SSLVPN_FAILED.v7({ remip: ATTACKER }), 'form')
+  await device.post(dialUpFailed({ remip: ATTACKER, user: 'CORP\\anna"' }), 'fields')
+  await device.post(adminFailed5({ remip: ATTACKER }))
   for (let i = 0; i < 3; i++) await device.post(tunnelUp({ remip: EMPLOYEE }))
-  tell(`the device posted 3 failed logins from ${ATTACKER} and 3 tunnels of ${EMPLOYEE}`)
-  tell(`the receiver wrote: ${readFileSync(log, 'utf8').split('\n')[0]}`)
+  tell(`the device posted 3 failed logins from ${ATTACKER}: SSL-VPN, an IPsec dial-up`)
+  tell(`of CORP\\anna", and an administrator; and 3 tunnels of ${EMPLOYEE}`)
+  for (const line of readFileSync(log, 'utf8').trim().split('\n'))
+    tell(`the receiver wrote: ${line}`)
   await waitUntil('the ban', () => readFileSync(list, 'utf8').includes(ATTACKER))
   tell(`Fail2Ban banned:    ${readFileSync(list, 'utf8').trim()}`)
   tell(`the device fetches: ${await device.pull()}, blocks ${ATTACKER}: ${device.blocks(ATTACKER)}`)

@@ -28,6 +28,7 @@ export async function demoSophosxg(show: { plain: Print }): Promise<void> {
     print(styleText('dim', '  nginx still bans it, so it stays blocked'))
     showGroups(stage)
     await adminDeletesGroup(stage)
+    await busyFirewall(stage)
     await restoreThousand(stage)
     await refusal(stage)
   })
@@ -71,6 +72,15 @@ async function adminDeletesGroup(stage: Stage): Promise<void> {
   stage.world.sim.box.groups.delete('f2b_blockings')
   stage.print(styleText('yellow', '! an admin deletes the group f2b_blockings'))
   await client(stage, 'set sshd banip 198.51.100.99')
+  showGroups(stage)
+}
+
+async function busyFirewall(stage: Stage): Promise<void> {
+  const { faults } = stage.world.sim
+  Object.assign(faults, { refuseBefore: '503', retryAfter: '1', times: 1 })
+  stage.print(styleText('yellow', '! the firewall is busy: HTTP 503, and to be asked again in 1 s'))
+  await client(stage, 'set nginx banip 198.51.100.99')
+  Object.assign(faults, { refuseBefore: undefined, times: Number.POSITIVE_INFINITY })
   showGroups(stage)
 }
 
