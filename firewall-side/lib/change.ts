@@ -28,8 +28,7 @@ export function changeOf(books: Books, before: readonly Chain[], neverChanged: b
     if (after.has(jail) && !loads.has(jail)) addEntries(change, books, jail)
   }
   // What was found without the index has to be in it once there is a second jail.
-  const was = directOf(before)
-  if (was !== undefined && was !== direct) change.index = books.contents().entries
+  if (before.length === 1 && now.length > 1) change.index = books.contents().entries
   const whole = now.filter((chain) => loads.has(chain.jail))
   const unknown = whole.filter((chain) => loads.get(chain.jail) === undefined)
   if (unknown.length > 0) change.load = loadsOf(unknown, books.contents().entries)

@@ -13,9 +13,9 @@ import { chainName } from './names.ts'
 //   fail2ban-web     ip saddr @never-ban/4 accept
 //                    meta l4proto tcp th dport { 80 } counter name fail2ban-web drop
 //
-// A packet whose source nobody bans is done after two look-ups; an only jail
-// needs no index, and is looked for directly. The counters are objects of their
-// own, so that a chain can be written anew without them.
+// A packet whose source nobody bans is done after two look-ups; an only jail needs no index, and is
+// looked for directly. The counters are objects of their own, so that a chain can be written anew
+// without them.
 
 export const TABLE = 'inet fail2ban-perimeter'
 
