@@ -81,7 +81,7 @@ test('the demo shows a ban arriving, a thousand restored, and what to click', as
   const text = lines.join('\n')
   assert.match(text, /fail2ban-client set sshd banip 192\.168\.13\.37/)
   assert.match(text, /f2b_sshd_192\.168\.13\.37@web1/)
-  assert.match(text, /added 1000, extended 0, removed 2, unchanged 0/)
+  assert.match(text, /added 1000, extended 0, removed 3, unchanged 0/)
   assert.match(text, /added 0, extended 0, removed 0, unchanged 1000/)
   assert.match(text, /add the address of this server to "Allowed IP address"/)
 })
