@@ -241,8 +241,9 @@ test('what the account can make, makes it nothing of root’s: links, pipes, set
   // To root, while a process of the account makes more, and back.
   const race = `cd ${STATE}/delivery; while :; do ln -sfn /root/kept/file generation.race
     rm generation.race; mkdir generation.race; rm -r generation.race; done 2>/dev/null`
-  await server.spawn(['sh', '-c', race], { user: 'fail2ban-perimeter' })
+  const racing = await server.spawn(['sh', '-c', race], { user: 'fail2ban-perimeter' })
   await server.sh('f2b-setup server --systemd yes --delivery direct')
+  await racing.kill('SIGKILL')
   assert.equal(await server.sh(`find ${STATE} ! -type d ! -type f; find ${STATE} -perm /6022`), '')
   assert.equal(await server.sh(`find ${STATE} ! -user root`), '')
   await server.sh('f2b-setup server --systemd yes --delivery queued')
@@ -274,8 +275,9 @@ test('an older installation, whose state directory the account had, is taken ove
     /^sync: Cannot use "\S+": it belongs to user \d+: run f2b-setup server\n$/,
   )
   const race = `cd ${STATE}; while :; do ln -sfn /root/kept x; rm x; mkdir x; rm -r x; done 2>/dev/null`
-  await server.spawn(['sh', '-c', race], { user: 'fail2ban-perimeter' })
+  const racing = await server.spawn(['sh', '-c', race], { user: 'fail2ban-perimeter' })
   await server.sh(SERVER)
+  await racing.kill('SIGKILL')
   assert.match(await server.sh(SERVER), /^nothing to change$/m)
   assert.equal(await strangers(), '')
   assert.equal(
@@ -424,6 +426,7 @@ test('--uninstall --purge leaves nothing of ours', async () => {
   await server.sh('f2b-setup server --uninstall')
   assert.equal((await server.exec(['getent', 'passwd', 'fail2ban-perimeter'])).code, 2)
   await server.sh('rm /etc/fail2ban/action.d/sophosxg.local; f2b-setup server --uninstall --purge')
-  const left = `find /etc /usr/local/lib ${STATE} -xdev -name '*perimeter*' -o -name '*.local' -path '*/action.d/*'`
+  const ours = "-path '*perimeter*' -o -name '*.local' -path '*/action.d/*'"
+  const left = `find /etc /usr/local/lib /var/lib -xdev ${ours}`
   assert.equal((await server.exec(['sh', '-c', left])).stdout, '')
 })
