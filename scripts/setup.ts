@@ -14,7 +14,7 @@ import { lock } from './lib/lock.ts'
 import { setUpFirewall } from './lib/setup/firewall.ts'
 import { FORTIGATE_HELP, FORTIGATE_OPTIONS, setUpFortigate } from './lib/setup/fortigate.ts'
 import { NET2BAN_HELP, NET2BAN_OPTIONS, setUpNet2ban } from './lib/setup/net2ban.ts'
-import { type Place, placeOf } from './lib/setup/place.ts'
+import { type InstallTarget, installTarget } from './lib/setup/plan.ts'
 import { setUpServer } from './lib/setup/server.ts'
 import { SOPHOSXG_HELP, SOPHOSXG_OPTIONS, setupSophosxg } from './lib/setup/sophosxg.ts'
 
@@ -23,7 +23,7 @@ interface Side {
   options: Options
   /** The words that it takes, one of which must follow; none if left out. */
   words?: readonly string[]
-  run(place: Place, values: Values, word: string): Promise<void>
+  run(target: InstallTarget, values: Values, word: string): Promise<void>
 }
 
 const SIDES: Record<string, Side> = {
@@ -54,7 +54,7 @@ const SIDES: Record<string, Side> = {
   net2ban: {
     options: NET2BAN_OPTIONS,
     words: ['server', 'client'],
-    run: (place, values, word) => setUpNet2ban(place, values, word as 'server' | 'client'),
+    run: (target, values, word) => setUpNet2ban(target, values, word as 'server' | 'client'),
   },
 }
 
@@ -149,11 +149,11 @@ async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
   }
   // What is public must be readable whatever the caller's umask is; secrets name their own mode.
   process.umask(0o022)
-  const place = placeOf(dirname(dirname(realpathSync(process.argv[1] ?? ''))), values)
+  const target = installTarget(dirname(dirname(realpathSync(process.argv[1] ?? ''))), values)
   // Machines are set up in parallel, and each adds a line to the same file.
-  const release = place.dryRun ? () => {} : await lock('/run/fail2ban-perimeter-setup.lock', 60)
+  const release = target.dryRun ? () => {} : await lock('/run/fail2ban-perimeter-setup.lock', 60)
   try {
-    await side.run(place, values, second ?? '')
+    await side.run(target, values, second ?? '')
   } finally {
     release()
   }

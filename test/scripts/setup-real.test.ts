@@ -281,8 +281,9 @@ test('f2b-setup server shows the host keys, asks on a terminal, and takes only a
 })
 
 test('f2b-setup server leaves the document’s own action alone (78)', async () => {
-  await box.sh(`mkdir -p /run/package/action.d /etc/fail2ban/action.d
+  await box.sh(`mkdir -p /run/package/action.d /run/package/scripts /etc/fail2ban/action.d
     cp -a ${resolve('dist')} ${resolve('firewall-side')} /run/package
+    cp -a ${resolve('scripts/units')} /run/package/scripts
     echo '# Part of fail2ban-perimeter' >/run/package/action.d/iptables-remote.conf
     echo '# Fail2Ban configuration file' >/etc/fail2ban/action.d/iptables-remote.conf`)
   const install = [

@@ -1,34 +1,53 @@
 import { randomBytes } from 'node:crypto'
-import { chmodSync, chownSync, existsSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { createSecureContext } from 'node:tls'
-import { isMap, parseDocument, stringify } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import { quote } from '../lease.ts'
-import { run } from '../run.ts'
-import { call } from './account.ts'
-import { apply, type Item, say } from './changes.ts'
-import { configItem, configText } from './config-file.ts'
+import { realignDelivery } from './delivery.ts'
 import { restartCommand } from './fail2ban.ts'
 import { fortiosCli } from './fortigate-cli.ts'
-import { feedUnit, logrotate, renewalUnits } from './fortigate-unit.ts'
 import { refuseIfUsed } from './in-use.ts'
-import { file, fileOnce, folder, sharedFolder, textOf, writeAs } from './items.ts'
-import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
-import { realignDelivery } from './realign.ts'
-import { withNested } from './settings.ts'
-import { hasSystemd } from './units.ts'
+import {
+  CONFIG,
+  CONFIG_DIR,
+  hasSystemd,
+  type InstallTarget,
+  install,
+  LIB,
+  type Resource,
+  STATE_DIR,
+  say,
+} from './plan.ts'
+import {
+  account,
+  accountEntry,
+  accountOptions,
+  credentials,
+  file,
+  fileOnce,
+  folder,
+  fromPackage,
+  rendered,
+  services,
+  sharedFolder,
+  textOf,
+  type UnitValues,
+  unit,
+  unitPath,
+  wantedIf,
+  writeAs,
+} from './things.ts'
+import { nodeInUnit } from './trust.ts'
+import { configEdit, parsed, withSection, withValue } from './yaml.ts'
 
 /** The account of the web server: it owns the log of failed logins and nothing else. */
-const ACCOUNT = 'fail2ban-feed'
-const STATE_DIR = '/var/lib/fail2ban-perimeter'
+const ACCOUNT = { name: 'fail2ban-feed' }
 const LIST = `${STATE_DIR}/blocked_ips_list.txt`
 const LOG = `${STATE_DIR}/failed_logins.log`
-const CONFIG = `${CONFIG_DIR}/config.yaml`
 const PASS = `${CONFIG_DIR}/fortigate-feed.pass`
 const TOKEN = `${CONFIG_DIR}/fortigate-webhook.token`
-const PROGRAM = '/usr/local/lib/fail2ban-perimeter/fortigate-feed.cjs'
 const UNIT = 'f2b-fortigate-feed.service'
 const RENEWAL = 'f2b-fortigate-feed-renew'
 const USER = 'fortigate'
@@ -52,21 +71,22 @@ export const FORTIGATE_HELP = `f2b-setup fortigate
   --systemd WHEN       auto | yes | no`
 
 /** `f2b-setup fortigate`: the web server beside Fail2Ban, and what to paste on the device. */
-export async function setUpFortigate(place: Place, values: Values): Promise<void> {
-  if (place.uninstall) {
-    await refuseIfUsed(place, ['fortigate', 'add-to-list'])
-    await apply(items(place, '', true), place)
-    return realignDelivery(place)
+export async function setUpFortigate(target: InstallTarget, values: Values): Promise<void> {
+  if (target.uninstall) {
+    await refuseIfUsed(target, ['fortigate', 'add-to-list'])
+    await install(partsOf(target, '', true), target)
+    return realignDelivery(target)
   }
   const url = readUrl(textOption(values, 'url'))
-  const wanted = withSection(configText(place), sectionOf(place, url, values), place.at(CONFIG))
-  await apply(items(place, wanted, hasSystemd(textOption(values, 'systemd') ?? 'auto')), place)
-  await realignDelivery(place)
-  if (place.prefix) say(`note: on the machine itself: ${USERADD} and chown ${ACCOUNT} ${LOG}`)
-  advise(place, url)
+  const wanted = withFeed(target, sectionOf(target, url, values))
+  await install(partsOf(target, wanted, hasSystemd(values)), target)
+  await realignDelivery(target)
+  if (target.prefix) {
+    const make = `useradd --system --no-create-home ${accountOptions(ACCOUNT).join(' ')}`
+    say(`note: on the machine itself: ${make} ${ACCOUNT.name} and chown ${ACCOUNT.name} ${LOG}`)
+  }
+  advise(target, url)
 }
-
-const USERADD = `useradd --system --no-create-home --shell /usr/sbin/nologin ${ACCOUNT}`
 
 function readUrl(text: string | undefined): URL {
   if (text === undefined) throw usageFailure('Missing option --url')
@@ -80,7 +100,7 @@ function readUrl(text: string | undefined): URL {
 }
 
 /** Section `fortigate` of config.yaml. */
-function sectionOf(place: Place, url: URL, values: Values) {
+function sectionOf(target: InstallTarget, url: URL, values: Values) {
   const cert = textOption(values, 'cert-file')
   const key = textOption(values, 'key-file')
   // What only this machine reaches has a proxy in front of it, which has the certificate.
@@ -88,7 +108,7 @@ function sectionOf(place: Place, url: URL, values: Values) {
   if (url.protocol === 'https:' && !(cert && key) && !local) {
     throw usageFailure('An https --url needs --cert-file and --key-file, or a proxy and --listen')
   }
-  const tls = cert && key ? readPair(place, cert, key) : {}
+  const tls = cert && key ? readPair(target, cert, key) : {}
   const proxies =
     local && url.protocol === 'https:' && !cert ? { proxies: ['127.0.0.1', '::1'] } : {}
   const port = url.port || (url.protocol === 'https:' ? '443' : '80')
@@ -105,9 +125,9 @@ function sectionOf(place: Place, url: URL, values: Values) {
  *
  * @throws Failure 65
  */
-function readPair(place: Place, cert: string, key: string) {
+function readPair(target: InstallTarget, cert: string, key: string) {
   const pair = { cert_file: resolve(cert), key_file: resolve(key) }
-  if (place.prefix) return pair
+  if (target.prefix) return pair
   const [certText, keyText] = [cert, key].map((path) => {
     const text = textOf(path)
     if (text === undefined)
@@ -127,147 +147,98 @@ function readPair(place: Place, cert: string, key: string) {
  * The configuration with the section at its end. In one that has it already only the certificate and
  * its key are changed, if they are given.
  */
-function withSection(
-  text: string | undefined,
-  section: ReturnType<typeof sectionOf>,
-  path: string,
-): string {
-  const document = parseDocument(text ?? '')
-  const [error] = document.errors
-  if (error)
-    throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
-  if (isMap(document.contents) && document.contents.has('fortigate')) {
-    const { cert_file, key_file } = section.feed as { cert_file?: string; key_file?: string }
-    return Object.entries({ cert_file, key_file }).reduce(
-      (made, [name, value]) =>
-        value === undefined ? made : withNested(made, ['fortigate', 'feed', name], value),
-      text ?? '',
-    )
-  }
-  const head = text === undefined ? '' : `${text.replace(/\n*$/, '\n')}\n`
-  return head + stringify({ fortigate: section })
+function withFeed(target: InstallTarget, section: ReturnType<typeof sectionOf>): string {
+  const path = target.at(CONFIG)
+  const text = textOf(path) ?? ''
+  if (!parsed(text, path).has('fortigate')) return withSection(text, { fortigate: section })
+  const { cert_file, key_file } = section.feed as { cert_file?: string; key_file?: string }
+  return Object.entries({ cert_file, key_file }).reduce(
+    (made, [name, value]) =>
+      value === undefined ? made : withValue(made, ['fortigate', 'feed', name], value, path),
+    text,
+  )
 }
 
-function items(place: Place, config: string, systemd: boolean): Item[] {
-  const unit = file(
-    place.at(`/etc/systemd/system/${UNIT}`),
-    feedUnit(PROGRAM, credentials(config)),
-    0o644,
-  )
-  const pair = certificateOf(config)
-  const texts = renewalUnits(UNIT, pair)
-  const renewal = (['path', 'service'] as const).map((kind) => {
-    const item = file(place.at(`/etc/systemd/system/${RENEWAL}.${kind}`), texts[kind], 0o644)
-    return { ...item, unwanted: !systemd || pair.length === 0 }
-  })
-  const live = place.prefix === ''
-  const watcher = service(`${RENEWAL}.path`, renewal)
-  const watching = live && systemd && existsSync('/run/systemd/system')
-  const watch = [...renewal, ...(watching ? [{ ...watcher, unwanted: pair.length === 0 }] : [])]
-  if (!place.uninstall && pair.length === 0) watch.reverse() // it ends before its file goes
+function partsOf(target: InstallTarget, config: string, systemd: boolean): Resource[] {
+  const pair = certificateOf(config, target)
+  const one = (name: string, values: UnitValues) =>
+    unit(target, name, rendered(target, `scripts/units/${name}`, values))
+  const handed = credentials([CONFIG, PASS, TOKEN, ...pair])
+  const feed = one(UNIT, { NODE: nodeInUnit(), CREDENTIAL: handed })
+  const renewal = [
+    one(`${RENEWAL}.path`, { CERTIFICATE: pair.map(unitPath) }),
+    one(`${RENEWAL}.service`, {}),
+  ]
+  const watch = [...renewal, ...services(target, [`${RENEWAL}.path`], renewal)]
+  const rotation = 'fail2ban-perimeter-feed'
+  const program = target.uninstall ? '' : fromPackage(target, 'dist/fortigate-feed.cjs')
   return [
-    folder(place.at(CONFIG_DIR)),
-    configItem(place, 'fortigate', config),
-    secret(place.at(PASS)),
-    secret(place.at(TOKEN)),
-    listFolder(place.at(STATE_DIR)),
-    fileOnce(place.at(LIST), () => writeAs(place.at(LIST), '', 0o644)),
-    ...(live ? [account()] : []),
-    log(place),
-    file(place.at('/etc/logrotate.d/fail2ban-perimeter-feed'), logrotate(LOG, ACCOUNT), 0o644),
-    folder(place.at('/usr/local/lib/fail2ban-perimeter')),
+    folder(target.at(CONFIG_DIR)),
+    configEdit(target, 'fortigate', config),
+    secret(target.at(PASS)),
+    secret(target.at(TOKEN)),
+    listFolder(target.at(STATE_DIR)),
+    fileOnce(target.at(LIST), () => writeAs(target.at(LIST), '', 0o644)),
+    ...(target.prefix ? [] : [account(ACCOUNT)]),
+    log(target),
     file(
-      place.at(PROGRAM),
-      place.uninstall ? '' : fromPackage(place, 'dist/fortigate-feed.cjs'),
-      0o755,
+      target.at(`/etc/logrotate.d/${rotation}`),
+      fromPackage(target, `scripts/units/${rotation}.logrotate`),
     ),
-    { ...unit, unwanted: !systemd },
-    ...(watching ? [service(UNIT, [unit])] : []),
-    ...watch,
+    folder(target.at(LIB)),
+    file(target.at(`${LIB}/fortigate-feed.cjs`), program, 0o755),
+    ...wantedIf(systemd, [feed, ...services(target, [UNIT], [feed])]),
+    ...wantedIf(systemd && (pair.length > 0 || target.uninstall), watch),
   ]
 }
 
-/** Files that the service is handed by systemd, since it may read none of them itself. */
-function credentials(config: string): string[] {
-  return [PASS, TOKEN, ...certificateOf(config)]
-}
-
-function certificateOf(config: string): string[] {
-  const { feed = {} } = parseDocument(config).toJS()?.fortigate ?? {}
+function certificateOf(config: string, target: InstallTarget): string[] {
+  const { feed = {} } = parsed(config, target.at(CONFIG)).toJS()?.fortigate ?? {}
   return [feed.cert_file, feed.key_file].filter((path) => path !== undefined)
 }
 
 /** f2b-setup firewall makes the folder root's alone; the web server must get to its list in there. */
-function listFolder(path: string): Item {
+function listFolder(path: string): Resource {
   const shared = sharedFolder(path)
   const mode = (): number => statSync(path, { throwIfNoEntry: false })?.mode ?? 0o011
   return {
     ...shared,
-    look: () => (mode() & 0o001 ? shared.look() : 'different'),
-    make: () => (mode() & 0o001 ? shared.make() : chmodSync(path, (mode() & 0o777) | 0o011)),
+    state: () => (mode() & 0o001 ? shared.state() : 'different'),
+    apply: () => (mode() & 0o001 ? shared.apply?.() : chmodSync(path, (mode() & 0o777) | 0o011)),
   }
 }
 
-function secret(path: string): Item {
+function secret(path: string): Resource {
   return fileOnce(path, () => writeAs(path, `${randomBytes(24).toString('base64url')}\n`, 0o600))
 }
 
 /** Made once; on this machine it belongs to the web server. */
-function log(place: Place): Item {
-  const path = place.at(LOG)
-  return {
-    ...fileOnce(path, async () => {
-      writeAs(path, '', 0o640)
-      if (place.prefix) return
-      const { stdout } = await run('id', ['-u', ACCOUNT])
-      chownSync(path, Number(stdout), statSync(path).gid)
-    }),
-  }
+function log(target: InstallTarget): Resource {
+  const path = target.at(LOG)
+  return fileOnce(path, async () => {
+    writeAs(path, '', 0o640)
+    if (target.prefix) return
+    const uid = (await accountEntry(ACCOUNT.name))?.uid ?? 0
+    chownSync(path, uid, statSync(path).gid)
+  })
 }
 
-function account(): Item {
-  return {
-    name: `user ${ACCOUNT}`,
-    look: async () => ((await run('getent', ['passwd', ACCOUNT])).code === 0 ? 'same' : 'absent'),
-    make: () => call('useradd', USERADD.split(' ').slice(1)),
-    remove: () => call('userdel', [ACCOUNT]),
-  }
-}
-
-function service(name: string, units: Item[]): Item {
-  return {
-    name: `systemd unit ${name}`,
-    async look() {
-      const states = await Promise.all(units.map((unit) => unit.look()))
-      if (states.includes('absent')) return 'absent'
-      const { code } = await run('systemctl', ['is-active', '--quiet', name])
-      return code === 0 && states.every((state) => state === 'same') ? 'same' : 'different'
-    },
-    async make() {
-      await call('systemctl', ['daemon-reload'])
-      await call('systemctl', ['enable', name])
-      await call('systemctl', ['restart', name])
-    },
-    remove: () => call('systemctl', ['disable', '--now', name]),
-  }
-}
-
-function advise(place: Place, url: URL): void {
-  const read = (path: string) => textOf(place.at(path))?.trim() ?? `(the content of ${path})`
+function advise(target: InstallTarget, url: URL): void {
+  const read = (path: string) => textOf(target.at(path))?.trim() ?? `(the content of ${path})`
   const side = { url, header: HEADER, token: read(TOKEN), user: USER, pass: read(PASS) }
   say('\nPaste on the FortiGate (it holds the two secrets: do not mail it):\n')
   say(fortiosCli(side))
   say(`
 Then let Fail2Ban ban, in /etc/fail2ban/jail.local, and run ${restartCommand()}:
-${jails(place)}`)
+${jails(target)}`)
 }
 
 /**
  * The jails as the head of action.d/fortigate.conf has them, at the margin: below another line of
  * jail.local, an indented one goes on with that.
  */
-function jails(place: Place): string {
-  const text = textOf(join(place.source, 'action.d/fortigate.conf')) ?? ''
+function jails(target: InstallTarget): string {
+  const text = textOf(join(target.source, 'action.d/fortigate.conf')) ?? ''
   const head = text.split('[Definition]')[0] ?? ''
   return head
     .split('\n')

@@ -16,7 +16,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { deliveryDirectory } from '../delivery/state.ts'
-import { say } from './changes.ts'
+import { say } from './plan.ts'
 
 // What deliveries remember goes from one owner to another. An account may have made anything in a
 // folder that it could write: links, pipes, files with set-user-ID. So the folder is made root's

@@ -1,14 +1,13 @@
 import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
-import { parseDocument } from 'yaml'
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
-import { run } from '../run.ts'
-import { configText } from './config-file.ts'
+import { tried } from './commands.ts'
 import { restartCommand } from './fail2ban.ts'
-import type { Place } from './place.ts'
+import type { InstallTarget, Resource } from './plan.ts'
 import { isRunning } from './processes.ts'
+import { settingsIfReadable } from './yaml.ts'
 
 /** How to ask the Fail2Ban that config.yaml names. */
 interface Client {
@@ -25,12 +24,12 @@ interface Client {
  * @throws Failure 75, before anything is changed
  */
 export async function refuseIfUsed(
-  place: Place,
+  target: InstallTarget,
   actions: string[],
-  files: string[] = [],
+  files: Resource[] = [],
 ): Promise<void> {
-  const client = clientOf(place)
-  if (place.prefix || !existsSync(client.folder)) return
+  const client = clientOf(target)
+  if (target.prefix || !existsSync(client.folder)) return
   const ours = (name: string) => actions.some((one) => name === one || name.startsWith(`${one}-`))
   const [configured] = (await configuredActions(client)).filter(({ action }) => ours(action))
   if (configured) {
@@ -53,8 +52,8 @@ function inUse(why: string): Failure {
   return new Failure(EXIT.temporary, text.replace("'s jail does not", ' does not'))
 }
 
-function clientOf(place: Place): Client {
-  const { fail2ban } = settingsOf(place)
+function clientOf(target: InstallTarget): Client {
+  const { fail2ban } = settingsIfReadable(target)
   const {
     client = 'fail2ban-client',
     socket,
@@ -64,22 +63,13 @@ function clientOf(place: Place): Client {
   return { program: client, options, folder: config_dir ?? '/etc/fail2ban' }
 }
 
-/** What cannot be read must not keep anybody from an uninstallation. */
-export function settingsOf(place: Place): Record<string, unknown> {
-  try {
-    return parseDocument(configText(place) ?? '').toJS() ?? {}
-  } catch {
-    return {}
-  }
-}
-
 interface Use {
   jail: string
   action: string
 }
 
 async function configuredActions({ program, options }: Client): Promise<Use[]> {
-  const { stdout } = await run(program, [...options, '-d'])
+  const { stdout } = await tried`${program} ${options} -d`
   const lines = stdout.matchAll(/^\['set', '([^']+)', 'addaction', '([^']+)'/gm)
   return [...lines].map(([, jail = '', action = '']) => ({ jail, action }))
 }
@@ -87,7 +77,7 @@ async function configuredActions({ program, options }: Client): Promise<Use[]> {
 async function runningActions({ program, options }: Client): Promise<Use[]> {
   // With socket activation a question would start it.
   if (!isRunning('fail2ban-server')) return []
-  const ask = async (...words: string[]) => (await run(program, [...options, ...words])).stdout
+  const ask = async (...words: string[]) => (await tried`${program} ${options} ${words}`).stdout
   const jails = /Jail list:\s*(.*)/.exec(await ask('status'))?.[1]?.split(/,\s*/) ?? []
   const uses: Use[] = []
   for (const jail of jails.filter(Boolean)) {
@@ -104,13 +94,13 @@ async function runningActions({ program, options }: Client): Promise<Use[]> {
 }
 
 /** Why Fail2Ban could not start without these files of ours; undefined if it could, or cannot now. */
-async function whyNotWithout(client: Client, files: string[]): Promise<string | undefined> {
-  const test = (folder: string) => run(client.program, ['-c', folder, '-t'])
+async function whyNotWithout(client: Client, files: Resource[]): Promise<string | undefined> {
+  const test = (folder: string) => tried`${client.program} -c ${folder} -t`
   if (files.length === 0 || (await test(client.folder)).code !== 0) return undefined
   const work = mkdtempSync(join(tmpdir(), 'f2b-setup-'))
   try {
     cpSync(client.folder, work, { recursive: true })
-    for (const path of files) rmSync(join(work, relative(client.folder, path)), { force: true })
+    for (const { name } of files) rmSync(join(work, relative(client.folder, name)), { force: true })
     const { code, stdout, stderr } = await test(work)
     if (code === 0) return undefined
     const lines = `${stdout}\n${stderr}`.split('\n').filter((line) => line.includes('ERROR'))

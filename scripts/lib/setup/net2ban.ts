@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname, join, normalize } from 'node:path'
 import * as v from 'valibot'
-import { isMap, parseDocument, stringify } from 'yaml'
+import { parseDocument } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
 import { readYaml } from '../config.ts'
 import { EXIT, Failure, messageOf } from '../failure.ts'
@@ -11,24 +11,42 @@ import { quote } from '../lease.ts'
 import { resolveAction } from '../net2ban/action.ts'
 import { readActionFile } from '../net2ban/action-file.ts'
 import { dropIn, ENV } from '../net2ban/exec.ts'
-import { run } from '../run.ts'
 import { type Net2ban, net2ban as shape } from '../settings/net2ban.ts'
-import { call } from './account.ts'
-import { apply, type Item, say } from './changes.ts'
-import { configItem, configText } from './config-file.ts'
-import { actionItems } from './fail2ban.ts'
-import { refuseIfUsed, settingsOf } from './in-use.ts'
-import { file, folder, rootsFolder, textOf } from './items.ts'
-import { brokerItems } from './net2ban-broker.ts'
-import { CA, tlsItems } from './net2ban-tls.ts'
-import { ACCOUNT, net2banUnit } from './net2ban-unit.ts'
-import { CONFIG_DIR, fromPackage, type Place } from './place.ts'
-import { realignDelivery } from './realign.ts'
-import { hasSystemd } from './units.ts'
+import { brokerParts, CA, tlsParts } from './broker.ts'
+import { $, command } from './commands.ts'
+import { realignDelivery } from './delivery.ts'
+import { actionFiles } from './fail2ban.ts'
+import { refuseIfUsed } from './in-use.ts'
+import {
+  CONFIG,
+  CONFIG_DIR,
+  hasSystemd,
+  type InstallTarget,
+  install,
+  LIB,
+  type Resource,
+  RUN_DIR,
+  STATE_DIR,
+  say,
+} from './plan.ts'
+import {
+  account,
+  credentials,
+  file,
+  folder,
+  fromPackage,
+  remnants,
+  rendered,
+  services,
+  stateFolder,
+  textOf,
+  unit,
+  wantedIf,
+} from './things.ts'
+import { nodeInUnit } from './trust.ts'
+import { configEdit, parsed, settingsIfReadable, withSection } from './yaml.ts'
 
-const CONFIG = `${CONFIG_DIR}/config.yaml`
-const PROGRAM = '/usr/local/lib/fail2ban-perimeter/net2ban.cjs'
-const STATE = '/var/lib/fail2ban-perimeter'
+const PROGRAM = `${LIB}/net2ban.cjs`
 
 /** Those of Fail2Ban that send to the nodes. */
 const ACTIONS = ['net2ban', 'net2ban-allports']
@@ -54,118 +72,110 @@ f2b-setup net2ban client
   --client-config FILE what "net2banctl get_client NAME" printed on the server`
 
 /** `f2b-setup net2ban server|client`: beside RabbitMQ, or on a node. */
-export async function setUpNet2ban(place: Place, values: Values, word: Word): Promise<void> {
-  const systemd = hasSystemd(textOption(values, 'systemd') ?? 'auto')
-  if (place.uninstall) return uninstall(place, word)
+export async function setUpNet2ban(
+  target: InstallTarget,
+  values: Values,
+  word: Word,
+): Promise<void> {
+  const systemd = hasSystemd(values)
+  if (target.uninstall) return word === 'server' ? leaveServer(target) : leaveNode(target)
   if (word === 'client') {
-    const { items, section } = clientConfig(place, values)
-    await apply([...items, ...program(place, word, systemd, [])], place)
-    await realignDelivery(place)
-    return place.prefix ? undefined : adviseNode(section)
+    const { parts, section } = clientConfig(target, values)
+    await install([...parts, ...program(target, word, systemd, [])], target)
+    await realignDelivery(target)
+    return target.prefix ? undefined : adviseNode(section)
   }
-  const text = serverConfig(place, values)
-  const { section, secrets } = readSection(text, place)
+  const text = serverConfig(target, values)
+  const { section, secrets } = readSection(text, target)
   const { server: host, port } = section.global
   const made = values['make-certificate'] === true
-  const items = [
-    folder(place.at(CONFIG_DIR)),
-    configItem(place, 'net2ban', text),
-    ...(made ? tlsItems(place, host, port) : []),
-    ...(place.prefix ? [] : await brokerItems(section)),
-    ...actionItems(place, ACTIONS),
-    ...program(place, word, systemd, secrets),
+  const parts = [
+    folder(target.at(CONFIG_DIR)),
+    configEdit(target, 'net2ban', text),
+    ...(made ? tlsParts(target, host, port) : []),
+    ...(target.prefix ? [] : await brokerParts(section)),
+    ...actionFiles(target, ACTIONS),
+    ...program(target, word, systemd, secrets),
   ]
-  await apply(items, place)
-  await realignDelivery(place)
-  advise(place, section, made)
+  await install(parts, target)
+  await realignDelivery(target)
+  advise(target, section, made)
 }
 
-async function uninstall(place: Place, word: Word): Promise<void> {
-  const text = configText(place)
-  const there = text !== undefined && parseDocument(text).has('net2ban')
-  const config = configItem(place, 'net2ban', '')
-  const state = remembered(place, word)
-  if (word === 'client') {
-    const released = there && !place.prefix ? [inForce(place)] : []
-    // Undone in reverse: the service, what it has in force, and then the program that ends that.
-    const [service, ...others] = program(place, word, true, []).toReversed()
-    const items = [
-      config,
-      state,
-      ...others.toReversed(),
-      ...released,
-      ...(service ? [service] : []),
-    ]
-    return apply(items, place)
-  }
-  const files = actionItems(place, ACTIONS)
-  await refuseIfUsed(
-    place,
-    ACTIONS,
-    files.map(({ name }) => name),
-  )
-  if (!there && !place.prefix)
+async function leaveServer(target: InstallTarget): Promise<void> {
+  const files = actionFiles(target, ACTIONS)
+  await refuseIfUsed(target, ACTIONS, files)
+  const text = sectionText(target)
+  if (text === undefined && !target.prefix)
     say('note: no section net2ban in config.yaml: RabbitMQ is left alone')
-  const broker = there && !place.prefix ? await brokerItems(readSection(text, place).section) : []
-  const tls = tlsItems(place, 'localhost', 5671)
-  const kept = tls.map((item) => ({ ...item, kept: item.name.endsWith('.pem') }))
-  await apply(
-    [config, state, ...kept, ...broker, ...files, ...program(place, word, true, [])],
-    place,
-  )
+  const ours = text !== undefined && !target.prefix
+  const tls = tlsParts(target, 'localhost', 5671)
+  const parts = [
+    configEdit(target, 'net2ban', ''),
+    remembered(target, 'server'),
+    ...tls.map((one) => ({ ...one, kept: one.name.endsWith('.pem') })),
+    ...(ours ? await brokerParts(readSection(text, target).section) : []),
+    ...files,
+    ...program(target, 'server', true, []),
+  ]
+  await install(parts, target)
+}
+
+/** Undone in reverse: the service, what it has in force, and then the program that ends that. */
+async function leaveNode(target: InstallTarget): Promise<void> {
+  const there = sectionText(target) !== undefined
+  const all = program(target, 'client', true, [])
+  const service = target.live ? all.splice(-1) : []
+  const released = there && !target.prefix ? [inForce(target)] : []
+  const config = [configEdit(target, 'net2ban', ''), remembered(target, 'client')]
+  await install([...config, ...all, ...released, ...service], target)
+}
+
+/** config.yaml, if net2ban has a section in it. */
+function sectionText(target: InstallTarget): string | undefined {
+  const text = textOf(target.at(CONFIG))
+  return text !== undefined && parseDocument(text).has('net2ban') ? text : undefined
 }
 
 /** What net2ban remembers in the state directory, and of this boot. */
-function remembered(place: Place, word: Word): Item {
-  const { state_dir } = settingsOf(place)
-  const state = place.at(typeof state_dir === 'string' ? state_dir : STATE)
-  const run = place.at('/run/fail2ban-perimeter')
+function remembered(target: InstallTarget, word: Word): Resource {
+  const { state_dir } = settingsIfReadable(target)
+  const state = target.at(typeof state_dir === 'string' ? state_dir : STATE_DIR)
+  const run = target.at(RUN_DIR)
   const marks = existsSync(run) ? readdirSync(run).filter((n) => n.startsWith('net2ban.')) : []
   const paths = [
     join(state, `net2ban-${word}`),
     ...(word === 'server' ? [join(state, 'net2banctl')] : marks.map((name) => join(run, name))),
   ].filter(existsSync)
-  return {
-    name: `what net2ban ${word} remembers in ${state}/`,
-    kept: true,
-    look: () => (paths.length > 0 ? 'same' : 'absent'),
-    make() {},
-    remove: () => {
-      for (const path of paths) rmSync(path, { recursive: true })
-    },
-  }
+  return remnants(`what net2ban ${word} remembers in ${state}/`, () => paths)
 }
 
-/** Rules of the node's actions in the kernel, which nobody would end any more. */
-function inForce(place: Place): Item {
-  const program = place.at(PROGRAM)
+/** Rules of the node's actions in the kernel, which nothing would end any more. */
+function inForce(target: InstallTarget): Resource {
+  const program = target.at(PROGRAM)
   return {
     name: 'what the node has in force',
-    look: () => (existsSync(program) ? 'same' : 'absent'),
-    make() {},
-    remove: () => call(process.execPath, [program, 'client', '--release']),
+    state: () => (existsSync(program) ? 'same' : 'absent'),
+    undo: () => $`${process.execPath} ${program} client --release`,
   }
 }
 
 /** The configuration with the section, and with the clients that are new. */
-function serverConfig(place: Place, values: Values): string {
-  const path = place.at(CONFIG)
+function serverConfig(target: InstallTarget, values: Values): string {
+  const path = target.at(CONFIG)
   const text = textOf(path)
   const names = (values.client ?? []) as string[]
-  const document = parseDocument(text ?? `owner: ${hostname().split('.')[0]}\n`)
-  const [error] = document.errors
-  if (error)
-    throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
-  if (isMap(document.contents) && document.contents.has('net2ban')) {
-    const missing = names.filter((name) => !document.hasIn(['net2ban', 'clients', name]))
-    if (missing.length === 0) return text ?? ''
-    for (const name of missing) {
-      document.setIn(['net2ban', 'clients', name], document.createNode({ key: secret() }))
-    }
-    return document.toString()
+  const document = parsed(text ?? '', path)
+  if (!document.has('net2ban')) {
+    const start = text ?? `# fail2ban-perimeter\nowner: ${hostname().split('.')[0]}\n`
+    return withSection(start, { net2ban: fresh(values, names) })
   }
-  const start = text ?? `# fail2ban-perimeter\n${document.toString()}`
-  return `${start.trimEnd()}\n\n${stringify({ net2ban: fresh(values, names) })}`
+  const missing = names.filter((name) => !document.hasIn(['net2ban', 'clients', name]))
+  if (missing.length === 0) return text ?? ''
+  for (const name of missing) {
+    document.setIn(['net2ban', 'clients', name], document.createNode({ key: secret() }))
+  }
+  return document.toString()
 }
 
 function fresh(values: Values, names: string[]) {
@@ -198,14 +208,14 @@ function secret(): string {
 }
 
 /** The section as net2ban reads it, and the files with secrets that it names. */
-function readSection(text: string, place: Place): { section: Net2ban; secrets: string[] } {
+function readSection(text: string, target: InstallTarget): { section: Net2ban; secrets: string[] } {
   const given = parseDocument(text).toJS()?.net2ban
   const files = [...JSON.stringify(given ?? {}).matchAll(/"(?:\w+_file)":"([^"]+)"/g)]
   const secrets = files.map(([, path = '']) => path)
-  if (existsSync(place.at(CONFIG)) && textOf(place.at(CONFIG)) === text) {
+  if (existsSync(target.at(CONFIG)) && textOf(target.at(CONFIG)) === text) {
     // With what its files hold.
     const whole = v.looseObject({ net2ban: shape })
-    return { section: readYaml(place.at(CONFIG), whole, 'net2ban').value.net2ban, secrets }
+    return { section: readYaml(target.at(CONFIG), whole, 'net2ban').value.net2ban, secrets }
   }
   const result = v.safeParse(shape, given)
   if (result.success) return { section: result.output, secrets }
@@ -215,75 +225,53 @@ function readSection(text: string, place: Place): { section: Net2ban; secrets: s
 }
 
 /** On a node: the very file that get_client printed, unless there is a configuration already. */
-function clientConfig(place: Place, values: Values): { items: Item[]; section: Net2ban } {
+function clientConfig(
+  target: InstallTarget,
+  values: Values,
+): { parts: Resource[]; section: Net2ban } {
   const from = textOption(values, 'client-config')
-  const path = place.at(CONFIG)
+  const path = target.at(CONFIG)
   const there = textOf(path)
   const text = from === undefined ? there : textOf(from)
   if (text === undefined) throw usageFailure('Missing option --client-config')
-  const { section } = readSection(text, place)
+  const { section } = readSection(text, target)
   if (section.global.mode !== 'client') {
     throw new Failure(EXIT.input, `${from ?? path} is not for a client: net2banctl get_client NAME`)
   }
-  const merged = there === undefined || there === text ? text : withSection(there, text, path)
-  return { items: [folder(place.at(CONFIG_DIR)), configItem(place, 'net2ban', merged)], section }
+  const merged = there === undefined || there === text ? text : withTheirs(there, text, path)
+  const parts = [folder(target.at(CONFIG_DIR)), configEdit(target, 'net2ban', merged)]
+  return { parts, section }
 }
 
 /** Another configuration's section in this one, everything else as it was. */
-function withSection(there: string, text: string, path: string): string {
-  const document = parseDocument(there)
-  const [error] = document.errors
-  if (error)
-    throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
+function withTheirs(there: string, text: string, path: string): string {
+  const document = parsed(there, path)
   document.set('net2ban', document.createNode(parseDocument(text).toJS().net2ban))
   return document.toString()
 }
 
-function program(place: Place, word: Word, systemd: boolean, secrets: string[]): Item[] {
-  const unit = `net2ban-${word}.service`
-  const text = net2banUnit(word, PROGRAM, secrets)
-  const unitFile = file(place.at(`/etc/systemd/system/${unit}`), text, 0o644)
-  const live = place.prefix === ''
-  const content = place.uninstall ? '' : fromPackage(place, 'dist/net2ban.cjs')
+/** The program and what starts it. The server is an account; a node is root, with few capabilities. */
+function program(
+  target: InstallTarget,
+  word: Word,
+  systemd: boolean,
+  secrets: string[],
+): Resource[] {
+  const name = `net2ban-${word}.service`
+  const values = { NODE: nodeInUnit(), CREDENTIAL: credentials([CONFIG, ...secrets]) }
+  const one = unit(target, name, rendered(target, `scripts/units/${name}`, values))
+  const content = target.uninstall ? '' : fromPackage(target, 'dist/net2ban.cjs')
   return [
-    rootsFolder(place.at(STATE)),
-    ...(live && word === 'server' ? [account()] : []),
-    folder(place.at('/usr/local/lib/fail2ban-perimeter')),
-    file(place.at(PROGRAM), content, 0o755),
-    { ...unitFile, unwanted: !systemd },
-    ...(systemd && live && existsSync('/run/systemd/system') ? [service(unit, unitFile)] : []),
+    stateFolder(target),
+    ...(!target.prefix && word === 'server' ? [account({ name: 'net2ban' })] : []),
+    folder(target.at(LIB)),
+    file(target.at(PROGRAM), content, 0o755),
+    ...wantedIf(systemd, [one, ...services(target, [name], [one])]),
   ]
 }
 
-function account(): Item {
-  const args = ['--system', '--no-create-home', '--shell', '/usr/sbin/nologin', ACCOUNT]
-  return {
-    name: `user ${ACCOUNT}`,
-    look: async () => ((await run('getent', ['passwd', ACCOUNT])).code === 0 ? 'same' : 'absent'),
-    make: () => call('useradd', args),
-    remove: () => call('userdel', [ACCOUNT]),
-  }
-}
-
-function service(unit: string, unitFile: Item): Item {
-  return {
-    name: `systemd unit ${unit}`,
-    async look() {
-      if ((await unitFile.look()) === 'absent') return 'absent'
-      const { code } = await run('systemctl', ['is-active', '--quiet', unit])
-      return code === 0 && (await unitFile.look()) === 'same' ? 'same' : 'different'
-    },
-    async make() {
-      await call('systemctl', ['daemon-reload'])
-      await call('systemctl', ['enable', unit])
-      await call('systemctl', ['restart', unit])
-    },
-    remove: () => call('systemctl', ['disable', '--now', unit]),
-  }
-}
-
-function advise(place: Place, { clients, global }: Net2ban, made: boolean): void {
-  if (made && !place.prefix) say('note: restart RabbitMQ once: systemctl restart rabbitmq-server')
+function advise(target: InstallTarget, { clients, global }: Net2ban, made: boolean): void {
+  if (made && !target.prefix) say('note: restart RabbitMQ once: systemctl restart rabbitmq-server')
   if (!global.tls) say('note: without TLS, who listens on the way sees who sends, though not what')
   const [name = 'NAME'] = Object.keys(clients)
   say(`
@@ -294,7 +282,7 @@ Then look from here:
   net2banctl status`)
 }
 
-/** Says what the node's usual action lacks here, as the node would once it is to ban somebody. */
+/** Says what the node's usual action lacks here, as the node would once it is to ban. */
 async function adviseNode({ default_action: file, global }: Net2ban): Promise<void> {
   let text: string
   try {
@@ -319,6 +307,6 @@ async function missing(text: string): Promise<string[]> {
     (command) => /^\s*([A-Za-z/][\w./+-]*)(?=\s|$)/.exec(command)?.[1] ?? [],
   )
   const script = 'for word; do command -v -- "$word" >/dev/null || echo "$word"; done'
-  const { stdout } = await run('sh', ['-c', script, 'sh', ...new Set(first)], { env: ENV })
+  const { stdout } = await command({ env: ENV })`sh -c ${script} sh ${[...new Set(first)]}`
   return stdout.split('\n').filter(Boolean)
 }

@@ -12,65 +12,52 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { deliveryDirectory, queueDirectory } from '../delivery/state.ts'
-import { run } from '../run.ts'
-import { call } from './account.ts'
-import { type Item, type State, say } from './changes.ts'
+import { $ } from './commands.ts'
 import { handOver, type Ids, rememberedIn, takeFolder } from './hand-over.ts'
+import { type Resource, type State, say } from './plan.ts'
+import { account, accountEntry, NOLOGIN, remnants } from './things.ts'
 
 /** The account that delivers: it owns its folder and the key, and may read the configuration. */
 export const DELIVERY_ACCOUNT = 'fail2ban-perimeter'
 
-const SHELL = '/usr/sbin/nologin'
-const ABOUT = ['--home-dir', '/nonexistent', '--shell', SHELL]
 /** What f2b-sync keeps in the state directory, as root. */
 const SYNCS = ['sync.lock', 'restoring.json']
 
 const ROOT: Ids = { uid: 0, gid: 0 }
 
-/** @param stop ends whoever delivers */
-export function accountItem(state: string, stop: () => Promise<void>): Item {
-  return {
-    name: `user ${DELIVERY_ACCOUNT}`,
-    async look() {
-      const found = await accountEntry()
-      return !found ? 'absent' : found.uid !== 0 && found.shell === SHELL ? 'same' : 'foreign'
-    },
-    make: () =>
-      call('useradd', ['--system', '--user-group', '--no-create-home', ...ABOUT, DELIVERY_ACCOUNT]),
-    async remove() {
+const ids = () => accountEntry(DELIVERY_ACCOUNT)
+
+/** @param stop ends what delivers */
+export function deliveryAccount(state: string, stop: () => Promise<void>): Resource {
+  return account({
+    name: DELIVERY_ACCOUNT,
+    home: '/nonexistent',
+    isOurs: ({ shell }) => shell === NOLOGIN,
+    async before() {
       await stop()
       const [queue, delivery] = [queueDirectory(state), deliveryDirectory(state)]
       if (existsSync(queue)) takeFolder(queue, 0o700)
-      if (existsSync(delivery)) handOver(state, ROOT, await accountEntry())
-      await call('userdel', [DELIVERY_ACCOUNT])
+      if (existsSync(delivery)) handOver(state, ROOT, await ids())
     },
-    remedy: `rename it (usermod --login NEW ${DELIVERY_ACCOUNT})`,
-  }
-}
-
-/** The account; undefined if there is none. */
-export async function accountEntry(): Promise<(Ids & { shell: string }) | undefined> {
-  const { code, stdout } = await run('getent', ['passwd', DELIVERY_ACCOUNT])
-  const [, , uid, gid, , , shell = ''] = stdout.trimEnd().split(':')
-  return code === 0 ? { uid: Number(uid), gid: Number(gid), shell } : undefined
+  })
 }
 
 /**
  * Lets the account read the configuration and the secrets that it names, and own the key, which ssh
  * wants to be its user's. All of them stand in folders of root's.
  */
-export function rights(config: string, secrets: string[], key: string): Item {
+export function rights(config: string, secrets: string[], key: string): Resource {
   // The configuration last: a running f2b-deliver reads it again, and then all that it names.
-  const wanted = (ids: Ids): [path: string, ids: Ids, mode: number][] => [
-    ...secrets.map((path): [string, Ids, number] => [path, { uid: 0, gid: ids.gid }, 0o640]),
-    [key, ids, 0o600],
-    [config, { uid: 0, gid: ids.gid }, 0o640],
+  const wanted = (own: Ids): [path: string, ids: Ids, mode: number][] => [
+    ...secrets.map((path): [string, Ids, number] => [path, { uid: 0, gid: own.gid }, 0o640]),
+    [key, own, 0o600],
+    [config, { uid: 0, gid: own.gid }, 0o640],
   ]
   return {
     name: `rights of user ${DELIVERY_ACCOUNT} in ${config} and ${key}`,
-    async look(): Promise<State> {
-      const ids = await accountEntry()
-      const there = ids ? wanted(ids).filter(([path]) => existsSync(path)) : []
+    async state(): Promise<State> {
+      const own = await ids()
+      const there = own ? wanted(own).filter(([path]) => existsSync(path)) : []
       if (there.every(([path]) => statSync(path).gid === 0)) return 'absent'
       const isSame = there.every(([path, { uid, gid }, mode]) => {
         const stat = statSync(path)
@@ -78,11 +65,11 @@ export function rights(config: string, secrets: string[], key: string): Item {
       })
       return isSame ? 'same' : 'different'
     },
-    async make() {
-      const ids = await accountEntry()
-      if (ids) for (const one of wanted(ids)) setRights(...one)
+    async apply() {
+      const own = await ids()
+      if (own) for (const one of wanted(own)) setRights(...one)
     },
-    remove() {
+    undo() {
       for (const path of [config, ...secrets, key]) setRights(path, ROOT, 0o600)
     },
   }
@@ -100,20 +87,20 @@ function setRights(path: string, { uid, gid }: Ids, mode: number): void {
  * The queue: root's, since root's action lines open files in it; the account reads. What stands in it
  * that an action line would not open goes.
  */
-export function queueFolder(state: string, owned: boolean): Item {
+export function queueFolder(state: string, owned: boolean): Resource {
   const path = queueDirectory(state)
   const mode = owned ? 0o2750 : 0o700
-  const group = async (): Promise<number> => (owned ? ((await accountEntry())?.gid ?? -1) : 0)
+  const group = async (): Promise<number> => (owned ? ((await ids())?.gid ?? -1) : 0)
   return {
     name: `${path}/`,
     kept: true,
-    async look() {
+    async state() {
       const stat = lstatSync(path, { throwIfNoEntry: false })
       if (!stat) return 'absent'
       const isSame = stat.uid === 0 && stat.gid === (await group()) && stat.isDirectory()
       return isSame && (stat.mode & 0o7777) === mode ? 'same' : 'different'
     },
-    async make() {
+    async apply() {
       takeFolder(state, 0o755)
       if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false) rmSync(path)
       mkdirSync(path, { recursive: true })
@@ -130,54 +117,48 @@ export function queueFolder(state: string, owned: boolean): Item {
         }
       }
     },
-    remove: () => call('rm', ['-r', '--', path]),
+    undo: () => $`rm -r -- ${path}`,
   }
 }
 
 /** Where the deliverer keeps its books, and the targets what they remember. */
-export function deliveryFolder(state: string, owned: boolean, stop: () => Promise<void>): Item {
+export function deliveryFolder(state: string, owned: boolean, stop: () => Promise<void>): Resource {
   const path = deliveryDirectory(state)
-  const wanted = async (): Promise<Ids | undefined> => (owned ? await accountEntry() : ROOT)
+  const wanted = async (): Promise<Ids | undefined> => (owned ? await ids() : ROOT)
   return {
     name: `${path}/`,
     kept: true,
-    async look() {
+    async state() {
       const stat = lstatSync(path, { throwIfNoEntry: false })
       if (!stat) return 'absent'
-      const [ids, account] = [await wanted(), await accountEntry()]
+      const [own, account] = [await wanted(), await ids()]
       const { uid, mode } = statSync(state)
       const isRoots = uid === 0 && (!owned || (mode & 0o7777) === 0o755)
       const outside = rememberedIn(state, account).filter((name) => {
         return owned || lstatSync(join(state, name)).uid !== 0
       })
-      const isOurs = stat.isDirectory() && stat.uid === ids?.uid && outside.length === 0
+      const isOurs = stat.isDirectory() && stat.uid === own?.uid && outside.length === 0
       return isOurs && isRoots && (stat.mode & 0o7777) === 0o700 ? 'same' : 'different'
     },
-    async make() {
-      const ids = await wanted()
-      if (!ids) return
+    async apply() {
+      const own = await wanted()
+      if (!own) return
       await stop()
-      handOver(state, ids, await accountEntry())
+      handOver(state, own, await ids())
     },
-    async remove() {
+    async undo() {
       takeFolder(path, 0o700)
-      await call('rm', ['-r', '--', path])
+      await $`rm -r -- ${path}`
     },
   }
 }
 
 /** What targets remember beside the deliveries; what others keep in the state directory is not ours. */
-export function remains(state: string): Item {
-  const paths = (): string[] =>
+export function remembered(state: string): Resource {
+  return remnants(`what the deliveries remember in ${state}/`, () =>
     [
       ...rememberedIn(state, undefined),
       ...SYNCS.filter((name) => existsSync(join(state, name))),
-    ].map((name) => join(state, name))
-  return {
-    name: `what the deliveries remember in ${state}/`,
-    kept: true,
-    look: () => (paths().length > 0 ? 'same' : 'absent'),
-    make() {},
-    remove: () => call('rm', ['-r', '--', ...paths()]),
-  }
+    ].map((name) => join(state, name)),
+  )
 }

@@ -2,53 +2,82 @@ import { existsSync } from 'node:fs'
 import { isIPv6 } from 'node:net'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { parseDocument, stringify } from 'yaml'
+import { stringify } from 'yaml'
 import { textOption, usageFailure, type Values } from '../command.ts'
 import { loadConfig } from '../config.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { checkOwner, quote } from '../lease.ts'
-import { run } from '../run.ts'
 import { type Firewall, firewalls } from '../settings/firewalls.ts'
 import { KINDS } from '../siblings.ts'
 import { missingActions } from '../status/jail-actions.ts'
-import { ACCOUNT, call } from './account.ts'
-import { apply, type Item, say } from './changes.ts'
-import { configItem } from './config-file.ts'
-import { adviseDelivery, deliveryItems, planDelivery } from './delivery.ts'
-import { fail2banItems } from './fail2ban.ts'
-import { checkTerminal, fetchHostKeys, knowsHost, readHostKeys, withHostKeys } from './hostkeys.ts'
+import { ACCOUNT } from './access.ts'
+import { $, tried } from './commands.ts'
+import { adviseDelivery, deliveryParts, hostsOf, KEY, planDelivery } from './delivery.ts'
+import { fail2banFiles, restartCommand } from './fail2ban.ts'
 import { refuseIfUsed } from './in-use.ts'
-import { file, fileOnce, folder, textOf, writeAs } from './items.ts'
-import type { Settings } from './need-root.ts'
-import { CONFIG, CONFIG_DIR, KEY, KNOWN_HOSTS, type Place } from './place.ts'
-import { advise, adviseConfig } from './server-advice.ts'
-import { hasSystemd } from './units.ts'
+import {
+  CONFIG,
+  CONFIG_DIR,
+  hasSystemd,
+  type InstallTarget,
+  install,
+  type Resource,
+  say,
+} from './plan.ts'
+import { checkTerminal, fetchHostKeys, knowsHost, readHostKeys, withHostKeys } from './ssh.ts'
+import { file, fileOnce, folder, textOf, writeAs } from './things.ts'
+import { configEdit, readSettings, type Settings, settingsIfReadable } from './yaml.ts'
 
-export interface Wish {
+const KNOWN_HOSTS = `${CONFIG_DIR}/known_hosts`
+
+interface Wish {
   owner: string
   firewalls: Firewall[]
   hostKeyFile: string | undefined
 }
 
 /** `f2b-setup server`: what stands beside Fail2Ban. */
-export async function setUpServer(place: Place, values: Values): Promise<void> {
-  const systemd = hasSystemd(textOption(values, 'systemd') ?? 'auto')
-  if (place.uninstall) return uninstallServer(place)
-  const found = readConfigured(place.at(CONFIG))
+export async function setUpServer(target: InstallTarget, values: Values): Promise<void> {
+  if (target.uninstall) return uninstall(target)
+  const found = readSettings(target)
   const wish = readWish(values, found)
   const remote = wish.firewalls.filter((firewall) => firewall.host !== 'local')
-  const hosts = await hostKeys(place, remote, wish.hostKeyFile)
-  const delivery = await planDelivery(place, found ?? wish, {
+  const hosts = await hostKeys(target, remote, wish.hostKeyFile)
+  const delivery = await planDelivery(target, found ?? wish, {
     ...(values.delivery ? { delivery: String(values.delivery) } : {}),
-    systemd,
+    systemd: hasSystemd(values),
     isNew: !found,
   })
-  const items = settings(place, { wish, hosts, remote: remote.length > 0 })
-  await apply([...items, ...fail2banItems(place), ...deliveryItems(place, delivery)], place)
-  if (found) adviseConfig(place.at(CONFIG), wish, found)
-  await adviseDelivery(place, delivery)
-  if (wish.firewalls.length > 0) advise(place, wish, remote)
-  if (!place.prefix && !place.dryRun) await checkJails(place.at(CONFIG))
+  const config = target.at(CONFIG)
+  const parts = [
+    folder(target.at(CONFIG_DIR)),
+    found ? fileOnce(config, () => {}) : configEdit(target, 'server', configOf(target, wish)),
+    ...(remote.length > 0 ? connection(target, wish.owner, hosts) : []),
+    ...fail2banFiles(target),
+    ...deliveryParts(target, delivery),
+  ]
+  await install(parts, target)
+  if (found) adviseConfig(config, wish, found)
+  await adviseDelivery(target, delivery)
+  if (wish.firewalls.length > 0) advise(target, wish, remote)
+  if (!target.prefix && !target.dryRun) await checkJails(config)
+}
+
+async function uninstall(target: InstallTarget): Promise<void> {
+  const files = fail2banFiles(target)
+  const actions = files.flatMap(({ name }) => /action\.d\/(.+)\.conf$/.exec(name)?.[1] ?? [])
+  await refuseIfUsed(target, actions, files)
+  const options = { delivery: 'queued', systemd: true, isNew: false }
+  const delivery = await planDelivery(target, settingsIfReadable(target), options)
+  const parts = [
+    folder(target.at(CONFIG_DIR)),
+    configEdit(target, 'server', ''),
+    ...connection(target, '', ''),
+    ...files,
+    // Whatever there is: an account as well.
+    ...deliveryParts(target, { ...delivery, root: undefined }),
+  ]
+  await install(parts, target)
 }
 
 /** @throws Failure 78 if a jail that runs lacks what its configuration gives it */
@@ -57,21 +86,8 @@ async function checkJails(path: string): Promise<void> {
   const isOurs = (command: string): boolean => KINDS.some(({ uses }) => uses.test(command))
   const problems = await missingActions(fail2ban, isOurs)
   if (problems.length === 0) return
-  throw new Failure(
-    EXIT.config,
-    `All is set up, but ${problems.map(({ text }) => text).join('; ')}`,
-  )
-}
-
-async function uninstallServer(place: Place): Promise<void> {
-  const files = fail2banItems(place).map(({ name }) => name)
-  const actions = files.flatMap((path) => /action\.d\/(.+)\.conf$/.exec(path)?.[1] ?? [])
-  await refuseIfUsed(place, actions, files)
-  const options = { delivery: 'queued', systemd: true, isNew: false }
-  const delivery = await planDelivery(place, readIfPossible(place.at(CONFIG)), options)
-  // Whatever there is: an account as well.
-  const items = deliveryItems(place, { ...delivery, root: undefined })
-  await apply([...settings(place), ...fail2banItems(place), ...items], place)
+  const what = problems.map(({ text }) => text).join('; ')
+  throw new Failure(EXIT.config, `All is set up, but ${what}`)
 }
 
 /** A configuration that is there says what is not given. */
@@ -111,51 +127,43 @@ function readFirewall(name: string): Firewall {
   return host === 'local' ? { host } : { host, user, ...(port && { port: Number(port) }) }
 }
 
-/** Settings and keys, all of which `--uninstall` leaves. */
-function settings(place: Place, made?: { wish: Wish; hosts: string; remote: boolean }): Item[] {
-  const config = place.at(CONFIG)
-  const key = place.at(KEY)
-  const connection = [
-    fileOnce(key, () => makeKey(key, made?.wish.owner ?? '')),
-    fileOnce(`${key}.pub`, () => makePublicKey(key)),
-    file(place.at(KNOWN_HOSTS), made?.hosts ?? '', 0o644, { kept: true }),
-  ]
+/** Keys and hosts, all of which `--uninstall` leaves. */
+function connection(target: InstallTarget, owner: string, hosts: string): Resource[] {
+  const key = target.at(KEY)
   return [
-    folder(place.at(CONFIG_DIR)),
-    place.uninstall || existsSync(config) === false
-      ? configItem(place, 'server', made ? configOf(place, made.wish) : '')
-      : fileOnce(config, () => {}),
-    ...(made?.remote === false ? [] : connection),
+    fileOnce(key, () => $`ssh-keygen -q -t ed25519 -N ${''} -C ${owner} -f ${key}`),
+    fileOnce(`${key}.pub`, () => makePublicKey(key)),
+    file(target.at(KNOWN_HOSTS), hosts, 0o644, { kept: true }),
   ]
-}
-
-function makeKey(path: string, owner: string): Promise<void> {
-  return call('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', owner, '-f', path])
 }
 
 async function makePublicKey(key: string): Promise<void> {
   if (existsSync(`${key}.pub`)) return
-  const { code, stdout, stderr } = await run('ssh-keygen', ['-y', '-P', '', '-f', key])
+  const { code, stdout, stderr } = await tried`ssh-keygen -y -P ${''} -f ${key}`
   if (code !== 0) throw new Failure(EXIT.config, `ssh-keygen: ${stderr.trim()}`)
   writeAs(`${key}.pub`, stdout, 0o644)
 }
 
-function configOf(place: Place, { owner, firewalls }: Wish): string {
+function configOf({ source }: InstallTarget, { owner, firewalls }: Wish): string {
   return `# fail2ban-perimeter, made once by f2b-setup server and yours from then on.
-# Every key is explained in ${join(place.source, 'config.yaml')}
+# Every key is explained in ${join(source, 'config.yaml')}
 ${stringify({ owner, firewalls })}`
 }
 
 /** The known_hosts that is wanted. A firewall that is in it already is not asked again. */
-async function hostKeys(place: Place, remote: Firewall[], given?: string): Promise<string> {
-  let text = textOf(place.at(KNOWN_HOSTS)) ?? ''
+async function hostKeys(
+  target: InstallTarget,
+  remote: Firewall[],
+  given?: string,
+): Promise<string> {
+  let text = textOf(target.at(KNOWN_HOSTS)) ?? ''
   const unknown = remote.filter(({ host }) => given !== undefined || !knowsHost(text, host))
-  if (given === undefined && !place.dryRun) unknown.forEach(checkTerminal)
+  if (given === undefined && !target.dryRun) unknown.forEach(checkTerminal)
   for (const firewall of unknown) {
     if (given !== undefined) {
       const keys = await readHostKeys(given, firewall, unknown.length === 1)
       text = withHostKeys(text, firewall.host, keys)
-    } else if (place.dryRun) {
+    } else if (target.dryRun) {
       say(`would fetch the host key of ${firewall.host} with ssh-keyscan and ask if it is right`)
     } else {
       text = withHostKeys(text, firewall.host, await fetchHostKeys(firewall))
@@ -164,22 +172,43 @@ async function hostKeys(place: Place, remote: Firewall[], given?: string): Promi
   return text
 }
 
-/** What cannot be read must not keep anybody from an uninstallation. */
-function readIfPossible(path: string): Settings {
-  try {
-    return readConfigured(path) ?? {}
-  } catch {
-    return {}
+/** Says what an operator must change in a configuration that is there. */
+function adviseConfig(path: string, wish: Wish, found: Settings): void {
+  const known = hostsOf(found)
+  const missing = wish.firewalls.filter((firewall) => !known.includes(firewall.host))
+  if (found.owner !== wish.owner) {
+    say(`note: ${path} was left as it is, but its owner is not "${wish.owner}": set it`)
   }
+  if (missing.length === 0) return
+  say(`note: ${path} was left as it is; add to it:`)
+  say(stringify({ firewalls: missing }).trimEnd().replace(/^/gm, '  '))
 }
 
-/** What an existing configuration says. @throws Failure 78 if it cannot be read */
-function readConfigured(path: string): Settings | undefined {
-  const text = textOf(path)
-  if (text === undefined) return undefined
-  const document = parseDocument(text)
-  const [error] = document.errors
-  if (error)
-    throw new Failure(EXIT.config, `Cannot read "${path}": ${error.message.split('\n')[0]}`)
-  return (document.toJS() ?? {}) as Settings
+/** Says what is to be done next. */
+function advise(target: InstallTarget, { owner }: Wish, remote: Firewall[]): void {
+  const key = textOf(target.at(`${KEY}.pub`))?.trim() ?? `(the public key in ${KEY}.pub)`
+  if (remote.length > 0) {
+    say(`\nNow let this server in, as root on ${remote.map((f) => f.host).join(' and on ')}:`)
+    say(`  echo '${key}' > ${owner}.pub`)
+    say(`  f2b-setup firewall --owner ${owner} --key-file ${owner}.pub`)
+    say(
+      "There, --from ADDRESS ties the key to this server's address; without it that stays as it is.",
+    )
+  } else {
+    say('\nNow let this machine be the firewall:')
+    say('  f2b-setup firewall')
+  }
+  say('\nThen test it from here; all of these print nothing when all is well:')
+  for (const firewall of remote) say(`  ${sshLine(firewall)} true`)
+  say('  f2b-firewall check')
+  // At the margin: below another line of jail.local, an indented one goes on with that.
+  say(`\nThen let Fail2Ban use it, in /etc/fail2ban/jail.local, and run ${restartCommand()}:`)
+  say('[DEFAULT]')
+  say('banaction = iptables-remote')
+  say('banaction_allports = iptables-remote-allports')
+}
+
+function sshLine({ host, user, port }: Firewall): string {
+  const where = `-i ${KEY} -o UserKnownHostsFile=${KNOWN_HOSTS} -o HostKeyAlias=${host}`
+  return `ssh ${where}${port ? ` -p ${port}` : ''} ${user}@${host}`
 }

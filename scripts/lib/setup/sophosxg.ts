@@ -11,15 +11,13 @@ import { withClient } from '../sophosxg/client.ts'
 import { sophosTarget } from '../sophosxg/target.ts'
 import type { Call } from '../target.ts'
 import { makeCall } from '../verbs.ts'
-import { ask } from './ask.ts'
 import { fetchCertificate, type Shown } from './certificate.ts'
-import { apply, type Item, say } from './changes.ts'
-import { configItem, configText, secretItem } from './config-file.ts'
-import { actionItems, restartCommand } from './fail2ban.ts'
+import { realignDelivery } from './delivery.ts'
+import { actionFiles, restartCommand } from './fail2ban.ts'
 import { refuseIfUsed } from './in-use.ts'
-import { file, folder, textOf } from './items.ts'
-import { CONFIG_DIR, type Place } from './place.ts'
-import { realignDelivery } from './realign.ts'
+import { ask, CONFIG, CONFIG_DIR, type InstallTarget, install, type Resource, say } from './plan.ts'
+import { file, folder, textOf } from './things.ts'
+import { configEdit, secretFile, withSection } from './yaml.ts'
 
 /** The options that only `f2b-setup sophosxg` has. */
 export const SOPHOSXG_OPTIONS: Options = {
@@ -49,6 +47,8 @@ export const SOPHOSXG_HELP = `f2b-setup sophosxg
                        for the objects on the firewall; default f2b_ and f2b_blockings
   --mode MODE          hosts (an object for each ban) | iplist (lists of 1,000)`
 
+const ACTIONS = ['sophosxg']
+
 /** An entry of section `sophosxg` and the files that it names. */
 interface Wish {
   entry: Record<string, unknown>
@@ -62,27 +62,23 @@ interface Wish {
  * `f2b-setup sophosxg`: finds out whether address, certificate, account and API work, makes the
  * groups, and writes the section that uses them.
  */
-export async function setupSophosxg(place: Place, values: Values): Promise<void> {
-  if (place.uninstall) {
-    await refuseIfUsed(
-      place,
-      ['sophosxg'],
-      actionFile(place).map(({ name }) => name),
-    )
-    await apply(uninstalled(place, values), place)
-    return realignDelivery(place)
+export async function setupSophosxg(target: InstallTarget, values: Values): Promise<void> {
+  if (target.uninstall) {
+    await refuseIfUsed(target, ACTIONS, actionFiles(target, ACTIONS))
+    await install(uninstalled(target, values), target)
+    return realignDelivery(target)
   }
-  const wish = await readWish(place, values)
-  await tryOut(place, wish)
-  await apply(items(place, wish, values), place)
-  await realignDelivery(place)
+  const wish = await readWish(target, values)
+  await tryOut(target, wish)
+  await install(partsOf(target, wish, values), target)
+  await realignDelivery(target)
   advise(wish.settings)
 }
 
-async function readWish(place: Place, values: Values): Promise<Wish> {
+async function readWish(target: InstallTarget, values: Values): Promise<Wish> {
   const url = await readUrl(values)
   const title = textOption(values, 'title') ?? new URL(url).hostname.replace(/^\[|\]$/g, '')
-  const { ca, pin } = await readTrust(place, url, title, values)
+  const { ca, pin } = await readTrust(target, url, title, values)
   const user = textOption(values, 'user') ?? (await ask('API account: ', '--user'))
   const pass = await readPass(values)
   const passFile = `${CONFIG_DIR}/sophosxg-${title}.pass`
@@ -115,7 +111,7 @@ async function readUrl(values: Values): Promise<string> {
 }
 
 /** How the firewall is recognised from now on: as this machine does, by its authority, or by itself. */
-async function readTrust(place: Place, url: string, title: string, values: Values) {
+async function readTrust(target: InstallTarget, url: string, title: string, values: Values) {
   const [caFile, pin] = [textOption(values, 'ca'), textOption(values, 'pin')]
   if (caFile !== undefined && pin !== undefined) throw usageFailure('--ca or --pin, not both')
   const text = caFile === undefined ? undefined : textOf(caFile)
@@ -131,7 +127,7 @@ async function readTrust(place: Place, url: string, title: string, values: Value
     }
   }
   if (pin === undefined && shown.trusted) return { ca: undefined, pin: undefined }
-  return { ca: undefined, pin: await confirm(shown, pin, place) }
+  return { ca: undefined, pin: await confirm(shown, pin, target) }
 }
 
 function show(shown: Shown): void {
@@ -139,14 +135,18 @@ function show(shown: Shown): void {
   say(`  SHA-256 ${shown.fingerprint}${shown.trusted ? ' (trusted)' : ''}`)
 }
 
-/** @returns the fingerprint, once somebody has said that it is the right one */
-async function confirm(shown: Shown, pin: string | undefined, place: Place): Promise<string> {
+/** @returns the fingerprint, once a person has said that it is the right one */
+async function confirm(
+  shown: Shown,
+  pin: string | undefined,
+  target: InstallTarget,
+): Promise<string> {
   const bare = (text: string): string => text.replaceAll(':', '').toUpperCase()
   if (pin !== undefined) {
     if (bare(pin) === bare(shown.fingerprint)) return shown.fingerprint
     throw new Failure(EXIT.refused, 'Nothing was changed: the certificate is not the one of --pin')
   }
-  if (place.dryRun) return shown.fingerprint
+  if (target.dryRun) return shown.fingerprint
   const question = 'Is this what the firewall shows under Certificates > Certificates? [yes/no] '
   if ((await ask(question, '--pin or --ca')).trim() === 'yes') return shown.fingerprint
   throw new Failure(EXIT.refused, 'Nothing was changed: the certificate was not confirmed')
@@ -161,9 +161,9 @@ async function readPass(values: Values): Promise<string> {
 }
 
 /** Logs in and makes the groups, before anything is written here. */
-async function tryOut(place: Place, wish: Wish): Promise<void> {
+async function tryOut(target: InstallTarget, wish: Wish): Promise<void> {
   const config = { owner: 'setup', state_dir: '/nonexistent' } as Call['config']
-  const call = makeCall({ config, path: '', warnings: [] }, { 'dry-run': place.dryRun }, 30)
+  const call = makeCall({ config, path: '', warnings: [] }, { 'dry-run': target.dryRun }, 30)
   // What will be its place is not filled yet.
   const settings = { ...wish.settings, ...(wish.ca && { ca: wish.ca.from }) }
   try {
@@ -175,61 +175,56 @@ async function tryOut(place: Place, wish: Wish): Promise<void> {
     throw new Failure(codeOf(error), text)
   }
   const groups = [settings.iphostgroup_name, settings.iphostgroup_name_v6].map(quote).join(' and ')
-  if (!place.dryRun) say(`the host groups ${groups} are there`)
+  if (!target.dryRun) say(`the host groups ${groups} are there`)
 }
 
-function items(place: Place, wish: Wish, values: Values): Item[] {
+function partsOf(target: InstallTarget, wish: Wish, values: Values): Resource[] {
   const { ca } = wish
   return [
-    folder(place.at(CONFIG_DIR)),
-    secretItem(place, wish.passFile, `${wish.pass}\n`),
-    ...(ca ? [file(place.at(ca.path), ca.text, 0o644, { kept: true })] : []),
-    section(place, wish, values),
-    ...actionFile(place),
+    folder(target.at(CONFIG_DIR)),
+    secretFile(target, wish.passFile, `${wish.pass}\n`),
+    ...(ca ? [file(target.at(ca.path), ca.text, 0o644, { kept: true })] : []),
+    section(target, wish, values),
+    ...actionFiles(target, ACTIONS),
   ]
 }
 
-function uninstalled(place: Place, values: Values): Item[] {
+function uninstalled(target: InstallTarget, values: Values): Resource[] {
   const title = textOption(values, 'title') ?? textOption(values, 'address')?.split(':')[0]
-  const folder = place.at(CONFIG_DIR)
+  const folder = target.at(CONFIG_DIR)
   const names = existsSync(folder) ? readdirSync(folder) : []
   const secrets = names.filter((name) =>
     title ? name === `sophosxg-${title}.pass` : /^sophosxg-.*\.(pass|pem)$/.test(name),
   )
   return [
-    ...(title ? [] : [configItem(place, 'sophosxg', '')]),
+    ...(title ? [] : [configEdit(target, 'sophosxg', '')]),
     ...secrets.map((name) => file(join(folder, name), '', 0o600, { kept: true })),
-    ...actionFile(place),
+    ...actionFiles(target, ACTIONS),
   ]
 }
 
-function actionFile(place: Place): Item[] {
-  return actionItems(place, ['sophosxg'])
-}
-
 /**
- * The entry in config.yaml. What somebody else wrote there stays as it is, remarks included; of an
+ * The entry in config.yaml. What others wrote there stays as it is, remarks included; of an
  * entry for the same firewall only a renewed certificate is changed.
  */
-function section(place: Place, wish: Wish, values: Values): Item {
-  const text = configText(place) ?? ''
+function section(target: InstallTarget, wish: Wish, values: Values): Resource {
+  const text = textOf(target.at(CONFIG)) ?? ''
   const known = (parseDocument(text).toJS() as { sophosxg?: unknown } | null)?.sophosxg
   const entries = (known === undefined ? [] : [known].flat()) as Record<string, unknown>[]
   const at = entries.findIndex((one) => one.url === wish.entry.url)
   const trusted = entries[at]?.pin === wish.entry.pin && entries[at]?.ca === wish.entry.ca
   const where = Array.isArray(known) ? ['sophosxg', at] : ['sophosxg']
-  const made =
-    at < 0 ? withSection(text, entries, wish, values) : withTrust(text, where, wish.entry)
+  const made = at < 0 ? withEntry(text, entries, wish, values) : withTrust(text, where, wish.entry)
   return {
-    ...configItem(place, 'sophosxg', trusted ? text : made),
-    look: () => (at < 0 ? 'absent' : trusted ? 'same' : 'different'),
+    ...configEdit(target, 'sophosxg', trusted ? text : made),
+    state: () => (at < 0 ? 'absent' : trusted ? 'same' : 'different'),
   }
 }
 
-function withSection(text: string, entries: unknown[], wish: Wish, values: Values): string {
+function withEntry(text: string, entries: unknown[], wish: Wish, values: Values): string {
   const owner = checkOwner(textOption(values, 'owner') ?? hostname().split('.')[0] ?? '')
   const start = text === '' ? `# fail2ban-perimeter\n${stringify({ owner })}` : text
-  if (entries.length === 0) return `${start.trimEnd()}\n\n${stringify({ sophosxg: wish.entry })}`
+  if (entries.length === 0) return withSection(start, { sophosxg: wish.entry })
   const document = parseDocument(start)
   document.set('sophosxg', document.createNode([...entries, wish.entry]))
   return document.toString()

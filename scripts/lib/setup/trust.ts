@@ -1,6 +1,7 @@
 import { existsSync, realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { EXIT, Failure } from '../failure.ts'
+import { unitWord } from './things.ts'
 
 /**
  * The first line of a program that root starts. The absolute path of this very Node: `env node`
@@ -19,10 +20,22 @@ export function shebang(node: string): string {
   return `#!${node}`
 }
 
+/** This very Node in the command of a unit. @throws Failure 78 */
+export function nodeInUnit(): string {
+  return unitWord(shebang(process.execPath).slice(2))
+}
+
+/** The same for cron's shell. @throws Failure 78 if it would read something else in the path */
+export function nodeInCron(): string {
+  const node = shebang(process.execPath).slice(2)
+  if (!/[%"'$\\]/.test(node)) return node
+  throw new Failure(EXIT.config, `Cannot use Node at "${node}": the path has special characters`)
+}
+
 /**
- * Refuses a path that somebody other than root can change, itself or any folder above it: what root
+ * Refuses a path that another user than root can change, itself or any folder above it: what root
  * starts from there would be theirs to choose. A folder with the sticky bit (/tmp) is safe, since
- * nobody can rename or remove there what belongs to root.
+ * no other user can rename or remove there what belongs to root.
  *
  * @throws Failure 78
  */

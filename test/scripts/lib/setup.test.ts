@@ -2,21 +2,20 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { knowsHost, readHostKeys, withHostKeys } from '../../../scripts/lib/setup/hostkeys.ts'
 import {
   keyLines,
   readFrom,
   readPublicKey,
   withKey,
   withoutKey,
-} from '../../../scripts/lib/setup/keys.ts'
-import { whyRoot } from '../../../scripts/lib/setup/need-root.ts'
-import type { Place } from '../../../scripts/lib/setup/place.ts'
-import { withProtected } from '../../../scripts/lib/setup/protect.ts'
+} from '../../../scripts/lib/setup/access.ts'
+import { whyRoot } from '../../../scripts/lib/setup/delivery.ts'
+import { mayWrite } from '../../../scripts/lib/setup/fail2ban.ts'
+import type { InstallTarget } from '../../../scripts/lib/setup/plan.ts'
 import { readFirewalls } from '../../../scripts/lib/setup/server.ts'
-import { withSetting } from '../../../scripts/lib/setup/settings.ts'
-import { troubles } from '../../../scripts/lib/setup/sshd.ts'
+import { knowsHost, readHostKeys, troubles, withHostKeys } from '../../../scripts/lib/setup/ssh.ts'
 import { checkOnlyRootWrites, shebang } from '../../../scripts/lib/setup/trust.ts'
+import { withProtected, withValue } from '../../../scripts/lib/setup/yaml.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 
 const folder = temporaryFolder('setup')
@@ -119,15 +118,18 @@ test('readFrom() takes addresses and ranges, and nothing that means everybody', 
   }
 })
 
-test('withSetting() changes one value and not one character else', () => {
+test('withValue() changes one value and not one character else', () => {
+  const set = (text: string, ...keys: string[]) => withValue(text, keys, 'ipset', 'f')
   const text = '# top\nbackend: auto   # why\nhooks: [ INPUT,FORWARD ]\n'
-  assert.deepEqual(withSetting(text, 'backend', 'ipset', 'f'), {
-    text: text.replace('auto', 'ipset'),
-    old: 'auto',
-  })
-  assert.equal(withSetting('# only\n', 'backend', 'ipset', 'f').text, '# only\nbackend: ipset\n')
-  assert.throws(() => withSetting('a: [', 'backend', 'ipset', 'f'), { code: 78 })
-  assert.throws(() => withSetting('{}', 'backend', 'ipset', 'f'), { code: 78, message: /by hand/ })
+  assert.equal(set(text, 'backend'), text.replace('auto', 'ipset'))
+  assert.equal(set('# only\n', 'backend'), '# only\nbackend: ipset\n')
+  assert.throws(() => set('a: [', 'backend'), { code: 78 })
+  assert.throws(() => set('{}', 'backend'), { code: 78, message: /by hand/ })
+  assert.throws(() => set('backend: [a]\n', 'backend'), { code: 78, message: /by hand/ })
+  const nested = 'a: 1\nb:\n  c: # why\n    d: 2 # two\n'
+  assert.equal(set(nested, 'b', 'c', 'd'), nested.replace('2 #', 'ipset #'))
+  assert.equal(set(nested, 'b', 'c', 'e'), nested.replace('d: 2', 'e: ipset\n    d: 2'))
+  assert.equal(set('b: {c: 1}\n', 'b', 'd'), 'b: { c: 1, d: ipset }\n')
 })
 
 test('withProtected() adds to never_ban and changes not one character else', () => {
@@ -244,8 +246,27 @@ test('troubles() finds what keeps the account out in the output of sshd -T', () 
 })
 
 test('whoever delivers to a FortiGate stays root, wherever its list is', async () => {
-  const place = { prefix: '' } as Place
+  const target = { prefix: '' } as InstallTarget
   const fortigate = { list_file: '/var/lib/fail2ban-perimeter/fortigate/list.txt' }
   const how = { stateDir: '/var/lib/fail2ban-perimeter', systemd: true }
-  assert.match((await whyRoot(place, { fortigate }, how)) ?? '', /the list of fortigate/)
+  assert.match((await whyRoot(target, { fortigate }, how)) ?? '', /the list of fortigate/)
+})
+
+test('mayWrite() knows what hardened units let Fail2Ban write', () => {
+  const QUEUE = '/var/lib/fail2ban-perimeter/queue'
+  const may: [string, boolean][] = [
+    ['ProtectSystem=no\nReadOnlyPaths=\nReadWritePaths=\nInaccessiblePaths=', true],
+    ['ProtectSystem=full\nReadWritePaths=', true],
+    ['ProtectSystem=strict\nReadWritePaths=', false],
+    // ArchWiki, "Service hardening".
+    ['ReadOnlyPaths=/\nReadWritePaths=/var/run/fail2ban /var/lib/fail2ban /var/log', false],
+    ['ProtectSystem=strict\nReadWritePaths=-/var/run/fail2ban -/var/lib/fail2ban', false],
+    [`ProtectSystem=strict\nReadWritePaths=-/var/lib/fail2ban ${QUEUE}`, true],
+    [`ReadOnlyPaths=/\nReadWritePaths=-/var/lib/fail2ban-perimeter/`, true],
+    ['ProtectSystem=strict\nReadWritePaths=/var', true],
+    ['ReadOnlyPaths=/var/lib\nReadWritePaths=/var', false],
+    [`InaccessiblePaths=-/var/lib/fail2ban-perimeter\nReadWritePaths=/var/lib`, false],
+    ['ProtectSystem=strict\nReadWritePaths=/var/lib/fail2ban-perimeter/q', false],
+  ]
+  for (const [shown, expected] of may) assert.equal(mayWrite(shown, QUEUE), expected, shown)
 })
