@@ -48,7 +48,7 @@ before(async () => {
   await setup('server', ...server, '--firewall', 'edge1', '--host-key-file', `${folder}/key.pub`)
   await setup('local', ...server, '--firewall', 'local')
   await setup('firewall', 'firewall', '--owner', 'web1', '--key-file', `${folder}/key.pub`)
-  const pair = ['--cert-file', `${ODD}/a b.pem`, '--key-file', `${ODD}/50%.key`]
+  const pair = ['--cert-file', `${ODD}/a b.pem`, '--key-file', `${ODD}/50%d.key`]
   await setup('fortigate', 'fortigate', '--url', 'https://192.0.2.10:5000', ...pair)
   const broker = ['--broker', '127.0.0.1', '--client', 'client1', '--no-tls']
   await setup('net2ban', 'net2ban', 'server', ...broker)
@@ -106,9 +106,9 @@ test('what a path of an operator has in it is the path, to systemd as well', { s
   const feed = readFileSync(`${made}/f2b-fortigate-feed.service`, 'utf8')
   const etc = '/etc/ssl/100%% ours'
   assert.ok(feed.includes(`\nLoadCredential=a b.pem:${etc}/a b.pem\n`), feed)
-  assert.ok(feed.includes(`\nLoadCredential=50%%.key:${etc}/50%%.key\n`), feed)
+  assert.ok(feed.includes(`\nLoadCredential=50%%d.key:${etc}/50%%d.key\n`), feed)
   const watch = readFileSync(`${made}/f2b-fortigate-feed-renew.path`, 'utf8')
-  assert.ok(watch.includes(`\nPathChanged=${etc}/a b.pem\nPathChanged=${etc}/50%%.key\n`), watch)
+  assert.ok(watch.includes(`\nPathChanged=${etc}/a b.pem\nPathChanged=${etc}/50%%d.key\n`), watch)
   // As it would be without: the specifier is another thing, or none.
   writeFileSync(`${folder}/raw.service`, feed.replace(/^(LoadCredential=50)%%/m, '$1%'))
   assert.match((await complaints(`${folder}/raw.service`)).join('\n'), /[Cc]redential/)

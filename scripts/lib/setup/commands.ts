@@ -32,12 +32,19 @@ const SETTINGS = {
 
 /** A command with something on its standard input, where secrets travel, or another environment. */
 export function command({ input, env }: { input?: string; env?: NodeJS.ProcessEnv }): Tag<Ended> {
-  const more = {
+  const shell = zx({
+    ...SETTINGS,
     ...(env && { env }),
-    ...(input !== undefined && { input, stdio: 'pipe' as const }),
-  }
+    ...(input !== undefined && { stdio: 'pipe' }),
+  })
   return async (pieces, ...values) => {
-    const { exitCode, stdout, stderr } = await zx({ ...SETTINGS, ...more })(pieces, ...values)
+    const running = shell(pieces, ...values)
+    if (input !== undefined) {
+      // A program that ends without reading all of it breaks the pipe; its exit status says why.
+      running.stdin.on('error', () => {})
+      running.stdin.end(input)
+    }
+    const { exitCode, stdout, stderr } = await running
     return { code: exitCode ?? 137, stdout, stderr }
   }
 }
@@ -50,6 +57,7 @@ export const $: Tag<string> = async (pieces, ...values) => {
   const { code, stdout, stderr } = await tried(pieces, ...values)
   if (code === 0) return stdout
   const program = (pieces[0] || String(values[0])).split(' ')[0] ?? ''
-  const why = stderr.trim().replace(/\s*\n\s*/g, ' ') || `exit status ${code}`
+  const said = code === 127 ? 'not found' : stderr.trim().replace(/\s*\n\s*/g, ' ')
+  const why = said || `exit status ${code}`
   throw new Failure(EXIT.temporary, why.startsWith(program) ? why : `${program}: ${why}`)
 }

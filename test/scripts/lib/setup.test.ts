@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { test } from 'node:test'
 import {
   keyLines,
@@ -9,6 +10,7 @@ import {
   withKey,
   withoutKey,
 } from '../../../scripts/lib/setup/access.ts'
+import { $, command, tried } from '../../../scripts/lib/setup/commands.ts'
 import { whyRoot } from '../../../scripts/lib/setup/delivery.ts'
 import { mayWrite } from '../../../scripts/lib/setup/fail2ban.ts'
 import type { InstallTarget } from '../../../scripts/lib/setup/plan.ts'
@@ -269,4 +271,27 @@ test('mayWrite() knows what hardened units let Fail2Ban write', () => {
     ['ProtectSystem=strict\nReadWritePaths=/var/lib/fail2ban-perimeter/q', false],
   ]
   for (const [shown, expected] of may) assert.equal(mayWrite(shown, QUEUE), expected, shown)
+})
+
+test('a value is one word of a command, whatever is in it and whatever ZX_* say', async () => {
+  const hostile = ['it\'s $(touch x) `id` "\\', '', '* ~ $HOME', '-n', 'a\nb', ';&|<>#!']
+  const { stdout } = await tried`printf ${'[%s]'} ${hostile} ${'last'}`
+  assert.equal(stdout, [...hostile, 'last'].map((word) => `[${word}]`).join(''))
+  const script = `import(${JSON.stringify(resolve('scripts/lib/setup/commands.ts'))})
+    .then(({ $ }) => $\`pwd\`).then((said) => process.stdout.write(said))`
+  const env = { ZX_SHELL: '/bin/false', ZX_PREFIX: 'echo evil;', ZX_POSTFIX: '; echo evil' }
+  const said = execFileSync(process.execPath, ['--import', 'tsx', '-e', script], {
+    env: { ...process.env, ...env, ZX_CWD: '/', ZX_TIMEOUT: '1ms', ZX_VERBOSE: 'true' },
+    encoding: 'utf8',
+  })
+  assert.equal(said, `${process.cwd()}\n`)
+})
+
+test('a command says what went wrong, and reads what it is given or not', async () => {
+  await assert.rejects($`nosuch-program a`, { code: 75, message: 'nosuch-program: not found' })
+  await assert.rejects($`false`, { code: 75, message: 'false: exit status 1' })
+  const long = 'secret\n'.repeat(20_000)
+  assert.equal((await command({ input: long })`wc -c`).stdout.trim(), String(long.length))
+  assert.equal((await command({ input: long })`true`).code, 0)
+  assert.equal((await tried`cat`).stdout, '')
 })
