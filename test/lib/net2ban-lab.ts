@@ -59,6 +59,9 @@ export interface Daemon {
   logged(text: string | RegExp, timeout?: number): Promise<void>
 }
 
+/** In the log of a daemon that nobody has killed. */
+export const DIED = 'The daemon has ended by itself'
+
 /** An action that notes what it does, so that a test can see what was run, and how often. */
 export function journalAction(path: string): string {
   const verbs = ['start', 'stop', 'flush', 'ban', 'unban']
@@ -219,6 +222,9 @@ function startDaemon(word: string, config: string, ahead: number): Daemon {
         })
       }
       child = started
+      started.on('exit', (code) => {
+        if (child === started) text += `\n${DIED} with ${code}\n`
+      })
     },
     async kill(signal = 'SIGKILL') {
       const old = child

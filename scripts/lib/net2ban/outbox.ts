@@ -120,7 +120,10 @@ export class Outbox {
       const confirms: Promise<void>[] = []
       for (const { to, jti, body } of sealed) {
         const parcel = { exchange: this.#exchange, key: to.name, jti, body: await body }
-        confirms.push(this.#deliver(parcel, to))
+        const confirm = this.#deliver(parcel, to)
+        // A connection that is cut before the last is sealed: it is told once all are on their way.
+        confirm.catch(() => {})
+        confirms.push(confirm)
       }
       return confirms
     })

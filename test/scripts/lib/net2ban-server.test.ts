@@ -3,16 +3,19 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { setImmediate as immediate } from 'node:timers/promises'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { codeOf, EXIT } from '../../../scripts/lib/failure.ts'
 import { monotonic, ServerClock } from '../../../scripts/lib/net2ban/clock.ts'
 import { Due } from '../../../scripts/lib/net2ban/due.ts'
 import { Forwarded } from '../../../scripts/lib/net2ban/forwarded.ts'
+import { deriveKey } from '../../../scripts/lib/net2ban/key.ts'
 import { type Claims, compose } from '../../../scripts/lib/net2ban/message.ts'
 import { openNode } from '../../../scripts/lib/net2ban/node.ts'
 import { Orders } from '../../../scripts/lib/net2ban/orders.ts'
 import { Outbox, type Receiver } from '../../../scripts/lib/net2ban/outbox.ts'
 import { Position } from '../../../scripts/lib/net2ban/position.ts'
+import type { Publisher } from '../../../scripts/lib/net2ban/publisher.ts'
 import { Parts } from '../../../scripts/lib/net2ban/snapshot.ts'
 
 // What server and node remember of each other, without a broker.
@@ -137,6 +140,29 @@ test('a server that ended in peace counts on; one that was killed begins a run o
   const second = start()
   assert.deepEqual(second.client, { ...second.client, run: first.client.run, seq: 7 })
   assert.notEqual(start().client.run, first.client.run)
+})
+
+test('a connection that is cut while the server seals for the next node ends no server', async () => {
+  const { key } = await deriveKey({ key: 'a', secret: 'b', authkey: 'c', rounds: 1 })
+  const client = (name: string) => ({ name, queue: name, key, validWtime: 60, user: '', pass: '' })
+  const outbox = new Outbox({
+    exchange: '',
+    id: 'a'.repeat(8),
+    clients: ['client1', 'client2', 'client3'].map(client),
+    forwarded: new Forwarded(folder, 0),
+    due: new Due(join(folder, 'clients.json')),
+    validWtime: 60,
+    log() {},
+  })
+  outbox.use({ send: () => Promise.reject(new Error('Channel closed')) } as unknown as Publisher)
+  const unhandled: unknown[] = []
+  const note = (error: unknown) => unhandled.push(error)
+  process.on('unhandledRejection', note)
+  const order = compose({ cmd: 'exec', ...call('actionban', { ip: '192.0.2.1' }) }, 'f2bsrv1', 60)
+  await assert.rejects(outbox.send([order], [...outbox.clients.values()]), /Channel closed/)
+  await immediate()
+  process.off('unhandledRejection', note)
+  assert.deepEqual(unhandled, [])
 })
 
 test('the clock of the server is known within seconds, and no message makes it go late', () => {
