@@ -10,7 +10,7 @@ export async function begin(
   { file, params }: Pick<Call, 'file' | 'params'>,
 ): Promise<'ran' | 'held'> {
   const settings = settingsOf(params)
-  keeper.definitions.action(file, settings) // What cannot be resolved is not remembered.
+  await keeper.files.action(file, settings) // What cannot be resolved is not remembered.
   const known = keeper.place(file, nameOf(params))
   const other = known && JSON.stringify(known.params) !== JSON.stringify(settings)
   if (known && other && !keeper.isIdle(known)) await keeper.change(known, settings)

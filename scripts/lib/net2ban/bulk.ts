@@ -3,9 +3,10 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Synced } from '../target.ts'
+import { Unmet } from './actions.ts'
 import { begin } from './begin.ts'
 import { checkCall, jailOf } from './call.ts'
-import { Unmet, type Wish } from './commands.ts'
+import type { Wish } from './commands.ts'
 import type { Jail } from './jail.ts'
 import { differs, type Keeper } from './keeper.ts'
 import type { Check } from './limits.ts'
@@ -40,7 +41,7 @@ export async function syncJail(
 ): Promise<Synced> {
   const { file, name } = wanted
   const call = checkCall(file, 'actionstart', { ...wanted.params, name })
-  checkPublic(() => keeper.definitions.file(file), call.params)
+  await checkPublic(file, call.params, keeper.files)
   const known = keeper.place(file, name)
   if (known && differs(known, call.params)) await begin(keeper, call)
   const jail = await keeper.ready(keeper.placeFor(file, name, call.params))

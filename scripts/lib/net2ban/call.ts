@@ -1,7 +1,9 @@
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
-import { FILE } from './action-file.ts'
 import { checkParameter, isDynamic } from './kinds.ts'
+
+/** What an action file may be called: no path, nothing that an option or a shell would be. */
+export const FILE = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/
 
 const ACTIONS = [
   'actionstart',

@@ -4,9 +4,9 @@ import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Config } from '../settings/schema.ts'
+import { Unmet } from './actions.ts'
 import { brokerFailure, type Standing, stayConnected } from './broker.ts'
 import { monotonic, ServerClock } from './clock.ts'
-import { Unmet } from './commands.ts'
 import { dropLine } from './drop.ts'
 import { type Claims, callsOf, Dropped, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
@@ -224,7 +224,7 @@ export class Client {
     try {
       if (claims.cmd === 'sync') return await this.#sync(claims)
       if (claims.cmd === 'exec') await this.#exec(claims)
-      else if (claims.cmd === 'update') this.#update(claims)
+      else if (claims.cmd === 'update') await this.#update(claims)
       else this.#position.told(claims.since ?? -1)
       return true
     } catch (error) {
@@ -248,10 +248,10 @@ export class Client {
     if (first) throw first
   }
 
-  #update({ file, content }: Extract<Claims, { cmd: 'update' }>): void {
+  async #update({ file, content }: Extract<Claims, { cmd: 'update' }>): Promise<void> {
     const { action_dir, allow_update } = this.#net2ban.global
     if (!allow_update) throw new Failure(EXIT.config, 'allow_update is off')
-    installAction(action_dir, file, content)
+    await installAction(action_dir, file, content)
     this.#log(`File "${file}" updated`)
   }
 

@@ -1,10 +1,10 @@
 import type { Address } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
-import type { Action, ActionFamily } from './action.ts'
+import { type Action, type ActionFamily, Unmet } from './actions.ts'
+import type { Tags } from './ban-tags.ts'
 import type { ActionName } from './call.ts'
 import type { Executed } from './exec.ts'
 import type { Place } from './places.ts'
-import type { Tags } from './tags.ts'
 
 /** A ban or an unban among many. */
 export interface Wish {
@@ -93,6 +93,3 @@ export class Commands {
     return new Failure(exit, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
   }
 }
-
-/** An action that this node cannot run until somebody does something about it. */
-export class Unmet extends Failure {}

@@ -1,13 +1,12 @@
 import type { Address } from '../address.ts'
 import { EXIT, type Failure } from '../failure.ts'
 import { alive } from '../lease.ts'
-import type { Action, ActionFamily } from './action.ts'
+import type { Action, ActionFamily } from './actions.ts'
+import { dynamicTags, type Tags } from './ban-tags.ts'
 import type { Held } from './books.ts'
 import { Commands, type Ground, type Wish } from './commands.ts'
-import { dynamicTags } from './dynamic.ts'
 import type { Executed } from './exec.ts'
 import type { Place } from './places.ts'
-import type { Tags } from './tags.ts'
 
 /** So many bans are put back at a time. */
 const BATCH = 64

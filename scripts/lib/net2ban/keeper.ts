@@ -2,11 +2,10 @@ import { parseAddress } from '../address.ts'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import { now } from '../lease.ts'
 import { RELEASED } from '../ledger.ts'
-import type { Action } from './action.ts'
+import { type Action, ActionFiles } from './actions.ts'
 import { Books, type Held } from './books.ts'
 import { jailOf, settingsOf } from './call.ts'
 import type { Ground } from './commands.ts'
-import { Definitions } from './definitions.ts'
 import { Jail } from './jail.ts'
 import { type Place, Places } from './places.ts'
 
@@ -26,7 +25,7 @@ type Params = Readonly<Record<string, string>>
 /** What a node knows: its jails, what is in force in them, and the files that say how. */
 export class Keeper {
   readonly books: Books
-  readonly definitions: Definitions
+  readonly files: ActionFiles
   readonly now: () => number
   readonly #ahead: () => number
   readonly #places: Places
@@ -44,7 +43,7 @@ export class Keeper {
     this.#signal = signal
     this.#places = new Places(`${stateDir}/jails.json`)
     this.books = new Books(stateDir)
-    this.definitions = new Definitions(actionDir)
+    this.files = new ActionFiles(actionDir)
     this.#ground = {
       execute,
       executeMany,
@@ -146,7 +145,7 @@ export class Keeper {
    */
   async ready(place: Place): Promise<Jail> {
     const before = this.#jails.get(place)
-    const { jail, action } = this.#define(place, before)
+    const { jail, action } = await this.#define(place, before)
     if (place.unsettled || (before && before.action !== action && !this.isIdle(place))) {
       await jail.replace(before?.jail ?? jail)
     }
@@ -157,7 +156,7 @@ export class Keeper {
   /** Gives a jail other parameters, and builds what is in force in it anew. */
   async change(place: Place, params: Params): Promise<void> {
     const before = await this.ready(place)
-    const action = this.definitions.action(place.file, params)
+    const action = await this.files.action(place.file, params)
     const jail = new Jail(place, action, this.#ground, () => this.held(place))
     await jail.replace(before, () => {
       place.params = { ...params }
@@ -180,6 +179,7 @@ export class Keeper {
       this.#places.boot = boot
       this.#places.save()
     }
+    await this.files.prepare(this.#places.all()).catch((error) => this.log(error))
     for (const place of this.#places.all()) await this.#tryTo(place, (jail) => jail.check())
     for (const { address, jail: id } of rebooted ? [] : this.books.interrupted()) {
       const parsed = parseAddress(address)
@@ -205,9 +205,9 @@ export class Keeper {
   }
 
   /** A file that is broken or gone does not keep us from ending what it began. */
-  #define(place: Place, before: { jail: Jail; action: Action } | undefined) {
+  async #define(place: Place, before: { jail: Jail; action: Action } | undefined) {
     try {
-      const action = this.definitions.action(place.file, place.params)
+      const action = await this.files.action(place.file, place.params)
       if (before?.action === action) return before
       return { action, jail: new Jail(place, action, this.#ground, () => this.held(place)) }
     } catch (error) {

@@ -13,8 +13,6 @@ import { Keeper } from './keeper.ts'
 import { type Limits, limitsOf } from './limits.ts'
 import { type Outcome, perform, stop } from './perform.ts'
 
-export { parseActionFile } from './parse-action-file.ts'
-
 /** A machine that runs Fail2Ban's own action files for somebody else, and remembers what for. */
 export interface Node {
   /**

@@ -1,11 +1,11 @@
 import { parseAddress } from '../address.ts'
 import { alive, expiry, later } from '../lease.ts'
 import { RELEASED } from '../ledger.ts'
+import { dynamicTags } from './ban-tags.ts'
 import { begin } from './begin.ts'
 import { lineOf } from './books.ts'
 import { release } from './bulk.ts'
 import { type Call, jailOf, nameOf } from './call.ts'
-import { dynamicTags } from './dynamic.ts'
 import { differs, type Keeper } from './keeper.ts'
 import type { Check } from './limits.ts'
 import type { Place } from './places.ts'
@@ -22,7 +22,7 @@ export async function perform(
 ): Promise<Outcome> {
   keeper.goOn()
   const { file, action, params } = call
-  checkPublic(() => keeper.definitions.file(file), params)
+  await checkPublic(file, params, keeper.files)
   if (action === 'actionstart') return await begin(keeper, call)
   if (action === 'actionban' || action === 'actionprolong') {
     check(parseAddress(params.ip ?? ''))

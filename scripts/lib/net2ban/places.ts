@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { replaceDurably } from '../durable.ts'
 import { EXIT, Failure } from '../failure.ts'
-import type { ActionFamily } from './action.ts'
+import type { ActionFamily } from './actions.ts'
 import { jailOf } from './call.ts'
 
 /** What a node remembers of one jail beyond its leases. */

@@ -1,7 +1,7 @@
 import { accessSync, constants } from 'node:fs'
 import { EXIT, Failure } from '../failure.ts'
 import { quote } from '../lease.ts'
-import type { ActionFile } from './action-file.ts'
+import type { ActionFiles } from './actions.ts'
 import { PATH } from './exec.ts'
 import { isDynamic, isUsual, isVerdict, word } from './kinds.ts'
 
@@ -23,19 +23,19 @@ const OWN = /^(f2b|fail2ban)/
  * value may name a program, so that the tag names none. What blocks stays something that blocks, and
  * a table of Fail2Ban's own stays one: `table=filter` would have nftables.conf delete the node's.
  *
- * @param read the action file, for parameters that not every jail may pass
- * @throws Failure 65
+ * @param files asked only for parameters that not every jail may pass
+ * @throws Failure 65; 78 or 75 as `ActionFiles`
  */
-export function checkPublic(
-  read: () => ActionFile,
+export async function checkPublic(
+  file: string,
   params: Readonly<Record<string, string>>,
-): void {
+  files: Pick<ActionFiles, 'init'>,
+): Promise<void> {
   const own = Object.entries(params).filter(([name]) => !isDynamic(name) && !isUsual(name))
   if (own.length === 0) return
-  const { file, sections } = read()
-  const init = sections.get('Init')
+  const init = new Map(Object.entries(await files.init(file)))
   for (const [name, value] of own) {
-    const fixed = [init?.get(name), init?.get(`${name}?family=inet6`)]
+    const fixed = [init.get(name), init.get(`${name}?family=inet6`)]
     const defaults = fixed.filter((text) => text !== undefined)
     if (defaults.length === 0) throw refused(name, `${quote(file)} has no such [Init] tag`)
     if (!defaults.every(isWord)) throw refused(name, `in ${quote(file)} it is no plain word`)

@@ -2,16 +2,16 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { replaceDurably } from '../durable.ts'
 import { ioFailure } from '../failure.ts'
-import { parseActionFile } from './parse-action-file.ts'
+import { checkActionFile } from './actions.ts'
 
 /**
  * Puts an action file in place, once it has been parsed; the previous version is kept beside it as
  * `<file>.conf.previous`.
  *
- * @throws Failure 65 or 78 if it cannot be parsed, 75 if it cannot be written
+ * @throws Failure 65 if it cannot be parsed, 75 if it cannot be written
  */
-export function installAction(directory: string, file: string, content: string): void {
-  parseActionFile(file, content, directory)
+export async function installAction(directory: string, file: string, content: string) {
+  await checkActionFile(file, content, directory)
   const path = join(directory, `${file}.conf`)
   if (existsSync(path)) replaceDurably(`${path}.previous`, read(path), 0o644)
   replaceDurably(path, content, 0o644)

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { EXIT, Failure, messageOf } from '../failure.ts'
+import { Unmet } from './actions.ts'
 import { type Call, checkCall, jailOf, nameOf } from './call.ts'
-import { Unmet } from './commands.ts'
 import type { Claims } from './message.ts'
 import type { Node } from './node.ts'
 import { type Entry, Parked } from './parked.ts'
