@@ -68,7 +68,7 @@ export class Copy {
       if (claims.cmd !== 'sync') return
       const content = this.#parts.add(claims)
       if (content === undefined) return
-      this.#forwarded.replace({ ...claims, leases: leasesOf(content) }, claims.iss, at)
+      this.#forwarded.replace({ ...claims, leases: leasesOf(content) }, claims, at)
       this.#parts.remove(claims.snapshot)
     } catch (error) {
       if (!(error instanceof Dropped) && codeOf(error) !== EXIT.input) throw error

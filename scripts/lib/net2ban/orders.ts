@@ -106,7 +106,7 @@ export class Orders {
     const content = malformed(claims, () => this.#parts.add(claims))
     if (content === undefined) return Promise.resolve()
     const leases = malformed(claims, () => leasesOf(content))
-    this.#forwarded.replace({ ...claims, leases }, claims.iss, Date.now() / 1000)
+    this.#forwarded.replace({ ...claims, leases }, claims, Date.now() / 1000)
     this.#log(`Forwarding: sync/${claims.file} ${claims.name} from ${claims.iss}: ${leases.length}`)
     return this.#outbox.tell(only, jailOf(claims.file, claims.name))
   }

@@ -71,7 +71,16 @@ export class Outbox {
    * @returns when the broker has it
    */
   async tell(receivers: readonly Receiver[], only?: string): Promise<void> {
-    const orders = this.#forwarded.snapshots(Date.now() / 1000, only).flatMap(split)
+    const special = this.#forwarded.special(Date.now() / 1000, only)
+    const others = receivers.filter(({ name }) => !special.has(name))
+    const alone = receivers.filter(({ name }) => special.has(name))
+    const telling = alone.map((client) => this.#tellSame([client], only, client.name))
+    if (others.length > 0) telling.push(this.#tellSame(others, only))
+    await Promise.all(telling)
+  }
+
+  async #tellSame(receivers: readonly Receiver[], only?: string, client?: string): Promise<void> {
+    const orders = this.#forwarded.snapshots(Date.now() / 1000, only, client).flatMap(split)
     const made = orders.map((order) => compose(order, 'net2ban', this.#validWtime))
     for (const claims of made) {
       if (claims.cmd === 'sync') this.told.set(claims.jti, `${claims.file} for ${claims.name}`)

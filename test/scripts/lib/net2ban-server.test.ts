@@ -213,9 +213,43 @@ test('a server that came late tells of no jail before a sender has said all of i
   const leases = [
     { address: parseAddress('192.0.2.2'), jail: 'sshd', expires: 0, owner: 'f2bsrv1' },
   ]
-  second.replace({ file: 'iptables', name: 'sshd', params: {}, leases }, 'f2bsrv1', 1000)
+  second.replace({ file: 'iptables', name: 'sshd', params: {}, leases }, { iss: 'f2bsrv1' }, 1000)
   second.note(ban, 1000)
   assert.equal(second.snapshots(1000)[0]?.leases.length, 2)
+})
+
+test('what one client alone shall have is told to that client alone', () => {
+  const forwarded = new Forwarded(folder, 0)
+  const note = (action: string, ip: string, iss = 'f2bsrv1', client?: string) =>
+    forwarded.note({ ...call(action, { ip }), action, iss, iat: 1000, client }, 1000)
+  const told = (client?: string) => {
+    const [snapshot] = forwarded.snapshots(1000, undefined, client)
+    return snapshot?.leases.map(({ address }) => address.text).sort()
+  }
+  const sync = (ips: string[], client?: string) => {
+    const leases = ips.map((ip) => {
+      return { address: parseAddress(ip), jail: 'sshd', expires: 0, owner: 'f2bsrv1' }
+    })
+    const snapshot = { file: 'iptables', name: 'sshd', params: {}, leases }
+    forwarded.replace(snapshot, { iss: 'f2bsrv1', client }, 1000)
+  }
+  note('actionban', '192.0.2.1')
+  note('actionban', '192.0.2.2', 'f2bsrv1', 'client1')
+  assert.deepEqual([...forwarded.special(1000)], ['client1'])
+  assert.deepEqual([told(), told('client1')], [['192.0.2.1'], ['192.0.2.1', '192.0.2.2']])
+  // A list for one is no list for the others; one for all is for this one, too.
+  sync(['192.0.2.3'], 'client1')
+  assert.deepEqual([told(), told('client1')], [['192.0.2.1'], ['192.0.2.1', '192.0.2.3']])
+  sync(['192.0.2.4'])
+  assert.deepEqual([told(), told('client1')], [['192.0.2.4'], ['192.0.2.4']])
+  // What others want for one client only, the rest lets go of.
+  note('actionban', '192.0.2.4', 'f2bsrv2', 'client1')
+  assert.equal(note('actionunban', '192.0.2.4', 'f2bsrv1', 'client1'), 'keep')
+  assert.equal(note('actionunban', '192.0.2.4', 'f2bsrv1', 'client2'), 'forward')
+  assert.equal(note('actionunban', '192.0.2.4'), 'snapshot')
+  assert.deepEqual([told(), told('client1')], [[], ['192.0.2.4']])
+  assert.equal(note('actionunban', '192.0.2.4', 'f2bsrv2'), 'forward')
+  assert.deepEqual([...forwarded.special(1000)], [])
 })
 
 test('a jail that no start was seen of is known by its bans, and what is in force in it is told', () => {
