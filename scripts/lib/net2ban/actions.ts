@@ -1,7 +1,9 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import program from '#actions.py'
-import { stampOf } from '../durable.ts'
+import { replaceDurably, stampOf } from '../durable.ts'
 import { pythonOf } from '../fail2ban.ts'
-import { EXIT, Failure } from '../failure.ts'
+import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { quote } from '../lease.ts'
 import { run } from '../run.ts'
 import { fillBan, type Tags } from './ban-tags.ts'
@@ -189,4 +191,25 @@ function actionOf(file: string, answer: Answer): Action | Failure {
 
 function stampsOf(paths: readonly string[]): string {
   return paths.map((path) => `${path} ${stampOf(path)}`).join('\n')
+}
+
+/**
+ * Puts an action file in place, once it has been parsed; the previous version is kept beside it as
+ * `<file>.conf.previous`.
+ *
+ * @throws Failure 65 if it cannot be parsed, 75 if it cannot be written
+ */
+export async function installAction(directory: string, file: string, content: string) {
+  await checkActionFile(file, content, directory)
+  const path = join(directory, `${file}.conf`)
+  if (existsSync(path)) replaceDurably(`${path}.previous`, read(path), 0o644)
+  replaceDurably(path, content, 0o644)
+}
+
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw ioFailure(`read "${path}"`, error)
+  }
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ActionFiles } from '../../../scripts/lib/net2ban/actions.ts'
 import { checkCall } from '../../../scripts/lib/net2ban/call.ts'
-import { checkPublic } from '../../../scripts/lib/net2ban/public.ts'
+import { checkPublic } from '../../../scripts/lib/net2ban/limits.ts'
 
 type Params = Record<string, string>
 
