@@ -92,7 +92,7 @@ export class ActionFiles {
     throw found ?? new Failure(EXIT.temporary, `Cannot use ${quote(file)}: it changes just now`)
   }
 
-  /** The `[Init]` tags of a file; those of a family are called `tag?family=inet6`. @throws as `action` */
+  /** The `[Init]` tags; those of a family are called `tag?family=inet6`. @throws as `action` */
   async init(file: string): Promise<Init> {
     const known = this.#known(file)
     if (known) return known.init
@@ -100,7 +100,7 @@ export class ActionFiles {
     return this.#known(file)?.init ?? {}
   }
 
-  /** Resolves what many jails need together: to start Python is what takes long. @throws as `action` */
+  /** Resolves what many jails need at once: to start Python takes longest. @throws as `action` */
   async prepare(jails: readonly { file: string; params: Params }[]): Promise<void> {
     const wanted = jails.filter(({ file, params }) => !this.#found(file, params))
     if (wanted.length === 0) return
@@ -139,7 +139,7 @@ export class ActionFiles {
 /**
  * Looks whether a text could be a node's action file: what `update` does before it installs one.
  *
- * @throws Failure 65 with the reason, if Fail2Ban could not use it or it bans nobody; Unmet where
+ * @throws Failure 65 with the reason, if Fail2Ban could not use it or it has no ban; Unmet where
  *   there is no Fail2Ban to say so
  */
 export async function checkActionFile(file: string, text: string, folder: string): Promise<void> {

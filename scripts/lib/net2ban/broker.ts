@@ -37,7 +37,7 @@ export async function withBroker<T>(
   let model: ChannelModel | undefined
   try {
     model = await connect(place(net2ban, party), socket(net2ban))
-    model.on('error', () => {}) // Whoever waits for an answer learns it there.
+    model.on('error', () => {}) // A call that waits for an answer learns it there.
     return await Promise.race([work(model), alarmOf(model, net2ban), deadline(signal)])
   } catch (error) {
     throw brokerFailure(error, net2ban)
@@ -218,7 +218,7 @@ export class ConfirmingChannel {
     channel.on('close', () => this.#fail(new Error('Channel closed')))
   }
 
-  /** @param user the login: the broker vouches for it to whoever reads (`user-id`) */
+  /** @param user the login: the broker vouches for it to the reader (`user-id`) */
   static async open(model: ChannelModel, user: string): Promise<ConfirmingChannel> {
     return new ConfirmingChannel(await model.createConfirmChannel(), user)
   }

@@ -132,7 +132,7 @@ export function isVerdict(text: string): boolean {
 
 const verdict: Kind = matching(BLOCKING, 'it does not block')
 
-// What becomes of packets that nobody banned: with DROP the node would be cut off.
+// What becomes of packets that are not banned: with DROP the node would be cut off.
 const returning: Kind = matching(/^return$/i, 'only RETURN lets others pass')
 
 /** One plain word. */

@@ -24,7 +24,7 @@ export class ClientStatus {
   /** How often each has become due. */
   readonly #asked = new Map<string, number>()
 
-  /** @throws Error if somebody else wrote into the file */
+  /** @throws Error if another program wrote into the file */
   constructor(path: string) {
     this.#path = path
     this.#all = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {}

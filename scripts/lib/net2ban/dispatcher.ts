@@ -52,7 +52,7 @@ export class Dispatcher {
     return this.#exec(claims, calls, only)
   }
 
-  /** Whom an order is for. @throws Dropped if that is nobody */
+  /** Whom an order is for. @throws Dropped if there is no such client */
   receivers(claims: Claims): Receiver[] {
     if (claims.client === undefined) {
       if (claims.cmd === 'update') throw new Dropped('malformed', claims)

@@ -9,7 +9,7 @@ export interface Executed {
   code?: number | undefined
   /** Why not, in a few words: `exit code 1: iptables: Bad rule`. */
   reason: string
-  /** What somebody must do first, if no later try helps. */
+  /** What an operator must do first, if no later try helps. */
   need?: string | undefined
 }
 
@@ -53,7 +53,7 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
     }, seconds * 1000)
     const end = (code: number | null, signal: string | null): void => {
       clearTimeout(timer)
-      // Somebody in the background may keep the pipes: what it still says is for nobody.
+      // A child in the background may keep the pipes: what it still says is not read.
       child.stdout?.destroy()
       child.stderr?.destroy()
       const how = late
@@ -121,8 +121,8 @@ export function killGroup({ pid }: ChildProcess): void {
 }
 
 /**
- * Starts each command as `execute` does, one after another. What they say is for nobody; when we are
- * killed, it ends with the command that runs, since nobody takes the next exit status.
+ * Starts each command as `execute` does, one after another. What they say is not read; when we are
+ * killed, it ends with the command that runs, since its next exit status finds no reader.
  */
 const RUNNER = `umask 0077
 for text; do

@@ -91,7 +91,7 @@ export type Check = (address: Address) => void
 /** This machine's own addresses and gateways are read again after so many milliseconds. */
 const FRESH = 10_000
 
-/** What a node refuses to ban: what nobody may ban, what would cut it off, and what is configured. */
+/** What a node refuses: what is never banned anywhere, what would cut it off, what is configured. */
 export function limitsOf({ neverBan: more = [], minPrefix = MIN_PREFIX }: Limits): Check {
   let never: Address[] = []
   let read = Number.NEGATIVE_INFINITY

@@ -67,7 +67,7 @@ const claims = v.variant('cmd', [
   }),
 ])
 
-/** What a message says. `jti` and `iat` are made by whoever sends first and kept by who forwards. */
+/** What a message says. `jti` and `iat` are made by the first sender and kept by the server. */
 export type Claims = v.InferOutput<typeof claims>
 type Envelope = 'jti' | 'iss' | 'aud' | 'iat' | 'exp' | 'seq' | 'run' | 'sent'
 type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never

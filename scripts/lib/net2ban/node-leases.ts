@@ -14,7 +14,7 @@ const BATCH = 64
 /** The ledger is rewritten when so many lines more than there are leases are in it. */
 const SUPERFLUOUS = 5000
 
-/** A lease that is in force here, also if its time is over and nobody has unbanned it yet. */
+/** A lease that is in force here, also if its time is over and it is not unbanned yet. */
 export interface Held {
   address: Address
   expires: number
@@ -33,7 +33,7 @@ export class NodeLeases {
   /** No lease ends before this moment; infinite for none, 0 if it has to be looked up. */
   #next = 0
 
-  /** @param folder the node's own; whoever opens it twice at a time loses leases */
+  /** @param folder the node's own; two processes on it at a time would lose leases */
   constructor(folder: string) {
     this.#ledger = new Ledger(`${folder}/leases`)
     this.#inProgress = new InProgress(`${folder}/intents`)
@@ -207,7 +207,7 @@ export class InProgress {
     }
   }
 
-  /** What somebody who was killed had begun and not ended. */
+  /** What a process that was killed had begun and not ended. */
   left(): Line[] {
     const lines = readFileSync(this.#path, 'utf8').split('\n').slice(0, -1)
     return lines.flatMap((raw) => {

@@ -12,7 +12,7 @@ import { type Limits, limitsOf } from './limits.ts'
 import { NodeState } from './node-state.ts'
 import { expire, type Outcome, runCall, stop, syncJail } from './run-call.ts'
 
-/** A machine that runs Fail2Ban's own action files for somebody else, and remembers what for. */
+/** A machine that runs Fail2Ban's own action files for the senders, and remembers what for. */
 export interface Node {
   /**
    * Runs one call. `ran`: the action ran; `held`: nothing to do (a ban already in force, an unban of

@@ -31,7 +31,7 @@ export function net2banOf({ config, path }: Loaded, mode?: 'server' | 'client'):
   )
 }
 
-/** The server as everybody who sends to it needs it. @throws Failure 78 */
+/** The server as every sender needs it. @throws Failure 78 */
 export function serverParty(net2ban: Net2ban): Promise<Party> {
   const { server, global } = net2ban
   if (!server) throw new Failure(EXIT.config, 'Section "net2ban" needs "server" with a "key"')
@@ -112,8 +112,9 @@ export interface Shared {
  * PBKDF2-HMAC-SHA256(key, salt = secret LF authkey, rounds, 32 bytes), off the main thread: 2 ms for
  * 12,000 rounds (measured), so once in a process.
  *
- * @returns the key for messages, and the broker password of whoever was given none: HKDF (RFC 5869)
- *   of the same bytes under another label, so that the broker, which learns it, learns nothing else
+ * @returns the key for messages, and the broker password of a party that was given none: HKDF (RFC
+ *   5869) of the same bytes under another label, so that the broker, which learns it, learns nothing
+ *   else
  */
 export async function deriveKey(shared: Shared): Promise<{ key: SealKey; password: string }> {
   const salt = `${shared.secret}\n${shared.authkey}`

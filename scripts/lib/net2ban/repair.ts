@@ -27,8 +27,8 @@ export interface RepairParts {
 
 /**
  * Clients may publish nothing. One that missed something rejects a message, and a message that
- * expires in its queue dies, too: dead letters come back here, and whoever they are of is told
- * everything again as soon as it is online. So that there is something to reject, whatever became of
+ * expires in its queue dies, too: dead letters come back here, and the client that they are of is
+ * told everything again once it is online. So that there is something to reject, whatever became of
  * a queue, each client is asked when it comes online and now and then.
  */
 export class Repair {
@@ -173,7 +173,7 @@ export class Repair {
     this.#told.set(name, { at: now, again: now + Math.max(pause, PAUSE) })
   }
 
-  /** Whoever was told and has not sent it back can carry it out. */
+  /** A client that was told and has not sent it back can carry it out. */
   async #lookAgain(name: string): Promise<void> {
     const client = this.#publisher.clients.get(name)
     const told = this.#told.get(name)

@@ -91,7 +91,7 @@ async function flush(node: NodeState, state: JailState): Promise<Outcome> {
   return 'ran'
 }
 
-/** As Fail2Ban does: first everybody is released, then what was started ends. */
+/** As Fail2Ban does: first every address is released, then what was started ends. */
 export async function stop(node: NodeState, state: JailState): Promise<Outcome> {
   if (node.isIdle(state) && !state.begun) return 'held'
   await flush(node, state)

@@ -13,7 +13,7 @@ export interface Sender {
 }
 
 /**
- * Connects, lets somebody send, and closes.
+ * Connects, lets its caller send, and closes.
  *
  * @param owner whose orders these are
  * @param signal when the broker must have answered

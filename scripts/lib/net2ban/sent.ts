@@ -8,7 +8,7 @@ import { lock } from '../lock.ts'
 import { type Call, nameOf } from './call.ts'
 import { endOf } from './forwarded.ts'
 
-/** What this owner has sent through one action file: nobody could be asked for it. */
+/** What this owner has sent through one action file: no node could be asked for it. */
 export class Sent {
   readonly #folder: string
   readonly #file: string
