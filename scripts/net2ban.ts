@@ -66,7 +66,7 @@ async function run([word, ...rest]: string[], values: Values): Promise<void> {
   release()
 }
 
-/** Resolves when somebody wants an end. */
+/** Resolves when systemd or an operator wants an end. */
 function told(): Promise<unknown> {
   return Promise.race(['SIGTERM', 'SIGINT', 'SIGHUP'].map((signal) => once(process, signal)))
 }

@@ -11,8 +11,8 @@ import { basename, dirname } from 'node:path'
 import { textOption, usageFailure } from './lib/command.ts'
 import { EXIT, Failure, ioFailure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
+import { checkActionFile, Unmet } from './lib/net2ban/actions.ts'
 import { execAll, execOne } from './lib/net2ban/calls.ts'
-import { parseActionFile } from './lib/net2ban/parse-action-file.ts'
 import { clientParty, net2banOf } from './lib/net2ban/party.ts'
 import { withSender } from './lib/net2ban/sender.ts'
 import { clientConfig, showStatus } from './lib/net2ban/show.ts'
@@ -48,7 +48,9 @@ async function update(call: Call, loaded: Loaded, words: string[]): Promise<void
   await clientParty(net2ban, client)
   const content = read(path)
   const file = basename(path, '.conf')
-  parseActionFile(file, content, dirname(path))
+  await checkActionFile(file, content, dirname(path)).catch((error) => {
+    if (!(error instanceof Unmet)) throw error // Without Fail2Ban here, the node alone looks.
+  })
   if (call.dryRun) return call.show(`update ${client} ${file}`)
   await withSender(net2ban, call.owner, call.signal, (sender) =>
     sender.send({ cmd: 'update', file, content, client }),

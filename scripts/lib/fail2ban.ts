@@ -129,7 +129,7 @@ function parse(text: string): Record<string, unknown> | undefined {
 }
 
 /** The Python that runs Fail2Ban itself, which its first line names. */
-function pythonOf(client: string): string {
+export function pythonOf(client: string): string {
   const folders = client.includes('/') ? [''] : (process.env.PATH ?? '').split(delimiter)
   for (const folder of folders) {
     const first = firstLineOf(folder ? join(folder, client) : client)

@@ -2,8 +2,8 @@
 // of the same kind, without sealing, checking or remembering anything; and a node that opens and checks
 // what it receives, and runs nothing.
 import { connect } from 'amqplib'
-import { deriveKey } from '../../scripts/lib/net2ban/key.ts'
 import { callsOf, open } from '../../scripts/lib/net2ban/message.ts'
+import { deriveKey } from '../../scripts/lib/net2ban/party.ts'
 
 const [role = '', url = ''] = process.argv.slice(2)
 const BODY = Buffer.alloc(430, 'x')

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { stringify } from 'yaml'
-import type { Shared } from '../../scripts/lib/net2ban/key.ts'
+import type { Shared } from '../../scripts/lib/net2ban/party.ts'
 import { clientParty, type Party, serverParty } from '../../scripts/lib/net2ban/party.ts'
 import { clientPermission, serverPermission } from '../../scripts/lib/net2ban/topology.ts'
 import { type Ended, run } from '../../scripts/lib/run.ts'
@@ -58,6 +58,9 @@ export interface Daemon {
   /** Waits for a line. */
   logged(text: string | RegExp, timeout?: number): Promise<void>
 }
+
+/** In the log of a daemon that nobody has killed. */
+export const DIED = 'The daemon has ended by itself'
 
 /** An action that notes what it does, so that a test can see what was run, and how often. */
 export function journalAction(path: string): string {
@@ -219,6 +222,9 @@ function startDaemon(word: string, config: string, ahead: number): Daemon {
         })
       }
       child = started
+      started.on('exit', (code) => {
+        if (child === started) text += `\n${DIED} with ${code}\n`
+      })
     },
     async kill(signal = 'SIGKILL') {
       const old = child

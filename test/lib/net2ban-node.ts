@@ -4,7 +4,7 @@
 import { createInterface } from 'node:readline'
 import { parseAddress } from '../../scripts/lib/address.ts'
 import { codeOf, messageOf } from '../../scripts/lib/failure.ts'
-import type { ActionName } from '../../scripts/lib/net2ban/call.ts'
+import { type ActionName, checkCall } from '../../scripts/lib/net2ban/call.ts'
 import { type Node, openNode } from '../../scripts/lib/net2ban/node.ts'
 
 type Params = Record<string, string>
@@ -40,7 +40,7 @@ async function fulfil(node: Node, wish: Wish): Promise<unknown> {
   }
   if (wish[0] === 'run') {
     const [, file, action, params, sentAt = Date.now() / 1000] = wish
-    return await node.run({ file, action, params }, sentAt)
+    return await node.run(checkCall(file, action, params), sentAt)
   }
   if (wish[0] === 'bench') return await bench(node, wish[1], wish[2], wish[3])
   const [, file, name, lines, params] = wish
@@ -55,7 +55,7 @@ async function bench(node: Node, file: string, ips: string[], params: Params): P
   const times: number[] = []
   for (const ip of ips) {
     const begun = performance.now()
-    await node.run({ file, action: 'actionban', params: { ...params, ip } }, Date.now() / 1000)
+    await node.run(checkCall(file, 'actionban', { ...params, ip }), Date.now() / 1000)
     times.push(performance.now() - begun)
   }
   return times

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ConfirmChannel, connect } from 'amqplib'
-import { type Daemon, type Net2banLab, openNet2ban } from '../lib/net2ban-lab.ts'
+import { type Daemon, DIED, type Net2banLab, openNet2ban } from '../lib/net2ban-lab.ts'
 import { layWire, type Wire } from '../lib/rabbitmq.ts'
 import { waitUntil } from '../lib/wait.ts'
 
@@ -168,6 +168,8 @@ test('nothing is lost and nothing has effect twice, whatever is killed or cut me
   await publishing
   over = true
   await havoc
+  // systemd would start it again, and hide it.
+  for (const daemon of daemons) assert.ok(!daemon.log().includes(DIED), `seed ${seed}`)
 
   const wanted = [...banned].sort()
   for (const name of CLIENTS) {
@@ -176,6 +178,7 @@ test('nothing is lost and nothing has effect twice, whatever is killed or cut me
     })
     assert.deepEqual(twice(name), [], `seed ${seed}`)
   }
+  for (const daemon of daemons) assert.ok(!daemon.log().includes(DIED), `seed ${seed}`)
 
   async function publish(): Promise<void> {
     for (let done = 0; done < MESSAGES; done += 20) {

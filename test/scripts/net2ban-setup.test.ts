@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { resolve } from 'node:path'
 import { after, before, test } from 'node:test'
-import { build } from 'esbuild'
 import { parse } from 'yaml'
+import { nodeProgram } from '../lib/net2ban.ts'
 import { openSandbox, type Sandbox } from '../lib/sandbox.ts'
 import { waitUntil } from '../lib/wait.ts'
 
@@ -176,11 +176,5 @@ test('a node that is removed leaves nothing in the kernel', async () => {
 
 /** The program that test/lib/net2ban.ts starts on machines, in the sandbox. */
 async function buildNode(path: string): Promise<void> {
-  const { outputFiles } = await build({
-    entryPoints: ['test/lib/net2ban-node.ts'],
-    bundle: true,
-    platform: 'node',
-    write: false,
-  })
-  await box.run('tee', [path], { input: outputFiles[0]?.text ?? '' })
+  await box.run('tee', [path], { input: await nodeProgram() })
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { type ChannelModel, connect } from 'amqplib'
 import { CompactEncrypt } from 'jose'
-import { deriveKey } from '../../scripts/lib/net2ban/key.ts'
+import { deriveKey } from '../../scripts/lib/net2ban/party.ts'
 import { type Daemon, journalAction, type Net2banLab, openNet2ban } from '../lib/net2ban-lab.ts'
 import { waitUntil } from '../lib/wait.ts'
 

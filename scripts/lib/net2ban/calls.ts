@@ -103,7 +103,7 @@ export async function execAll(net2ban: Net2ban, call: Call, client?: string): Pr
     await Promise.all(way)
     await note()
     done = []
-  }).finally(() => process.stdin.destroy()) // Whoever still writes there must not keep us.
+  }).finally(() => process.stdin.destroy()) // A caller that still writes there must not keep us.
   const more = bad.length > 1 ? ` (and ${bad.length - 1} more)` : ''
   if (bad.length > 0) throw new Failure(EXIT.input, `Cannot exec: ${bad[0]}${more}`)
 }

@@ -2,20 +2,19 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
 import { EXIT, Failure, messageOf } from '../failure.ts'
+import { inTurn } from '../in-turn.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Config } from '../settings/schema.ts'
-import { brokerFailure, type Standing, stayConnected } from './broker.ts'
+import { installAction, Unmet } from './actions.ts'
+import { brokerFailure, type Connection, stayConnected } from './broker.ts'
 import { monotonic, ServerClock } from './clock.ts'
-import { Unmet } from './commands.ts'
-import { dropLine } from './drop.ts'
-import { type Claims, callsOf, Dropped, open } from './message.ts'
+import { type Claims, callsOf, Dropped, dropLine, open } from './message.ts'
 import { type Node, openNode } from './node.ts'
 import { ownParty, type Party } from './party.ts'
 import { Position } from './position.ts'
-import { Replay } from './replay.ts'
+import { SeenMessages } from './seen-messages.ts'
 import { leasesOf, Parts } from './snapshot.ts'
 import { PREFETCH } from './topology.ts'
-import { installAction } from './update.ts'
 import { Worker } from './worker.ts'
 
 /** The longest that the node sleeps before it looks for bans that are over, milliseconds. */
@@ -63,7 +62,7 @@ export class Client {
   readonly #self: Party
   readonly #node: Node
   readonly #worker: Worker
-  readonly #replay: Replay
+  readonly #seen: SeenMessages
   readonly #parts: Parts
   readonly #position: Position
   readonly #log: (line: string) => void
@@ -71,8 +70,9 @@ export class Client {
   /** When the server may be asked next to tell everything, by `performance.now`, and the wait after. */
   #ask = { next: 0, wait: ASK.first }
   #wasOff = false
-  #last: Promise<unknown> = Promise.resolve()
-  #standing: Standing | undefined
+  /** Messages are carried out in order, one at a time. */
+  readonly #inTurn = inTurn()
+  #connection: Connection | undefined
   #timer: NodeJS.Timeout | undefined
   /** When, in epoch milliseconds. */
   #look = Infinity
@@ -89,7 +89,7 @@ export class Client {
     this.#self = made.self
     this.#node = made.node
     this.#worker = new Worker(made.node, folder, log)
-    this.#replay = new Replay(join(folder, 'replay'), Date.now() / 1000)
+    this.#seen = new SeenMessages(join(folder, 'replay'), Date.now() / 1000)
     this.#parts = new Parts(join(folder, 'parts'), made.self.validWtime)
     this.#position = made.position
     this.#clock = made.clock
@@ -112,7 +112,7 @@ export class Client {
     const node = await openNode({ actionDir, stateDir, log, ahead, ...limits })
     const client = new Client(net2ban, folder, { self, node, position, clock }, log)
     const setup = (model: ChannelModel, again: (why: string) => void) => client.#setUp(model, again)
-    client.#standing = await stayConnected(net2ban, self, setup, log)
+    client.#connection = await stayConnected(net2ban, self, setup, log)
     void client.#expire()
     return client
   }
@@ -121,8 +121,8 @@ export class Client {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
-    await this.#last
-    await this.#standing?.close()
+    await this.#inTurn(() => {})
+    await this.#connection?.close()
     await this.#worker.close()
     this.#position.save(this.#clock.known)
     await this.#node.close()
@@ -142,7 +142,7 @@ export class Client {
       if (!message) return again('the queue is gone')
       const prompt = waiting-- <= 0 && !message.fields.redelivered
       const came = { at: monotonic(), prompt }
-      this.#last = this.#last.then(() => this.#take(line, message, came)).catch(lost)
+      this.#inTurn(() => this.#take(line, message, came)).catch(lost)
     })
   }
 
@@ -172,10 +172,10 @@ export class Client {
     const { name: aud, key, validWtime } = this.#self
     try {
       const claims = await open(message.content, key, { aud, validWtime, at: Date.now() / 1000 })
-      if (this.#replay.has(claims.jti)) throw new Dropped('replayed', claims)
+      if (this.#seen.has(claims.jti)) throw new Dropped('replayed', claims)
       this.#position.advance(claims)
       this.#hear(claims, came)
-      const isDone = await this.#obey(claims)
+      const isDone = await this.#carryOut(claims)
       this.#plan(SOON)
       this.#settle(claims)
       if (!isDone) return true
@@ -214,17 +214,17 @@ export class Client {
 
   /** What was carried out, or refused for good, is not looked at again. */
   #settle({ jti, iat }: Claims): void {
-    if (!this.#replay.has(jti)) {
-      this.#replay.add(jti, iat + this.#self.validWtime, Date.now() / 1000)
+    if (!this.#seen.has(jti)) {
+      this.#seen.add(jti, iat + this.#self.validWtime, Date.now() / 1000)
     }
   }
 
   /** @returns false for a snapshot that cannot be carried out: sent back, it says so to the server */
-  async #obey(claims: Claims): Promise<boolean> {
+  async #carryOut(claims: Claims): Promise<boolean> {
     try {
       if (claims.cmd === 'sync') return await this.#sync(claims)
       if (claims.cmd === 'exec') await this.#exec(claims)
-      else if (claims.cmd === 'update') this.#update(claims)
+      else if (claims.cmd === 'update') await this.#update(claims)
       else this.#position.told(claims.since ?? -1)
       return true
     } catch (error) {
@@ -248,10 +248,10 @@ export class Client {
     if (first) throw first
   }
 
-  #update({ file, content }: Extract<Claims, { cmd: 'update' }>): void {
+  async #update({ file, content }: Extract<Claims, { cmd: 'update' }>): Promise<void> {
     const { action_dir, allow_update } = this.#net2ban.global
     if (!allow_update) throw new Failure(EXIT.config, 'allow_update is off')
-    installAction(action_dir, file, content)
+    await installAction(action_dir, file, content)
     this.#log(`File "${file}" updated`)
   }
 
@@ -261,7 +261,7 @@ export class Client {
     if (content === undefined) return true
     const { file, name, params, snapshot } = claims
     try {
-      await this.#worker.supersede(file, name)
+      await this.#worker.replace(file, name)
       const leases = leasesOf(content)
       const { added, extended, removed } = await this.#node.sync(file, name, leases, params)
       this.#worker.works(file)

@@ -1,7 +1,7 @@
 /** Seconds that messages may take, and clocks that are kept in time may differ. */
 const SAME = 1
 
-/** Beyond so many seconds somebody should look after a clock. */
+/** Beyond so many seconds an operator should look after a clock. */
 const OFF = 60
 
 /**
@@ -54,7 +54,7 @@ export class ServerClock {
   }
 }
 
-/** Seconds by a clock that nobody sets. */
+/** Seconds by a clock that cannot be set. */
 export function monotonic(): number {
   return performance.now() / 1000
 }

@@ -1,10 +1,10 @@
 import type { Address } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
-import type { Action, ActionFamily } from './action.ts'
+import { type Action, type ActionFamily, Unmet } from './actions.ts'
+import type { Tags } from './ban-tags.ts'
 import type { ActionName } from './call.ts'
 import type { Executed } from './exec.ts'
-import type { Place } from './places.ts'
-import type { Tags } from './tags.ts'
+import type { JailState } from './node-state.ts'
 
 /** A ban or an unban among many. */
 export interface Wish {
@@ -33,12 +33,12 @@ export interface Ground {
 /** The commands of one action file for one jail. */
 export class Commands {
   readonly #action: Action
-  readonly #place: Place
+  readonly #state: JailState
   readonly #ground: Ground
 
-  constructor(action: Action, place: Place, ground: Ground) {
+  constructor(action: Action, state: JailState, ground: Ground) {
     this.#action = action
-    this.#place = place
+    this.#state = state
     this.#ground = ground
   }
 
@@ -88,11 +88,8 @@ export class Commands {
   failure(what: string, address: Address | undefined, { code, reason, need }: Executed): Failure {
     const exit = code === EXIT.input ? EXIT.input : EXIT.temporary
     const whom = address ? ` ${address.text}` : ''
-    const { file, name } = this.#place
+    const { file, name } = this.#state
     if (need) return new Unmet(exit, `Cannot use ${file} for ${name}: ${need}`)
     return new Failure(exit, `Cannot ${what}${whom} with ${file} for ${name}: ${reason}`)
   }
 }
-
-/** An action that this node cannot run until somebody does something about it. */
-export class Unmet extends Failure {}

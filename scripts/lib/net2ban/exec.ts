@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { dirname, normalize } from 'node:path'
+import { createInterface } from 'node:readline'
 
 /** How a command ended. */
 export interface Executed {
@@ -8,7 +9,7 @@ export interface Executed {
   code?: number | undefined
   /** Why not, in a few words: `exit code 1: iptables: Bad rule`. */
   reason: string
-  /** What somebody must do first, if no later try helps. */
+  /** What an operator must do first, if no later try helps. */
   need?: string | undefined
 }
 
@@ -52,7 +53,7 @@ export function execute(text: string, seconds: number, fds: number[] = []): Prom
     }, seconds * 1000)
     const end = (code: number | null, signal: string | null): void => {
       clearTimeout(timer)
-      // Somebody in the background may keep the pipes: what it still says is for nobody.
+      // A child in the background may keep the pipes: what it still says is not read.
       child.stdout?.destroy()
       child.stderr?.destroy()
       const how = late
@@ -117,4 +118,54 @@ export function killGroup({ pid }: ChildProcess): void {
   }
   kill('SIGTERM')
   setTimeout(kill, GRACE, 'SIGKILL')
+}
+
+/**
+ * Starts each command as `execute` does, one after another. What they say is not read; when we are
+ * killed, it ends with the command that runs, since its next exit status finds no reader.
+ */
+const RUNNER = `umask 0077
+for text; do
+  /bin/sh -c "$text" 3>&- </dev/null >/dev/null 2>&1
+  echo $? >&3
+done`
+
+/**
+ * Runs many pieces of shell, one after another. To start a process costs us, who are large, three
+ * times what it costs a shell: so one shell of ours starts them all.
+ *
+ * @param seconds for each; when one takes longer, it is killed and the rest is not run
+ * @param fds see `execute`
+ * @returns true for each that ended well; false for all others, also those that were not run
+ */
+export function executeMany(
+  texts: readonly string[],
+  seconds: number,
+  fds: number[] = [],
+): Promise<boolean[]> {
+  return new Promise((resolve) => {
+    const done: boolean[] = []
+    const child = spawn('/bin/sh', ['-c', RUNNER, 'sh', ...texts], {
+      cwd: '/',
+      env: ENV,
+      detached: true,
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe', ...fds],
+    })
+    const statuses = child.stdio[3]
+    let timer = setTimeout(killGroup, seconds * 1000, child)
+    const end = (): void => {
+      clearTimeout(timer)
+      statuses?.destroy()
+      resolve(texts.map((_, i) => done[i] === true))
+    }
+    if (statuses && 'read' in statuses) {
+      createInterface({ input: statuses }).on('line', (status) => {
+        done.push(status === '0')
+        clearTimeout(timer)
+        timer = setTimeout(killGroup, seconds * 1000, child)
+      })
+    }
+    child.once('error', end)
+    child.once('close', end)
+  })
 }

@@ -9,7 +9,14 @@ import { jailOf, nameOf, settingsOf } from './call.ts'
 import type { Claims } from './message.ts'
 import type { Snapshot } from './snapshot.ts'
 
-type Exec = Pick<Extract<Claims, { cmd: 'exec' }>, 'file' | 'action' | 'params' | 'iss' | 'iat'>
+type Claimed = Extract<Claims, { cmd: 'exec' }>
+type Exec = Pick<Claimed, 'file' | 'action' | 'params' | 'iss' | 'iat'> & Pick<Sender, 'client'>
+
+/** Who wants an address blocked, and for which client only, if not for all. */
+interface Sender {
+  iss: string
+  client?: string | undefined
+}
 
 /** A jail that snapshots can be made of. */
 interface Known {
@@ -27,8 +34,9 @@ export type Verdict = 'forward' | 'keep' | 'snapshot'
 
 /**
  * What the server has forwarded, so that it can tell a node all of it again: a ledger of leases
- * whose jail is `<file>:<name>` and whose owner is the sender, and the jails with the parameters of
- * their last start. An address stays until its last owner lets go of it.
+ * whose jail is `<file>:<name>` and whose owner is the sender (`<sender>@<client>` of what only one
+ * client shall have), and the jails with the parameters of their last start. An address stays until
+ * its last owner lets go of it.
  */
 export class Forwarded {
   readonly #ledger: Ledger
@@ -73,7 +81,10 @@ export class Forwarded {
     const jail = jailOf(exec.file, nameOf(exec.params))
     switch (exec.action) {
       case 'actionstart':
-        this.#learn({ file: exec.file, name: nameOf(exec.params), params: exec.params })
+        // What is started on one client only says nothing about the others.
+        if (exec.client === undefined) {
+          this.#learn({ file: exec.file, name: nameOf(exec.params), params: exec.params })
+        }
         return 'forward'
       case 'actionban':
       case 'actionprolong':
@@ -81,40 +92,62 @@ export class Forwarded {
         this.#hold(exec, jail)
         return 'forward'
       case 'actionunban':
-        return this.#release(exec, jail, at) ? 'forward' : 'keep'
+        return this.#release(exec, jail, at)
       case 'actionflush':
       case 'actionstop': {
-        for (const line of this.#of(jail, at)) {
-          if (line.owner === exec.iss) this.#ledger.put({ ...line, expires: RELEASED })
-        }
-        if (this.#of(jail, at).length === 0) return 'forward'
-        return exec.action === 'actionstop' ? 'keep' : 'snapshot'
+        for (const line of this.#of(jail, at)) if (owns(exec, line)) this.#put(released(line))
+        const verdict = verdictOf(exec, this.#of(jail, at))
+        return verdict === 'keep' && exec.action === 'actionflush' ? 'snapshot' : verdict
       }
       default:
         return 'forward'
     }
   }
 
-  /** Notes that a sender's leases in a jail are exactly these. @throws Failure 75 as `note` does */
-  replace({ file, name, params, leases }: Snapshot, owner: string, at: number): void {
+  /**
+   * Notes that a sender's leases in a jail are exactly these; without a client, on every client.
+   *
+   * @throws Failure 75 as `note` does
+   */
+  replace({ file, name, params, leases }: Snapshot, sender: Sender, at: number): void {
     const jail = jailOf(file, name)
     const known = this.#jails.get(jail)
-    if (!known || Object.keys(params).length > 0) this.#know({ file, name, params })
+    if (sender.client !== undefined) {
+      if (!known) this.#learn({ file, name, params })
+    } else if (!known || Object.keys(params).length > 0) this.#know({ file, name, params })
     else if (known.partial) this.#know({ file, name, params: known.params })
+    const owner = ownerOf(sender)
     const wanted = leases.map(({ address, expires }) => lineOf(address.text, jail, expires, owner))
     const { changes } = differenceOf(this.#ledger, owner, jail, wanted, at)
-    for (const line of changes) this.#ledger.put(line)
+    for (const line of changes) this.#put(line)
+    for (const line of this.#of(jail, at)) {
+      if (line.owner !== owner && owns(sender, line)) this.#put(released(line))
+    }
   }
 
-  /** All that nodes shall have, a snapshot for each jail that is known whole, or of one jail only. */
-  snapshots(at: number, only?: string): Snapshot[] {
+  /** The clients that shall have something in a jail, or in any, that others shall not. */
+  special(at: number, only?: string): Set<string> {
+    const clients = new Set<string>()
+    for (const { jail, owner } of this.#ledger.living(at)) {
+      const { client } = senderOf(owner)
+      if (client !== undefined && (only === undefined || jail === only)) clients.add(client)
+    }
+    return clients
+  }
+
+  /**
+   * All that nodes shall have, a snapshot for each jail that is known whole, or of one jail only.
+   *
+   * @param client with what this one shall have beyond the others
+   */
+  snapshots(at: number, only?: string, client?: string): Snapshot[] {
     const jails = [...this.#jails].filter(([jail, { partial }]) => {
       return only === undefined ? !partial : jail === only
     })
     const ends = new Map(jails.map(([jail]) => [jail, new Map<string, number>()]))
-    for (const { jail, address, expires } of this.#ledger.living(at)) {
+    for (const { jail, address, expires, owner } of this.#ledger.living(at)) {
       const all = ends.get(jail)
-      if (!all) continue
+      if (!all || !concerns(senderOf(owner), client)) continue
       const known = all.get(address)
       all.set(address, known === undefined ? expires : later(known, expires))
     }
@@ -166,20 +199,24 @@ export class Forwarded {
     this.#jails.set(jail, known)
   }
 
-  #hold({ params, iss, iat }: Exec, jail: string): void {
+  #hold({ params, iat, ...sender }: Exec, jail: string): void {
     const { text } = parseAddress(params.ip ?? '')
+    const owner = ownerOf(sender)
     const end = endOf(params, iat)
-    const known = this.#ledger.held(text).find((row) => row.jail === jail && row.owner === iss)
+    const known = this.#ledger.held(text).find((row) => row.jail === jail && row.owner === owner)
     const expires = known && alive(known.expires, iat) ? later(known.expires, end) : end
-    if (known?.expires !== expires) this.#put(lineOf(text, jail, expires, iss))
+    if (known?.expires !== expires) this.#put(lineOf(text, jail, expires, owner))
   }
 
-  /** @returns false if somebody else still wants it blocked */
-  #release({ params, iss }: Exec, jail: string, at: number): boolean {
-    const { text } = parseAddress(params.ip ?? '')
-    this.#put(lineOf(text, jail, RELEASED, iss))
+  #release(exec: Exec, jail: string, at: number): Verdict {
+    const { text } = parseAddress(exec.params.ip ?? '')
     const rows = this.#ledger.held(text).filter((row) => row.jail === jail)
-    return !rows.some((row) => alive(row.expires, at))
+    const own = rows.filter((row) => owns(exec, row) && alive(row.expires, at))
+    for (const row of own) this.#put(lineOf(text, jail, RELEASED, row.owner))
+    return verdictOf(
+      exec,
+      rows.filter((row) => alive(row.expires, at)),
+    )
   }
 
   #put(line: Line): void {
@@ -197,6 +234,40 @@ export function endOf(params: Readonly<Record<string, string>>, iat: number): nu
   const { time, bantime } = params
   if (bantime === undefined) return 0
   return expiry(time === undefined ? iat : Number(time), Number(bantime))
+}
+
+function ownerOf({ iss, client }: Sender): string {
+  return client === undefined ? iss : `${iss}@${client}`
+}
+
+function senderOf(owner: string): Sender {
+  const [iss = '', client] = owner.split('@')
+  return { iss, client }
+}
+
+/** True for what all clients shall have, and for what this one shall. */
+function concerns(sender: Sender, client: string | undefined): boolean {
+  return sender.client === undefined || sender.client === client
+}
+
+/** True if an order about a lease is about this one: about all clients, it is about each. */
+function owns({ iss, client }: Sender, { owner }: Pick<Line, 'owner'>): boolean {
+  const held = senderOf(owner)
+  return held.iss === iss && (client === undefined || client === held.client)
+}
+
+/** What becomes of a release, given who else wants it blocked. */
+function verdictOf({ iss, client }: Sender, rest: readonly Pick<Line, 'owner'>[]): Verdict {
+  const others = rest.map(({ owner }) => senderOf(owner)).filter((sender) => sender.iss !== iss)
+  if (client !== undefined) {
+    return others.some((sender) => concerns(sender, client)) ? 'keep' : 'forward'
+  }
+  if (others.length === 0) return 'forward'
+  return others.every((sender) => sender.client !== undefined) ? 'snapshot' : 'keep'
+}
+
+function released(line: Line): Line {
+  return { ...line, expires: RELEASED }
 }
 
 function lineOf(address: string, jail: string, expires: number, owner: string): Line {

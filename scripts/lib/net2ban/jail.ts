@@ -1,13 +1,12 @@
 import type { Address } from '../address.ts'
 import { EXIT, type Failure } from '../failure.ts'
 import { alive } from '../lease.ts'
-import type { Action, ActionFamily } from './action.ts'
-import type { Held } from './books.ts'
+import type { Action, ActionFamily } from './actions.ts'
+import { dynamicTags, type Tags } from './ban-tags.ts'
 import { Commands, type Ground, type Wish } from './commands.ts'
-import { dynamicTags } from './dynamic.ts'
 import type { Executed } from './exec.ts'
-import type { Place } from './places.ts'
-import type { Tags } from './tags.ts'
+import type { Held } from './node-leases.ts'
+import type { JailState } from './node-state.ts'
 
 /** So many bans are put back at a time. */
 const BATCH = 64
@@ -18,7 +17,7 @@ const BATCH = 64
  * try. Beyond Fail2Ban, a repair puts every ban back, and a ban that failed leaves nothing behind.
  */
 export class Jail {
-  readonly place: Place
+  readonly state: JailState
   readonly #action: Action
   readonly #commands: Commands
   readonly #ground: Ground
@@ -29,10 +28,10 @@ export class Jail {
   /** Within `#settling`. */
   #settles = false
 
-  constructor(place: Place, action: Action, ground: Ground, held: () => Iterable<Held>) {
-    this.place = place
+  constructor(state: JailState, action: Action, ground: Ground, held: () => Iterable<Held>) {
+    this.state = state
     this.#action = action
-    this.#commands = new Commands(action, place, ground)
+    this.#commands = new Commands(action, state, ground)
     this.#ground = ground
     this.#held = held
   }
@@ -82,7 +81,7 @@ export class Jail {
   async many(wishes: readonly Wish[]): Promise<boolean[]> {
     const ready = wishes.every(({ address }) => this.#isStarted(address.family))
     if (!ready || wishes.length < 2) return wishes.map(() => false)
-    const plain = wishes.filter(({ ban, address }) => ban || !this.place.doubts[address.text])
+    const plain = wishes.filter(({ ban, address }) => ban || !this.state.doubts[address.text])
     const ok = await this.#commands.many(plain)
     const done = new Set(plain.filter((_, i) => ok[i]))
     return wishes.map((wish) => done.has(wish))
@@ -124,10 +123,10 @@ export class Jail {
       if (!(await unban()).ok) throw failure
     }
     this.#probed.delete(text)
-    for (let left = (this.place.doubts[text] ?? 0) + Number(restored); left > 0; left--) {
+    for (let left = (this.state.doubts[text] ?? 0) + Number(restored); left > 0; left--) {
       if (!(await unban()).ok) break
     }
-    delete this.place.doubts[text]
+    delete this.state.doubts[text]
   }
 
   /** Removes what a ban that went wrong may have left. */
@@ -149,10 +148,10 @@ export class Jail {
 
   /** Writes down that there may be an entry more of an address, before it is made. */
   #doubt({ text }: Address, more: number): void {
-    const { doubts } = this.place
+    const { doubts } = this.state
     doubts[text] = (doubts[text] ?? 0) + more
     // What is unsettled is built anew after a crash.
-    if (!this.place.unsettled) this.#ground.save()
+    if (!this.state.unsettled) this.#ground.save()
   }
 
   /** True if all bans can be removed at once. */
@@ -177,9 +176,9 @@ export class Jail {
   /** Ends what was started; as in Fail2Ban, what then fails is only told. */
   async stop(): Promise<void> {
     await this.#settling(async () => {
-      const { started } = this.place
+      const { started } = this.state
       const ended = await this.#commands.each('actionstop', started)
-      this.place.started = []
+      this.state.started = []
       if (!ended.ok) this.#ground.log(this.#commands.failure('stop', undefined, ended).message)
     })
   }
@@ -187,7 +186,7 @@ export class Jail {
   /** Looks whether all is there, and restores what is not. @returns false if it had to */
   async check(): Promise<boolean> {
     let sane = true
-    for (const family of [...this.place.started]) sane = !(await this.#makeSane(family)) && sane
+    for (const family of [...this.state.started]) sane = !(await this.#makeSane(family)) && sane
     return sane
   }
 
@@ -195,7 +194,7 @@ export class Jail {
   async repair(): Promise<void> {
     await this.#settling(async () => {
       if (!this.#commands.has('actionrepair')) return await this.#rebuild(this)
-      const ended = await this.#commands.each('actionrepair', this.place.started)
+      const ended = await this.#commands.each('actionrepair', this.state.started)
       if (!ended.ok) throw this.#commands.failure('repair', undefined, ended)
       await this.#putBack(true)
     })
@@ -212,28 +211,28 @@ export class Jail {
   }
 
   async #rebuild(before: Jail, adopt: () => void = () => {}): Promise<void> {
-    const { started } = this.place
+    const { started } = this.state
     const families = new Set(started)
     const empty = await before.#clear()
     adopt()
     for (const { address } of this.#held()) families.add(address.family)
     const wanted = this.#action.onDemand ? [...families].filter((f) => f) : this.#action.families
     const start = async () => {
-      this.place.started = []
-      if (families.size > 0 || this.place.begun) await this.#startFamilies(wanted)
+      this.state.started = []
+      if (families.size > 0 || this.state.begun) await this.#startFamilies(wanted)
     }
     try {
       await start()
       if (!empty) {
-        await this.#flushAll(this.place.started)
-        await this.#commands.each('actionstop', this.place.started)
+        await this.#flushAll(this.state.started)
+        await this.#commands.each('actionstop', this.state.started)
         await start()
       }
     } catch (error) {
-      this.place.started = started // So that the next try clears all of it.
+      this.state.started = started // So that the next try clears all of it.
       throw error
     }
-    if (before.flushes) this.place.doubts = {}
+    if (before.flushes) this.state.doubts = {}
     await this.#putBack(false)
   }
 
@@ -245,8 +244,8 @@ export class Jail {
   async #clear(): Promise<boolean> {
     let empty = true
     if (!this.flushes) await this.#unbanAll()
-    else for (const family of this.place.started) empty = (await this.#isEmpty(family)) && empty
-    await this.#commands.each('actionstop', this.place.started)
+    else for (const family of this.state.started) empty = (await this.#isEmpty(family)) && empty
+    await this.#commands.each('actionstop', this.state.started)
     return empty
   }
 
@@ -299,7 +298,7 @@ export class Jail {
     if (check.ok) return false
     // What cannot even be asked is not torn down.
     if (check.need) throw this.#commands.failure('check', undefined, check)
-    const { file, name } = this.place
+    const { file, name } = this.state
     this.#ground.log(`restoring ${file} for ${name}: its check failed (${check.reason})`)
     await this.repair()
     const second = await this.#commands.run('actioncheck', family)
@@ -308,7 +307,7 @@ export class Jail {
   }
 
   #isStarted(family: ActionFamily): boolean {
-    return this.place.started.includes(family) || this.place.started.includes('')
+    return this.state.started.includes(family) || this.state.started.includes('')
   }
 
   /** @throws Failure 75 if one could not be started, and is not */
@@ -316,14 +315,14 @@ export class Jail {
     const missing = families.filter((family) => !this.#isStarted(family))
     if (missing.length === 0) return false
     const ended = await this.#settling(async () => {
-      const before = [...this.place.started]
+      const before = [...this.state.started]
       const texts = new Set(before.map((family) => this.#commands.startOf(family)))
-      this.place.started.push(...missing)
+      this.state.started.push(...missing)
       this.#ground.save() // Were we killed now, the next process would have to stop them.
       const start = await this.#commands.each('actionstart', missing, texts)
       if (start.ok) return start
       await this.#commands.each('actionstop', missing)
-      this.place.started = before
+      this.state.started = before
       return start
     })
     if (!ended.ok) throw this.#commands.failure('start', undefined, ended)
@@ -335,10 +334,10 @@ export class Jail {
     if (this.#settles) return await work()
     this.#settles = true
     try {
-      this.place.unsettled = true
+      this.state.unsettled = true
       this.#ground.save()
       const result = await work()
-      this.place.unsettled = false
+      this.state.unsettled = false
       this.#ground.save()
       return result
     } finally {

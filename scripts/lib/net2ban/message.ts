@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import type { ConsumeMessage } from 'amqplib'
 import { CompactEncrypt, compactDecrypt } from 'jose'
 import * as v from 'valibot'
 import { EXIT, Failure } from '../failure.ts'
-import type { SealKey } from './key.ts'
+import type { SealKey } from './party.ts'
 
 /** A message on the wire is no longer than this, sealed. */
 export const MAX_BYTES = 65_536
@@ -66,7 +67,7 @@ const claims = v.variant('cmd', [
   }),
 ])
 
-/** What a message says. `jti` and `iat` are made by whoever sends first and kept by who forwards. */
+/** What a message says. `jti` and `iat` are made by the first sender and kept by the server. */
 export type Claims = v.InferOutput<typeof claims>
 type Envelope = 'jti' | 'iss' | 'aud' | 'iat' | 'exp' | 'seq' | 'run' | 'sent'
 type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never
@@ -156,4 +157,21 @@ function parse(plain: Uint8Array): Claims {
     // Not JSON.
   }
   throw new Dropped('malformed')
+}
+
+/**
+ * The one line about a message that is not obeyed: `dropped message <jti> from <sender>: <reason>`.
+ * Of a message that cannot be opened, the id is what it claims and the sender is the broker's login.
+ */
+export function dropLine(message: ConsumeMessage, error: Dropped): string {
+  const { messageId, userId } = message.properties
+  const jti = error.claims?.jti ?? plain(messageId)
+  const sender = error.claims?.iss ?? plain(userId)
+  const why = error.why && ` (${plain(error.why, 200)})`
+  return `dropped message ${jti} from ${sender}: ${error.reason}${why}`
+}
+
+function plain(text: unknown, max = 64): string {
+  const clean = String(text ?? '').replace(/[^\x20-\x7e]+/g, ' ')
+  return clean.length > max ? `${clean.slice(0, max - 3)}...` : clean || '-'
 }

@@ -1,21 +1,18 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { createHash, randomBytes } from 'node:crypto'
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { EXIT, Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
 import type { Lease } from '../lease.ts'
 import { lock, lockedFile } from '../lock.ts'
 import type { Synced } from '../target.ts'
-import { thisBoot } from './boot.ts'
-import { expire, syncJail } from './bulk.ts'
-import { type Call, checkCall } from './call.ts'
-import { execute } from './exec.ts'
-import { executeMany } from './exec-many.ts'
-import { Keeper } from './keeper.ts'
+import type { Call } from './call.ts'
+import { execute, executeMany } from './exec.ts'
 import { type Limits, limitsOf } from './limits.ts'
-import { type Outcome, perform, stop } from './perform.ts'
+import { NodeState } from './node-state.ts'
+import { expire, type Outcome, runCall, stop, syncJail } from './run-call.ts'
 
-export { parseActionFile } from './parse-action-file.ts'
-
-/** A machine that runs Fail2Ban's own action files for somebody else, and remembers what for. */
+/** A machine that runs Fail2Ban's own action files for the senders, and remembers what for. */
 export interface Node {
   /**
    * Runs one call. `ran`: the action ran; `held`: nothing to do (a ban already in force, an unban of
@@ -77,13 +74,13 @@ export async function openNode(options: NodeOptions): Promise<Node> {
   try {
     // Every action holds this file, so that we can wait for what outlived a killed node.
     const running = await awaitOrphans(`${stateDir}/actions.lock`, options.log)
-    const keeper = new Keeper({
+    const node = new NodeState({
       ...options,
       execute: (text, seconds) => execute(text, seconds, [running]),
       executeMany: (texts, seconds) => executeMany(texts, seconds, [running]),
     })
-    await keeper.recover(thisBoot(runDir, stateDir, keeper.boot))
-    return inOrder(keeper, options, () => {
+    await node.recover(thisBoot(runDir, stateDir, node.boot))
+    return inOrder(node, options, () => {
       closeSync(running)
       release()
     })
@@ -100,10 +97,10 @@ async function awaitOrphans(path: string, log: NodeOptions['log']): Promise<numb
   return openSync(path, 'a', 0o600)
 }
 
-async function releaseAll(keeper: Keeper): Promise<void> {
+async function releaseAll(node: NodeState): Promise<void> {
   let failure: unknown
-  for (const place of keeper.places()) {
-    await stop(keeper, place).catch((error) => {
+  for (const state of node.jails()) {
+    await stop(node, state).catch((error) => {
       failure ??= error
     })
   }
@@ -111,7 +108,7 @@ async function releaseAll(keeper: Keeper): Promise<void> {
 }
 
 /** One thing after another: as in Fail2Ban, no action runs beside another. */
-function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
+function inOrder(node: NodeState, limits: Limits, release: () => void): Node {
   const check = limitsOf(limits)
   const take = inTurn()
   let closed = false
@@ -121,21 +118,50 @@ function inOrder(keeper: Keeper, limits: Limits, release: () => void): Node {
       return work()
     })
   return {
-    run: ({ file, action, params }, sentAt) => {
-      return next(() => perform(keeper, checkCall(file, action, params), { sentAt, check }))
-    },
+    run: (call, sentAt) => next(() => runCall(node, call, { sentAt, check })),
     sync: (file, name, leases, params) => {
-      return next(() => syncJail(keeper, { file, name, leases, params }, check))
+      return next(() => syncJail(node, { file, name, leases, params }, check))
     },
-    expire: () => next(() => expire(keeper)),
-    leases: () => keeper.books.leases(keeper.now()),
-    release: () => next(() => releaseAll(keeper)),
+    expire: () => next(() => expire(node)),
+    leases: () => node.leases.all(node.now()),
+    release: () => next(() => releaseAll(node)),
     async close() {
       if (closed) return
       closed = true
       await take(() => {})
-      keeper.close()
+      node.close()
       release()
     },
+  }
+}
+
+/**
+ * Tells this boot of the machine from every other: a word in /run, which is empty after each boot,
+ * and the kernel's own boot id, for a machine that lets us write nothing there.
+ *
+ * @param known the word of the last time
+ * @returns the same word if the machine was not rebooted since
+ */
+export function thisBoot(runDir: string, stateDir: string, known: string): string {
+  const name = createHash('sha256').update(stateDir).digest('hex').slice(0, 12)
+  const path = join(runDir, `net2ban.${name}`)
+  const kernel = read('/proc/sys/kernel/random/boot_id')
+  const word = read(path)
+  if (word !== '' && word === known && word.startsWith(kernel)) return word
+  const fresh = `${kernel} ${randomBytes(8).toString('hex')}`
+  try {
+    mkdirSync(runDir, { recursive: true, mode: 0o755 })
+    writeFileSync(path, `${fresh}\n`, { mode: 0o600 })
+    return fresh
+  } catch {
+    return kernel
+  }
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trim()
+  } catch {
+    return ''
   }
 }

@@ -71,7 +71,7 @@ export class Position {
   }
 }
 
-/** See `Outbox`: which server a run is of. */
+/** See `Publisher`: which server a run is of. */
 function serverOf(run: string): string {
   return run.slice(0, 8)
 }

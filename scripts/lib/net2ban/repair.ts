@@ -1,9 +1,9 @@
 import type { Channel, ConsumeMessage } from 'amqplib'
 import { Failure } from '../failure.ts'
 import type { InTurn } from '../in-turn.ts'
-import type { Due } from './due.ts'
+import type { ClientStatus } from './client-status.ts'
 import type { Forwarded } from './forwarded.ts'
-import type { Outbox, Receiver } from './outbox.ts'
+import type { Publisher, Receiver } from './publisher.ts'
 
 /** Milliseconds between two looks at who is due, and the least between two snapshots for one. */
 const TICK = 1000
@@ -18,8 +18,8 @@ const LONG_PAUSE = 60_000
 /** What repair works with. */
 export interface RepairParts {
   forwarded: Forwarded
-  due: Due
-  outbox: Outbox
+  due: ClientStatus
+  publisher: Publisher
   /** The line in which orders are looked at. */
   inTurn: InTurn
   log: (line: string) => void
@@ -27,14 +27,14 @@ export interface RepairParts {
 
 /**
  * Clients may publish nothing. One that missed something rejects a message, and a message that
- * expires in its queue dies, too: dead letters come back here, and whoever they are of is told
- * everything again as soon as it is online. So that there is something to reject, whatever became of
+ * expires in its queue dies, too: dead letters come back here, and the client that they are of is
+ * told everything again once it is online. So that there is something to reject, whatever became of
  * a queue, each client is asked when it comes online and now and then.
  */
 export class Repair {
   readonly #forwarded: Forwarded
-  readonly #due: Due
-  readonly #outbox: Outbox
+  readonly #due: ClientStatus
+  readonly #publisher: Publisher
   readonly #inTurn: InTurn
   readonly #log: (line: string) => void
   /** When each was last told, and when it may be told again, by `performance.now`. */
@@ -50,10 +50,10 @@ export class Repair {
   #checker: Channel | undefined
   #timer: NodeJS.Timeout | undefined
 
-  constructor({ forwarded, due, outbox, inTurn, log }: RepairParts) {
+  constructor({ forwarded, due, publisher, inTurn, log }: RepairParts) {
     this.#forwarded = forwarded
     this.#due = due
-    this.#outbox = outbox
+    this.#publisher = publisher
     this.#inTurn = inTurn
     this.#log = log
   }
@@ -81,11 +81,11 @@ export class Repair {
   }
 
   /** A dead letter: whose it was is due. @throws Failure 75 if that cannot be noted */
-  bury({ properties }: ConsumeMessage): void {
+  onDeadLetter({ properties }: ConsumeMessage): void {
     const headers = properties.headers ?? {}
     const queue = String(headers['x-first-death-queue'] ?? '')
     const reason = String(headers['x-first-death-reason'] ?? '')
-    const client = [...this.#outbox.clients.values()].find((one) => one.queue === queue)
+    const client = [...this.#publisher.clients.values()].find((one) => one.queue === queue)
     if (!client) {
       // An order that no server came for in time: it stays in the dead-letter queue for people.
       this.#due.set(queue, { dead: this.#due.of(queue).dead + 1 })
@@ -97,7 +97,7 @@ export class Repair {
     }
     const old = this.#due.of(client.name)
     const asked = reason === 'rejected'
-    const failing = (asked && this.#outbox.told.get(properties.messageId)) || old.failing
+    const failing = (asked && this.#publisher.told.get(properties.messageId)) || old.failing
     this.#due.set(client.name, { due: true, dead: old.dead + (asked ? 0 : 1), failing })
     if (failing !== old.failing) this.#log(`${client.name} cannot carry out ${failing}`)
     if (old.due || failing) return
@@ -118,7 +118,7 @@ export class Repair {
    *
    * @throws Failure 75 if that cannot be noted
    */
-  mayLack(receivers: readonly Receiver[]): void {
+  needsSnapshot(receivers: readonly Receiver[]): void {
     for (const { name } of receivers) this.#due.set(name, { due: true })
   }
 
@@ -128,7 +128,7 @@ export class Repair {
       // The only one there is takes them, or will.
       this.#works ||= (await this.#checker?.checkQueue(this.#input))?.consumerCount === 1
       if (!this.#works) return
-      const { clients } = this.#outbox
+      const { clients } = this.#publisher
       for (const { name, seq } of clients.values()) if (seq) this.#due.set(name, { seq })
       for (const name of this.#due.clients()) {
         const client = clients.get(name)
@@ -159,9 +159,9 @@ export class Repair {
     ) {
       this.#asked.set(name, performance.now())
       if (this.#clocks.has(name)) this.#due.set(name, { skewed: false })
-      const clock = this.#outbox.mark(client, { asks: 'clock' })
+      const clock = this.#publisher.mark(client, { asks: 'clock' })
       this.#clocks.set(name, clock.jti)
-      await Promise.all([clock.done, this.#outbox.mark(client, { asks: 'lost' }).done])
+      await Promise.all([clock.done, this.#publisher.mark(client, { asks: 'lost' }).done])
     }
   }
 
@@ -173,9 +173,9 @@ export class Repair {
     this.#told.set(name, { at: now, again: now + Math.max(pause, PAUSE) })
   }
 
-  /** Whoever was told and has not sent it back can carry it out. */
+  /** A client that was told and has not sent it back can carry it out. */
   async #lookAgain(name: string): Promise<void> {
-    const client = this.#outbox.clients.get(name)
+    const client = this.#publisher.clients.get(name)
     const told = this.#told.get(name)
     if (!client || this.#due.of(name).due) return
     if (!told) return this.#due.set(name, { due: true }) // By a server before this one.
@@ -195,7 +195,7 @@ export class Repair {
     if (!this.#due.of(client.name).failing) {
       this.#log(`telling ${client.name} all of ${jails} jails${hint}`)
     }
-    const telling = this.#inTurn(() => ({ done: this.#outbox.tellAll(client) }))
+    const telling = this.#inTurn(() => ({ done: this.#publisher.tellAll(client) }))
     await (await telling).done
     // Only now: killed before, we would never tell it.
     if (this.#due.asked(client.name) === asked) this.#due.set(client.name, { due: false })

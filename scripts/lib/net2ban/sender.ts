@@ -1,9 +1,9 @@
 import { EXIT, Failure } from '../failure.ts'
+import { inTurn } from '../in-turn.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import { takesMessages, withBroker } from './broker.ts'
+import { ConfirmingChannel, takesMessages, withBroker } from './broker.ts'
 import { compose, type Order, seal } from './message.ts'
 import { serverParty } from './party.ts'
-import { Publisher } from './publisher.ts'
 import { namesOf } from './topology.ts'
 
 /** One connection on which orders go to the server. */
@@ -13,7 +13,7 @@ export interface Sender {
 }
 
 /**
- * Connects, lets somebody send, and closes.
+ * Connects, lets its caller send, and closes.
  *
  * @param owner whose orders these are
  * @param signal when the broker must have answered
@@ -28,18 +28,17 @@ export async function withSender<T>(
   const server = await serverParty(net2ban)
   const { in: exchange } = namesOf(net2ban)
   return await withBroker(net2ban, server, signal, async (model) => {
-    const publisher = await Publisher.open(model, server.user)
-    let last: Promise<unknown> = Promise.resolve()
+    const channel = await ConfirmingChannel.open(model, server.user)
+    const take = inTurn()
     // Sealed side by side, published in the order of the calls.
     const send = async (order: Order): Promise<void> => {
       const claims = compose(order, owner, server.validWtime)
       const sealing = seal(claims, server.key)
       sealing.catch(() => {})
-      const publishing = last.then(async () => {
-        const parcel = { exchange, key: server.queue, jti: claims.jti, body: await sealing }
-        return { confirmed: publisher.send(parcel) }
+      const publishing = take(async () => {
+        const message = { exchange, key: server.queue, jti: claims.jti, body: await sealing }
+        return { confirmed: channel.send(message) }
       })
-      last = publishing.catch(() => {})
       await (await publishing).confirmed
     }
     return await work({ send })

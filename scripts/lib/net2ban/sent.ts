@@ -2,14 +2,13 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
 import { type Difference, differenceOf } from '../difference.ts'
-import type { Lease } from '../lease.ts'
-import { alive, later, now } from '../lease.ts'
+import { alive, type Lease, later, now } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
 import { lock } from '../lock.ts'
 import { type Call, nameOf } from './call.ts'
 import { endOf } from './forwarded.ts'
 
-/** What this owner has sent through one action file: nobody could be asked for it. */
+/** What this owner has sent through one action file: no node could be asked for it. */
 export class Sent {
   readonly #folder: string
   readonly #file: string

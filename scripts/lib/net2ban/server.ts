@@ -4,27 +4,29 @@ import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
 import { Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import { brokerFailure, type Standing, stayConnected } from './broker.ts'
-import { Copy, serverId } from './copy.ts'
-import { dropLine } from './drop.ts'
-import { Due } from './due.ts'
+import { brokerFailure, ConfirmingChannel, type Connection, stayConnected } from './broker.ts'
+import { ClientStatus } from './client-status.ts'
+import { Dispatcher } from './dispatcher.ts'
 import { Forwarded } from './forwarded.ts'
-import { type Claims, Dropped, open } from './message.ts'
-import { Orders } from './orders.ts'
-import { Outbox } from './outbox.ts'
+import { type Claims, Dropped, dropLine, open } from './message.ts'
 import { clientParty, type Party, serverParty } from './party.ts'
 import { Publisher } from './publisher.ts'
 import { Repair } from './repair.ts'
-import { Replay } from './replay.ts'
+import { SeenMessages } from './seen-messages.ts'
 import { Parts } from './snapshot.ts'
+import { Standby, serverId } from './standby.ts'
 import { declare, declareCopy, isDeclared, namesOf, PREFETCH } from './topology.ts'
 
-/** One connection's consumer. */
-interface Line {
+/** What takes orders over one connection. */
+interface Consumer {
   channel: Channel
   open: boolean
-  /** Ids that came over it and are not acknowledged yet. */
-  inHand: Set<string>
+  /**
+   * The end of the message before. Messages are remembered and acknowledged in order, and none after
+   * one that failed, so that those which come again after a kill are the last ones, all of them: an
+   * old one alone would undo what a newer one has done.
+   */
+  ended: Promise<void>
 }
 
 /**
@@ -35,25 +37,19 @@ export class Server {
   readonly #net2ban: Net2ban
   readonly #log: (line: string) => void
   readonly #self: Party
-  readonly #replay: Replay
+  readonly #seen: SeenMessages
   readonly #forwarded: Forwarded
-  readonly #outbox: Outbox
-  readonly #orders: Orders
+  readonly #publisher: Publisher
+  readonly #dispatcher: Dispatcher
   readonly #repair: Repair
-  readonly #copy: Copy
+  readonly #standby: Standby
   readonly #id: string
   /** Messages are looked at in order, and then published in order. */
   readonly #inTurn = inTurn()
-  /**
-   * The end of the message before. Messages are remembered and acknowledged in order, so that those
-   * which come again after a kill are the last ones, all of them: an old one alone would undo what a
-   * newer one has done.
-   */
-  #ended: Promise<void> = Promise.resolve()
-  /** Ids of messages that this server is forwarding. */
-  readonly #handling = new Set<string>()
+  /** Ids of messages that this server is forwarding, and what took each. */
+  readonly #handling = new Map<string, Consumer>()
   #committing: Promise<void> | undefined
-  #standing: Standing | undefined
+  #connection: Connection | undefined
   #closed = false
 
   private constructor(
@@ -67,22 +63,22 @@ export class Server {
     this.#log = log
     this.#self = parties.self
     this.#forwarded = new Forwarded(folder, seconds())
-    this.#replay = new Replay(join(folder, 'replay'), seconds())
+    this.#seen = new SeenMessages(join(folder, 'replay'), seconds())
     const parts = new Parts(join(folder, 'parts'), validWtime)
-    const due = new Due(join(folder, 'clients.json'))
-    this.#copy = new Copy(this.#forwarded, folder, validWtime)
+    const due = new ClientStatus(join(folder, 'clients.json'))
+    this.#standby = new Standby(this.#forwarded, folder, validWtime)
     this.#id = serverId(folder)
     const shared = { forwarded: this.#forwarded, due, log }
     const exchange = namesOf(net2ban).out
-    this.#outbox = new Outbox({
+    this.#publisher = new Publisher({
       ...shared,
       exchange,
       id: this.#id,
       clients: parties.clients,
       validWtime,
     })
-    this.#orders = new Orders({ ...shared, parts, outbox: this.#outbox })
-    this.#repair = new Repair({ ...shared, outbox: this.#outbox, inTurn: this.#inTurn })
+    this.#dispatcher = new Dispatcher({ ...shared, parts, publisher: this.#publisher })
+    this.#repair = new Repair({ ...shared, publisher: this.#publisher, inTurn: this.#inTurn })
   }
 
   /** Starts it. @param folder where its state is @throws Failure 78, 75 */
@@ -91,7 +87,7 @@ export class Server {
     const clients = await Promise.all(names.map((name) => clientParty(net2ban, name)))
     const server = new Server(net2ban, folder, { self: await serverParty(net2ban), clients }, log)
     const setup = (model: ChannelModel, again: (why: string) => void) => server.#setUp(model, again)
-    server.#standing = await stayConnected(net2ban, server.#self, setup, log)
+    server.#connection = await stayConnected(net2ban, server.#self, setup, log)
     server.#repair.start()
     return server
   }
@@ -100,13 +96,13 @@ export class Server {
     this.#closed = true
     this.#repair.stop()
     try {
-      this.#outbox.close()
+      this.#publisher.close()
     } catch (error) {
       // A full disk: the next run begins anew, and the nodes ask for everything.
       if (!(error instanceof Failure)) throw error
       this.#log(error.message)
     }
-    await this.#standing?.close()
+    await this.#connection?.close()
   }
 
   async #setUp(model: ChannelModel, again: (why: string) => void): Promise<void> {
@@ -114,38 +110,37 @@ export class Server {
     if (this.#forwarded.isNew) this.#forwarded.begin(await isDeclared(model, this.#net2ban))
     const channel = await model.createChannel()
     channel.on('error', lost)
-    const seconds = new Map([...this.#outbox.clients].map(([name, c]) => [name, c.validWtime]))
+    const seconds = new Map([...this.#publisher.clients].map(([name, c]) => [name, c.validWtime]))
     await declare(channel, this.#net2ban, this.#self, seconds)
-    this.#outbox.use(await Publisher.open(model, this.#self.user))
+    this.#publisher.use(await ConfirmingChannel.open(model, this.#self.user))
     const checker = await model.createChannel()
     checker.on('error', lost)
     this.#repair.use(checker, this.#self.queue)
-    const line: Line = { channel, open: true, inHand: new Set() }
+    const consumer: Consumer = { channel, open: true, ended: Promise.resolve() }
     channel.on('close', () => {
-      line.open = false
+      consumer.open = false
     })
     await channel.prefetch(PREFETCH)
-    this.#ended = Promise.resolve()
     await channel.consume(this.#self.queue, (message) => {
       if (!message) return again('the input queue is gone')
       this.#repair.takesOrders()
-      this.#take(line, message).catch((error) => line.open && lost(error))
+      this.#take(consumer, message).catch((error) => consumer.open && lost(error))
     })
     const copies = await model.createChannel()
     copies.on('error', lost)
     const queue = await declareCopy(copies, this.#net2ban, this.#self, this.#id)
-    await this.#copy.take(copies, queue, { look: (message) => this.#note(message), lost })
+    await this.#standby.take(copies, queue, { look: (message) => this.#note(message), lost })
   }
 
   /** One delivery, until it is acknowledged. Without an acknowledgement it comes again. */
-  async #take(line: Line, message: ConsumeMessage): Promise<void> {
+  async #take(consumer: Consumer, message: ConsumeMessage): Promise<void> {
     const dead = message.fields.exchange === namesOf(this.#net2ban).out
     const opening = dead ? undefined : this.#open(message)
     opening?.catch(() => {})
     const looking = this.#inTurn(async () => {
       const claims = await opening
       return this.#patiently(() => ({
-        done: claims ? this.#look(claims, line.inHand) : this.#repair.bury(message),
+        done: claims ? this.#look(claims, consumer) : this.#repair.onDeadLetter(message),
         claims,
       }))
     })
@@ -153,22 +148,22 @@ export class Server {
       const { done, claims } = await looking
       await done
       if (claims && message.fields.redelivered) {
-        await this.#patiently(() => this.#repair.mayLack(this.#orders.receivers(claims)))
+        await this.#patiently(() => this.#repair.needsSnapshot(this.#dispatcher.receivers(claims)))
       }
     } catch (error) {
       if (!(error instanceof Dropped)) throw error
       this.#log(dropLine(message, error))
     }
-    if (line.open) line.channel.ack(message)
+    if (consumer.open) consumer.channel.ack(message)
   }
 
   /** A copy of an order: what this server forwarded itself is known, the rest is noted. */
   async #note(message: ConsumeMessage): Promise<void> {
     const id = message.properties.messageId
-    if (this.#replay.has(id) || this.#handling.has(id)) return
+    if (this.#seen.has(id) || this.#handling.has(id)) return
     const claims = await this.#open(message).catch(() => undefined)
     if (!claims) return
-    await this.#patiently(() => this.#copy.note(claims, seconds()))
+    await this.#patiently(() => this.#standby.note(claims, seconds()))
     await this.#committed()
   }
 
@@ -178,26 +173,25 @@ export class Server {
   }
 
   /** @returns when the broker has everything that follows from it */
-  #look(claims: Claims, inHand: Set<string>): Promise<void> {
-    if (this.#replay.has(claims.jti) || inHand.has(claims.jti)) {
+  #look(claims: Claims, consumer: Consumer): Promise<void> {
+    if (this.#seen.has(claims.jti) || this.#handling.get(claims.jti) === consumer) {
       throw new Dropped('replayed', claims)
     }
-    const work = this.#orders.obey(claims)
-    inHand.add(claims.jti)
-    this.#handling.add(claims.jti)
-    const before = this.#ended
+    const work = this.#dispatcher.handle(claims)
+    this.#handling.set(claims.jti, consumer)
+    const before = consumer.ended
     const done = async () => {
       await Promise.all([work, this.#committed(), before])
       await this.#patiently(() => {
-        this.#replay.add(claims.jti, claims.iat + this.#self.validWtime, seconds())
+        this.#seen.add(claims.jti, claims.iat + this.#self.validWtime, seconds())
       })
-      this.#orders.forget(claims)
+      this.#dispatcher.forget(claims)
     }
-    this.#ended = done().finally(() => {
-      inHand.delete(claims.jti)
-      this.#handling.delete(claims.jti)
+    consumer.ended = done().finally(() => {
+      // Over a new connection it may have come again meanwhile.
+      if (this.#handling.get(claims.jti) === consumer) this.#handling.delete(claims.jti)
     })
-    return this.#ended
+    return consumer.ended
   }
 
   /** Writes what was noted; one write serves all who ask in the same moment. */

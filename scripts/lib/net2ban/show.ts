@@ -5,7 +5,7 @@ import { EXIT } from '../failure.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
 import type { Call } from '../target.ts'
 import { brokerFailure, takesMessages, withBroker } from './broker.ts'
-import { Due } from './due.ts'
+import { ClientStatus } from './client-status.ts'
 import { authority, clientParty, serverParty } from './party.ts'
 import { namesOf } from './topology.ts'
 
@@ -71,7 +71,7 @@ export async function showStatus(net2ban: Net2ban, call: Call): Promise<void> {
 }
 
 function show(net2ban: Net2ban, call: Call, inputQueue: string, { queues, input }: Depths): void {
-  const due = new Due(join(call.config.state_dir, SERVER_STATE, 'clients.json'))
+  const due = new ClientStatus(join(call.config.state_dir, SERVER_STATE, 'clients.json'))
   const lines = Object.keys(net2ban.clients).map((client): Line => {
     const { messageCount: queue, consumerCount } = queues[client] ?? NOTHING
     const { dead, seq, failing, skewed = false } = due.of(client)

@@ -41,7 +41,7 @@ export async function isDeclared(model: ChannelModel, net2ban: Net2ban): Promise
 
 /**
  * Makes the exchanges and a durable quorum queue for the server, for dead letters and for each
- * client. Only the server may: everybody else checks passively.
+ * client. Only the server may: clients and senders check passively.
  *
  * @param validWtime seconds, by client
  */

@@ -8,8 +8,7 @@ import { type Options, textOption, usageFailure, type Values } from '../command.
 import { readYaml } from '../config.ts'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import { quote } from '../lease.ts'
-import { resolveAction } from '../net2ban/action.ts'
-import { readActionFile } from '../net2ban/action-file.ts'
+import { ActionFiles } from '../net2ban/actions.ts'
 import { dropIn, ENV } from '../net2ban/exec.ts'
 import { type Net2ban, net2ban as shape } from '../settings/net2ban.ts'
 import { brokerParts, CA, tlsParts } from './broker.ts'
@@ -286,7 +285,7 @@ Then look from here:
 async function adviseNode({ default_action: file, global }: Net2ban): Promise<void> {
   let text: string
   try {
-    const action = resolveAction(readActionFile(global.action_dir, file), { name: 'default' })
+    const action = await new ActionFiles(global.action_dir).action(file, { name: 'default' })
     const words = ['actionstart', 'actionban', 'actionunban'] as const
     text = words.map((word) => action.command(word, 'inet4')).join('\n')
   } catch (error) {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { readActionFile } from '../../../scripts/lib/net2ban/action-file.ts'
+import { ActionFiles } from '../../../scripts/lib/net2ban/actions.ts'
 import { checkCall } from '../../../scripts/lib/net2ban/call.ts'
-import { checkPublic } from '../../../scripts/lib/net2ban/public.ts'
+import { checkPublic } from '../../../scripts/lib/net2ban/limits.ts'
 
 type Params = Record<string, string>
 
@@ -151,15 +151,15 @@ test('checkCall() lets a call block, not open the node, cut it off, or free what
   refuses({ ...IP, owner: 'web2' }, 'actionunban', 'perimeter')
 })
 
-test('checkPublic() keeps what blocks and what is named as Fail2Ban’s own', () => {
-  const check = (file: string, params: Params) => () =>
-    checkPublic(() => readActionFile('/etc/fail2ban/action.d', file), params)
-  check('nftables', { table: 'f2b-other', table_family: 'inet' })()
+test('checkPublic() keeps what blocks and what is named as Fail2Ban’s own', async () => {
+  const files = new ActionFiles('/etc/fail2ban/action.d')
+  const check = (file: string, params: Params) => checkPublic(file, params, files)
+  await check('nftables', { table: 'f2b-other', table_family: 'inet' })
   // Its actionstop deletes the table when no set is left in it.
-  assert.throws(check('nftables', { table: 'filter' }), /must begin with f2b/)
-  assert.throws(check('pf', { tablename: 'trusted' }), /must begin with f2b/)
-  check('cloudflare-token', { cfmode: 'block' })()
-  assert.throws(check('cloudflare-token', { cfmode: 'whitelist' }), /it does not block/)
+  await assert.rejects(check('nftables', { table: 'filter' }), /must begin with f2b/)
+  await assert.rejects(check('pf', { tablename: 'trusted' }), /must begin with f2b/)
+  await check('cloudflare-token', { cfmode: 'block' })
+  await assert.rejects(check('cloudflare-token', { cfmode: 'whitelist' }), /it does not block/)
 })
 
 test('checkCall() refuses tags that are programs, actions, private, or nobody else’s business', () => {

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { execute } from '../../../scripts/lib/net2ban/exec.ts'
-import { executeMany } from '../../../scripts/lib/net2ban/exec-many.ts'
+import { execute, executeMany } from '../../../scripts/lib/net2ban/exec.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 
 const folder = temporaryFolder('exec')

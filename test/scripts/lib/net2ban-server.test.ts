@@ -3,16 +3,20 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { setImmediate as immediate } from 'node:timers/promises'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { codeOf, EXIT } from '../../../scripts/lib/failure.ts'
+import type { ConfirmingChannel } from '../../../scripts/lib/net2ban/broker.ts'
+import { checkCall } from '../../../scripts/lib/net2ban/call.ts'
+import { ClientStatus } from '../../../scripts/lib/net2ban/client-status.ts'
 import { monotonic, ServerClock } from '../../../scripts/lib/net2ban/clock.ts'
-import { Due } from '../../../scripts/lib/net2ban/due.ts'
+import { Dispatcher } from '../../../scripts/lib/net2ban/dispatcher.ts'
 import { Forwarded } from '../../../scripts/lib/net2ban/forwarded.ts'
 import { type Claims, compose } from '../../../scripts/lib/net2ban/message.ts'
 import { openNode } from '../../../scripts/lib/net2ban/node.ts'
-import { Orders } from '../../../scripts/lib/net2ban/orders.ts'
-import { Outbox, type Receiver } from '../../../scripts/lib/net2ban/outbox.ts'
+import { deriveKey } from '../../../scripts/lib/net2ban/party.ts'
 import { Position } from '../../../scripts/lib/net2ban/position.ts'
+import { Publisher, type Receiver } from '../../../scripts/lib/net2ban/publisher.ts'
 import { Parts } from '../../../scripts/lib/net2ban/snapshot.ts'
 
 // What server and node remember of each other, without a broker.
@@ -35,7 +39,7 @@ const call = (action: string, params: Record<string, string>) => ({
 
 test('what cannot be written about a client is not known until it can', () => {
   const path = join(folder, 'gone', 'clients.json')
-  const due = new Due(path)
+  const due = new ClientStatus(path)
   for (let tries = 0; tries < 3; tries++) {
     assert.throws(
       () => due.set('client1', { due: true, dead: due.of('client1').dead + 1 }),
@@ -45,7 +49,7 @@ test('what cannot be written about a client is not known until it can', () => {
   assert.deepEqual([due.clients(), due.of('client1').dead], [[], 0])
   mkdirSync(join(folder, 'gone'))
   due.set('client1', { due: true, dead: due.of('client1').dead + 1 })
-  const again = new Due(path)
+  const again = new ClientStatus(path)
   assert.deepEqual([again.clients(), again.of('client1').dead], [['client1'], 1])
 })
 
@@ -54,23 +58,23 @@ test('an order that cannot be noted sends nothing, and all of it when it can', a
   const forwarded = new Forwarded(state, 0)
   const sent: Claims[] = []
   const told: (string | undefined)[] = []
-  const outbox = {
+  const publisher = {
     clients: new Map([['client1', { name: 'client1' }]]),
     send: async (claims: Claims[]) => void sent.push(...claims),
     tell: async (_: unknown, jail?: string) => void told.push(jail),
-  } as unknown as Outbox
+  } as unknown as Publisher
   const parts = new Parts(join(folder, 'parts'), 60)
-  const orders = new Orders({ forwarded, parts, outbox, log: () => {} })
+  const dispatcher = new Dispatcher({ forwarded, parts, publisher, log: () => {} })
   const more = [call('actionstart', {}), call('actionban', { ip: '192.0.2.2', bantime: '600' })]
   const first = call('actionban', { ip: '192.0.2.1', bantime: '600' })
   const order = compose({ cmd: 'exec', ...first, more }, 'f2bsrv1', 60)
 
   rmSync(state, { recursive: true })
-  for (let tries = 0; tries < 2; tries++) assert.throws(() => orders.obey(order), isTemporary)
+  for (let tries = 0; tries < 2; tries++) assert.throws(() => dispatcher.handle(order), isTemporary)
   assert.deepEqual([sent, told], [[], []])
 
   mkdirSync(state)
-  await orders.obey(order)
+  await dispatcher.handle(order)
   forwarded.commit(order.iat)
   assert.deepEqual(
     sent.map((claims) => claims.cmd === 'exec' && [claims.action, claims.more?.length]),
@@ -107,7 +111,7 @@ test('a node misses what lies between two numbers, and all before a server was k
   again.advance({ run, seq: 9 })
   again.miss({ seq: 9 })
   again.told(9)
-  assert.ok(again.hasMissed, 'it could not be obeyed')
+  assert.ok(again.hasMissed, 'it could not be handled')
   again.told(10)
   assert.ok(!again.hasMissed)
   again.advance({ run: 'b'.repeat(16), seq: 1 })
@@ -128,15 +132,40 @@ test('a server that ended in peace counts on; one that was killed begins a run o
     }
     const party = { name: 'client1', queue: '', validWtime: 60, user: '', pass: '' }
     const clients = [{ ...party, key: {} as never }]
-    const outbox = new Outbox({ ...parts, clients, due: new Due(path) })
-    return { outbox, client: outbox.clients.get('client1') as Receiver }
+    const publisher = new Publisher({ ...parts, clients, due: new ClientStatus(path) })
+    return { publisher, client: publisher.clients.get('client1') as Receiver }
   }
   const first = start()
   first.client.seq = 7
-  first.outbox.close()
+  first.publisher.close()
   const second = start()
   assert.deepEqual(second.client, { ...second.client, run: first.client.run, seq: 7 })
   assert.notEqual(start().client.run, first.client.run)
+})
+
+test('a connection that is cut while the server seals for the next node ends no server', async () => {
+  const { key } = await deriveKey({ key: 'a', secret: 'b', authkey: 'c', rounds: 1 })
+  const client = (name: string) => ({ name, queue: name, key, validWtime: 60, user: '', pass: '' })
+  const publisher = new Publisher({
+    exchange: '',
+    id: 'a'.repeat(8),
+    clients: ['client1', 'client2', 'client3'].map(client),
+    forwarded: new Forwarded(folder, 0),
+    due: new ClientStatus(join(folder, 'clients.json')),
+    validWtime: 60,
+    log() {},
+  })
+  publisher.use({
+    send: () => Promise.reject(new Error('Channel closed')),
+  } as unknown as ConfirmingChannel)
+  const unhandled: unknown[] = []
+  const note = (error: unknown) => unhandled.push(error)
+  process.on('unhandledRejection', note)
+  const order = compose({ cmd: 'exec', ...call('actionban', { ip: '192.0.2.1' }) }, 'f2bsrv1', 60)
+  await assert.rejects(publisher.send([order], [...publisher.clients.values()]), /Channel closed/)
+  await immediate()
+  process.off('unhandledRejection', note)
+  assert.deepEqual(unhandled, [])
 })
 
 test('the clock of the server is known within seconds, and no message makes it go late', () => {
@@ -163,7 +192,7 @@ test('actions hear of moments by the clock of their machine, leases end by the s
   const node = await openNode({ ...dirs, now: () => at + 600, ahead: () => 600 })
   const call = (ip: string, bantime: number) => {
     const params = { name: 'sshd', ip, time: String(at - 30), bantime: String(bantime) }
-    return node.run({ file: 'echo', action: 'actionban', params }, at)
+    return node.run(checkCall('echo', 'actionban', params), at)
   }
   assert.deepEqual([await call('192.0.2.1', 60), await call('192.0.2.2', 20)], ['ran', 'over'])
   assert.equal(readFileSync(said, 'utf8'), `${at + 570} 60\n`)
@@ -187,9 +216,43 @@ test('a server that came late tells of no jail before a sender has said all of i
   const leases = [
     { address: parseAddress('192.0.2.2'), jail: 'sshd', expires: 0, owner: 'f2bsrv1' },
   ]
-  second.replace({ file: 'iptables', name: 'sshd', params: {}, leases }, 'f2bsrv1', 1000)
+  second.replace({ file: 'iptables', name: 'sshd', params: {}, leases }, { iss: 'f2bsrv1' }, 1000)
   second.note(ban, 1000)
   assert.equal(second.snapshots(1000)[0]?.leases.length, 2)
+})
+
+test('what one client alone shall have is told to that client alone', () => {
+  const forwarded = new Forwarded(folder, 0)
+  const note = (action: string, ip: string, iss = 'f2bsrv1', client?: string) =>
+    forwarded.note({ ...call(action, { ip }), action, iss, iat: 1000, client }, 1000)
+  const told = (client?: string) => {
+    const [snapshot] = forwarded.snapshots(1000, undefined, client)
+    return snapshot?.leases.map(({ address }) => address.text).sort()
+  }
+  const sync = (ips: string[], client?: string) => {
+    const leases = ips.map((ip) => {
+      return { address: parseAddress(ip), jail: 'sshd', expires: 0, owner: 'f2bsrv1' }
+    })
+    const snapshot = { file: 'iptables', name: 'sshd', params: {}, leases }
+    forwarded.replace(snapshot, { iss: 'f2bsrv1', client }, 1000)
+  }
+  note('actionban', '192.0.2.1')
+  note('actionban', '192.0.2.2', 'f2bsrv1', 'client1')
+  assert.deepEqual([...forwarded.special(1000)], ['client1'])
+  assert.deepEqual([told(), told('client1')], [['192.0.2.1'], ['192.0.2.1', '192.0.2.2']])
+  // A list for one is no list for the others; one for all is for this one, too.
+  sync(['192.0.2.3'], 'client1')
+  assert.deepEqual([told(), told('client1')], [['192.0.2.1'], ['192.0.2.1', '192.0.2.3']])
+  sync(['192.0.2.4'])
+  assert.deepEqual([told(), told('client1')], [['192.0.2.4'], ['192.0.2.4']])
+  // What others want for one client only, the rest lets go of.
+  note('actionban', '192.0.2.4', 'f2bsrv2', 'client1')
+  assert.equal(note('actionunban', '192.0.2.4', 'f2bsrv1', 'client1'), 'keep')
+  assert.equal(note('actionunban', '192.0.2.4', 'f2bsrv1', 'client2'), 'forward')
+  assert.equal(note('actionunban', '192.0.2.4'), 'snapshot')
+  assert.deepEqual([told(), told('client1')], [[], ['192.0.2.4']])
+  assert.equal(note('actionunban', '192.0.2.4', 'f2bsrv2'), 'forward')
+  assert.deepEqual([...forwarded.special(1000)], [])
 })
 
 test('a jail that no start was seen of is known by its bans, and what is in force in it is told', () => {

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { replaceDurably } from '../durable.ts'
 
 /** What the server knows about a client beyond what is in its queue. */
-export interface Standing {
+export interface Status {
   /** Something was lost, or the client asked: it must be told everything again. */
   due: boolean
   /** Messages that died: expired, or came back too often. */
@@ -18,13 +18,13 @@ export interface Standing {
 }
 
 /** How the clients stand, on disk: `net2banctl status` reads it. */
-export class Due {
+export class ClientStatus {
   readonly #path: string
-  #all: Record<string, Standing>
+  #all: Record<string, Status>
   /** How often each has become due. */
   readonly #asked = new Map<string, number>()
 
-  /** @throws Error if somebody else wrote into the file */
+  /** @throws Error if another program wrote into the file */
   constructor(path: string) {
     this.#path = path
     this.#all = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {}
@@ -40,7 +40,7 @@ export class Due {
     return Object.keys(this.#all).filter((name) => this.#all[name]?.failing)
   }
 
-  of(client: string): Standing {
+  of(client: string): Status {
     return this.#all[client] ?? { due: false, dead: 0, seq: 0 }
   }
 
@@ -63,12 +63,12 @@ export class Due {
   }
 
   /** @throws Failure 75 if it cannot be written */
-  set(client: string, change: Partial<Standing>): void {
+  set(client: string, change: Partial<Status>): void {
     const old = this.of(client)
     if (change.due) this.#asked.set(client, this.asked(client) + 1)
-    const standing = { ...old, ...change }
-    if (JSON.stringify(old) === JSON.stringify(standing)) return
-    const all = { ...this.#all, [client]: standing }
+    const status = { ...old, ...change }
+    if (JSON.stringify(old) === JSON.stringify(status)) return
+    const all = { ...this.#all, [client]: status }
     replaceDurably(this.#path, `${JSON.stringify(all)}\n`)
     this.#all = all
   }

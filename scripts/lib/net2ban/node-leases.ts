@@ -1,9 +1,9 @@
-import type { Address } from '../address.ts'
-import { parseAddress } from '../address.ts'
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { type Address, parseAddress } from '../address.ts'
 import { differenceOf } from '../difference.ts'
+import { ioFailure } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
-import { Intents } from './intents.ts'
 
 /** Whose leases a node holds: its own. */
 export const OWNER = 'net2ban'
@@ -14,7 +14,7 @@ const BATCH = 64
 /** The ledger is rewritten when so many lines more than there are leases are in it. */
 const SUPERFLUOUS = 5000
 
-/** A lease that is in force here, also if its time is over and nobody has unbanned it yet. */
+/** A lease that is in force here, also if its time is over and it is not unbanned yet. */
 export interface Held {
   address: Address
   expires: number
@@ -26,31 +26,31 @@ export interface Held {
  * A lease stays in force, whatever the time, until it was unbanned here: only what is `RELEASED` is
  * not in the kernel any more.
  */
-export class Books {
+export class NodeLeases {
   readonly #ledger: Ledger
-  readonly #intents: Intents
+  readonly #inProgress: InProgress
   #appended = 0
   /** No lease ends before this moment; infinite for none, 0 if it has to be looked up. */
   #next = 0
 
-  /** @param folder the node's own; whoever opens it twice at a time loses leases */
+  /** @param folder the node's own; two processes on it at a time would lose leases */
   constructor(folder: string) {
     this.#ledger = new Ledger(`${folder}/leases`)
-    this.#intents = new Intents(`${folder}/intents`)
+    this.#inProgress = new InProgress(`${folder}/intents`)
     this.#ledger.refresh()
   }
 
   close(): void {
-    this.#intents.close()
+    this.#inProgress.close()
   }
 
   /** What a crash has interrupted. */
   interrupted(): Line[] {
-    return this.#intents.left()
+    return this.#inProgress.left()
   }
 
   forget(): void {
-    this.#intents.end()
+    this.#inProgress.end()
   }
 
   /** When a ban ends that is in force here; undefined if it is not. */
@@ -71,7 +71,7 @@ export class Books {
     return new Set(Array.from(this.#ledger.living(RELEASED), (line) => line.jail))
   }
 
-  *leases(at: number): Generator<Lease> {
+  *all(at: number): Generator<Lease> {
     for (const { address, ...row } of this.#ledger.living(at)) {
       yield { address: parseAddress(address), ...row }
     }
@@ -120,7 +120,7 @@ export class Books {
     for (let at = 0; at < changes.length; at += BATCH) {
       const batch = changes.slice(at, at + BATCH)
       const before = batch.map((line) => ({ ...line, expires: this.#endOf(line) }))
-      this.#intents.begin(batch)
+      this.#inProgress.begin(batch)
       this.#writeOrEnd(batch)
       const back: Line[] = []
       const done = await together(batch)
@@ -134,7 +134,7 @@ export class Books {
       }
       if (back.length > 0) this.#write(back)
       this.#ledger.settle()
-      this.#intents.end()
+      this.#inProgress.end()
     }
     this.#shrink()
     return failures
@@ -150,7 +150,7 @@ export class Books {
       this.#write(lines)
     } catch (error) {
       this.#ledger.discard()
-      this.#intents.end()
+      this.#inProgress.end()
       throw error
     }
   }
@@ -185,4 +185,53 @@ function finite(moment: number): number | undefined {
 /** The earlier of two ends, of which 0 as the first means unknown, and as the second never. */
 function earlier(known: number, expires: number): number {
   return known === 0 || expires === 0 ? known : Math.min(known, expires)
+}
+
+/**
+ * What is being done at this moment: one lease line for each, whose end is `RELEASED` for an unban.
+ *
+ * A kill at any point leaves it to be read by the next process, since what was written is the
+ * kernel's then. It is not forced to the disk: after a power cut everything is put back anyway.
+ */
+export class InProgress {
+  readonly #path: string
+  readonly #fd: number
+
+  /** @throws Failure 75 if it cannot be opened */
+  constructor(path: string) {
+    this.#path = path
+    try {
+      this.#fd = openSync(path, 'a', 0o600)
+    } catch (error) {
+      throw ioFailure(`open "${path}"`, error)
+    }
+  }
+
+  /** What a process that was killed had begun and not ended. */
+  left(): Line[] {
+    const lines = readFileSync(this.#path, 'utf8').split('\n').slice(0, -1)
+    return lines.flatMap((raw) => {
+      const [address, jail, expires, owner] = raw.split(' ')
+      return address && jail && owner ? [{ address, jail, expires: Number(expires), owner }] : []
+    })
+  }
+
+  /** @throws Failure 75 if it cannot be written; nothing may be done then */
+  begin(lines: readonly Line[]): void {
+    const text = lines.map((l) => `${l.address} ${l.jail} ${l.expires} ${l.owner}\n`).join('')
+    try {
+      writeSync(this.#fd, text)
+    } catch (error) {
+      this.end()
+      throw ioFailure(`write "${this.#path}"`, error)
+    }
+  }
+
+  end(): void {
+    ftruncateSync(this.#fd, 0)
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
 }

@@ -11,7 +11,7 @@ const SLACK = 10_000
  * `<jti> <until>` each, `until` in epoch seconds. A kill of this process loses nothing; a power cut
  * may lose the last seconds, and what is then done again is done idempotently.
  */
-export class Replay {
+export class SeenMessages {
   readonly #path: string
   readonly #until = new Map<string, number>()
   #lines = 0

@@ -3,32 +3,32 @@ import { EXIT, Failure, messageOf } from '../failure.ts'
 import { type Call, checkCall, jailOf, nameOf } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 import { type Claims, callsOf, Dropped } from './message.ts'
-import type { Outbox, Receiver } from './outbox.ts'
+import type { Publisher, Receiver } from './publisher.ts'
 import { leasesOf, type Parts } from './snapshot.ts'
 
 type Exec = Extract<Claims, { cmd: 'exec' }>
 type Sync = Extract<Claims, { cmd: 'sync' }>
 
-/** What orders are obeyed with. */
-export interface OrdersParts {
+/** What orders are handled with. */
+export interface DispatcherParts {
   forwarded: Forwarded
   /** Of senders' snapshots. */
   parts: Parts
-  outbox: Outbox
+  publisher: Publisher
   log: (line: string) => void
 }
 
 /** What a sender's order means for the clients, given what other senders want. */
-export class Orders {
+export class Dispatcher {
   readonly #forwarded: Forwarded
   readonly #parts: Parts
-  readonly #outbox: Outbox
+  readonly #publisher: Publisher
   readonly #log: (line: string) => void
 
-  constructor({ forwarded, parts, outbox, log }: OrdersParts) {
+  constructor({ forwarded, parts, publisher, log }: DispatcherParts) {
     this.#forwarded = forwarded
     this.#parts = parts
-    this.#outbox = outbox
+    this.#publisher = publisher
     this.#log = log
   }
 
@@ -38,12 +38,12 @@ export class Orders {
    * @returns when the broker has all of it
    * @throws Dropped if it is malformed; Failure 75 if it cannot be noted
    */
-  obey(claims: Claims): Promise<void> {
+  handle(claims: Claims): Promise<void> {
     const only = this.receivers(claims)
     if (claims.cmd === 'mark') throw new Dropped('malformed', claims)
     if (claims.cmd === 'update') {
       this.#log(`Forwarding: update/${claims.file} from ${claims.iss} to ${claims.client}`)
-      return this.#outbox.send([claims], only)
+      return this.#publisher.send([claims], only)
     }
     if (claims.cmd === 'sync') return this.#sync(claims, only)
     const calls = malformed(claims, () =>
@@ -52,13 +52,13 @@ export class Orders {
     return this.#exec(claims, calls, only)
   }
 
-  /** Whom an order is for. @throws Dropped if that is nobody */
+  /** Whom an order is for. @throws Dropped if there is no such client */
   receivers(claims: Claims): Receiver[] {
     if (claims.client === undefined) {
       if (claims.cmd === 'update') throw new Dropped('malformed', claims)
-      return [...this.#outbox.clients.values()]
+      return [...this.#publisher.clients.values()]
     }
-    const one = this.#outbox.clients.get(claims.client)
+    const one = this.#publisher.clients.get(claims.client)
     if (!one) throw new Dropped('malformed', claims)
     return [one]
   }
@@ -85,7 +85,7 @@ export class Orders {
       const { more: _, ...own } = claims
       const jti = work.length === 0 ? claims.jti : randomUUID()
       const order = { ...own, ...first, jti, ...(more.length > 0 && { more }) } as Claims
-      work.push(this.#outbox.send([order], only))
+      work.push(this.#publisher.send([order], only))
     }
     for (const [i, call] of calls.entries()) {
       const verdict = verdicts[i]
@@ -94,7 +94,7 @@ export class Orders {
         this.#log(`Keeping: ${textOf(call)} from ${claims.iss}: another sender still wants it`)
       } else {
         flush()
-        work.push(this.#outbox.tell(only, jailOf(call.file, nameOf(call.params))))
+        work.push(this.#publisher.tell(only, jailOf(call.file, nameOf(call.params))))
       }
     }
     flush()
@@ -106,9 +106,9 @@ export class Orders {
     const content = malformed(claims, () => this.#parts.add(claims))
     if (content === undefined) return Promise.resolve()
     const leases = malformed(claims, () => leasesOf(content))
-    this.#forwarded.replace({ ...claims, leases }, claims.iss, Date.now() / 1000)
+    this.#forwarded.replace({ ...claims, leases }, claims, Date.now() / 1000)
     this.#log(`Forwarding: sync/${claims.file} ${claims.name} from ${claims.iss}: ${leases.length}`)
-    return this.#outbox.tell(only, jailOf(claims.file, claims.name))
+    return this.#publisher.tell(only, jailOf(claims.file, claims.name))
   }
 }
 

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ConsumeMessage } from 'amqplib'
 import { replaceDurably } from '../durable.ts'
 import { codeOf, EXIT, Failure } from '../failure.ts'
+import { inTurn } from '../in-turn.ts'
 import { checkCall } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 import { type Claims, callsOf, Dropped } from './message.ts'
@@ -26,10 +27,10 @@ export interface Taking {
  * What keeps the ledger of a server that stands by: it takes a copy of every order and notes what it
  * does, without forwarding anything. What is wrong with an order, the working server logs.
  */
-export class Copy {
+export class Standby {
   readonly #forwarded: Forwarded
   readonly #parts: Parts
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #inTurn = inTurn()
 
   /** @param keep seconds that parts of a snapshot are kept */
   constructor(forwarded: Forwarded, folder: string, keep: number) {
@@ -48,11 +49,11 @@ export class Copy {
     await channel.consume(queue, (message) => {
       if (!message) return lost(new Failure(EXIT.temporary, 'the queue of copies is gone'))
       const later = sleep(LATER)
-      this.#last = this.#last
-        .then(() => later)
-        .then(() => look(message))
-        .then(() => open && channel.ack(message))
-        .catch(lost)
+      this.#inTurn(async () => {
+        await later
+        await look(message)
+        if (open) channel.ack(message)
+      }).catch(lost)
     })
   }
 
@@ -68,7 +69,7 @@ export class Copy {
       if (claims.cmd !== 'sync') return
       const content = this.#parts.add(claims)
       if (content === undefined) return
-      this.#forwarded.replace({ ...claims, leases: leasesOf(content) }, claims.iss, at)
+      this.#forwarded.replace({ ...claims, leases: leasesOf(content) }, claims, at)
       this.#parts.remove(claims.snapshot)
     } catch (error) {
       if (!(error instanceof Dropped) && codeOf(error) !== EXIT.input) throw error
