@@ -3,10 +3,11 @@ import { type Command, main, type Options, textOption, usageFailure } from './co
 import { noteByHand } from './delivery/by-hand.ts'
 import { readExpiry } from './expires.ts'
 import { EXIT, Failure } from './failure.ts'
-import { firewallTargets } from './firewalls.ts'
+import { firewallTargets } from './firewall/target.ts'
 import { alive, checkJail, now, quote } from './lease.ts'
 import { readNaming } from './ports.ts'
 import { type Loaded, loadFirewalls } from './settled.ts'
+import { changeOne } from './target.ts'
 import { checkBan, makeCall, onEach } from './verbs.ts'
 
 // The document's two client scripts, whose arguments stand in its order instead of behind options.
@@ -36,7 +37,7 @@ export async function runBanip(help: string): Promise<void> {
     const lease = { address, jail, expires, owner: call.owner }
     noteByHand('firewall', call.config.state_dir, call, { verb: 'hold', lease })
     await onEach(firewallTargets(loaded), `ban "${address.text}"`, (target) =>
-      target.ban(call, lease),
+      changeOne(target, call, { verb: 'ban', lease }),
     )
   })
 }
@@ -50,7 +51,7 @@ export async function runUnbanip(help: string): Promise<void> {
     const call = makeCall(loaded, values, DEADLINE)
     noteByHand('firewall', call.config.state_dir, call, { verb: 'release', address, jail })
     await onEach(firewallTargets(loaded), `unban "${address.text}"`, (target) =>
-      target.unban(call, address, jail),
+      changeOne(target, call, { verb: 'unban', address, jail }),
     )
   })
 }

@@ -2,7 +2,7 @@ import { parseAddress } from '../address.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
-import type { Synced } from '../target.ts'
+import type { Counts } from '../target.ts'
 import { begin } from './begin.ts'
 import { checkCall, jailOf } from './call.ts'
 import { Unmet, type Wish } from './commands.ts'
@@ -37,7 +37,7 @@ export async function syncJail(
     params: Readonly<Record<string, string>>
   },
   check: Check,
-): Promise<Synced> {
+): Promise<Counts> {
   const { file, name } = wanted
   const call = checkCall(file, 'actionstart', { ...wanted.params, name })
   checkPublic(() => keeper.definitions.file(file), call.params)

@@ -1,7 +1,14 @@
 import { EXIT, Failure } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import type { Call, Synced, Target } from '../target.ts'
+import {
+  type Call,
+  type Change,
+  type Counts,
+  type Outcome,
+  oneByOne,
+  type Target,
+} from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { withClient } from './client.ts'
 import { converge } from './converge.ts'
@@ -10,6 +17,9 @@ import { banHost, unbanHost } from './hosts.ts'
 import { banListed, listListed, syncListed, unbanListed } from './iplist.ts'
 import { groupsOf, nameOf, readHost } from './objects.ts'
 import { makePlan } from './plan.ts'
+
+/** So many changes are made one by one; more are made by reading, changing and sending it all. */
+const FEW = 8
 
 /** The firewalls in the configuration. @throws Failure 78 if there is none */
 export function sophosTargets(list: SophosXg[]): Target[] {
@@ -26,28 +36,7 @@ export function sophosTarget(settings: SophosXg): Target {
   return {
     name: settings.name,
     start: (call) => at(call, (box) => start(box)),
-
-    // The group stays, and so does what is in it: rules use it, and leases outlive a restart.
-    async stop() {},
-
     check: (call) => at(call, checkGroups),
-
-    async flush(call) {
-      await this.sync(call, [])
-    },
-
-    async ban(call, lease) {
-      const name = nameOf(settings.iphost_prefix, lease)
-      if (call.dryRun) return call.show(`add ${name} until ${lease.expires}`)
-      await at(call, (box) => (lists ? banListed(box, lease) : banHost(box, lease)))
-    },
-
-    async unban(call, address, jail) {
-      const name = nameOf(settings.iphost_prefix, { address, jail, owner: call.owner })
-      if (call.dryRun) return call.show(`release ${name}`)
-      await at(call, (box) => (lists ? unbanListed : unbanHost)(box, address, jail))
-    },
-
     list: (call) => at(call, (box) => (lists ? listListed : listHosts)(box, call.jail)),
 
     sync: (call, leases) =>
@@ -57,7 +46,50 @@ export function sophosTarget(settings: SophosXg): Target {
         for (const line of lines) if (call.dryRun) call.show(line)
         return counts
       }),
+
+    async change(call, changes) {
+      if (changes.length > FEW) {
+        const failure = await changeAll(this, call, changes)
+        if (!failure) return changes.map(() => undefined)
+        if (failure.code !== EXIT.input) throw failure
+        // One of them spoils it for all: the rest is made one by one.
+      }
+      return await oneByOne(changes, (change) => make(call, change))
+    },
   }
+
+  async function make(call: Call, change: Change): Promise<void> {
+    const of = change.verb === 'ban' ? change.lease : { ...change, owner: call.owner }
+    const name = nameOf(settings.iphost_prefix, of)
+    if (change.verb === 'unban') {
+      if (call.dryRun) return call.show(`release ${name}`)
+      return await at(call, (box) => (lists ? unbanListed : unbanHost)(box, of.address, of.jail))
+    }
+    const { lease } = change
+    if (call.dryRun) return call.show(`add ${name} until ${lease.expires}`)
+    await at(call, (box) => (lists ? banListed : banHost)(box, lease))
+  }
+}
+
+/** What the box has of ours, with the changes made to it, sent back in one go. */
+async function changeAll(target: Target, call: Call, changes: readonly Change[]): Promise<Outcome> {
+  try {
+    const leases = await target.list({ ...call, jail: undefined })
+    const made = new Map(leases.map((lease) => [keyOf(lease), lease]))
+    for (const change of changes) {
+      if (change.verb === 'ban') made.set(keyOf(change.lease), change.lease)
+      else made.delete(keyOf(change))
+    }
+    await target.sync(call, [...made.values()])
+    return undefined
+  } catch (error) {
+    if (error instanceof Failure) return error
+    throw error
+  }
+}
+
+function keyOf({ address, jail }: Pick<Lease, 'address' | 'jail'>): string {
+  return `${address.text} ${jail}`
 }
 
 async function start(box: Box): Promise<void> {
@@ -82,7 +114,7 @@ async function syncHosts(
   box: Box,
   leases: readonly Lease[],
   jail: string | undefined,
-): Promise<{ counts: Synced; lines: string[] }> {
+): Promise<{ counts: Counts; lines: string[] }> {
   const { counts, lines } = await converge(box, box.settings.iphost_prefix, (found) =>
     makePlan(box, found, { leases, jail }),
   )

@@ -1,18 +1,25 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { EXIT, Failure } from './failure.ts'
-import type { Firewall } from './settings/firewalls.ts'
-import { ownConnection, refusal } from './ssh.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { type Ended, run } from '../run.ts'
+import type { Firewall } from '../settings/firewalls.ts'
+import type { Call } from '../target.ts'
+import { ownConnection, refusal, TRANSPORT, throughShared } from './ssh.ts'
 
 /** The program that the firewall's gate reaches through sudo. */
-export const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
+const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
 
 /** What a firewall answers to one operation: its lines, and what stands behind `ok`. */
 export interface Answer {
   lines: string[]
   ok: string
   /** Instead of `ok`. */
-  error?: { code: number; text: string }
+  error?: Refused
+}
+
+interface Refused {
+  code: number
+  text: string
 }
 
 /** Longer than anything that a firewall says on one line. */
@@ -23,6 +30,10 @@ const OLDER = 'error 64 Unknown operation "session"'
 
 /** More characters than any answer has: 100,000 leases are 6 million. */
 const LONGEST_ANSWER = 32_000_000
+
+/** So many characters are handed over at a time. */
+const SLICE = 262_144
+
 /** What a line takes in memory beside its characters. */
 const LINE = 32
 
@@ -85,6 +96,9 @@ export class AnswerReader {
   }
 }
 
+/** Told how far the last operations of a session are on their way. */
+type Last = Pick<Call, 'progress'>
+
 /** Operations that wait for their answers. */
 interface Question {
   count: number
@@ -94,8 +108,9 @@ interface Question {
 }
 
 /**
- * A `firewall` session that stays open: an SSH connection of its own and one interpreter on the
- * firewall, so that an operation costs one exchange (measured: 10 ms instead of 130).
+ * A `firewall` session: one interpreter on the firewall that takes operations, one a line, and answers
+ * each. It is over with one line, as for a ban by hand, or stays open on an SSH connection of its own,
+ * where an operation costs one exchange (measured: 10 ms instead of 130).
  */
 export class Session {
   readonly #child: ChildProcess
@@ -103,14 +118,23 @@ export class Session {
   readonly #questions: Question[] = []
   #said = ''
   #ended: Failure | undefined
+  /** The exit status of its program, once it has one. */
+  code: number | undefined
 
-  /** @param mark what its first operation, `session`, is answered with */
-  constructor(firewall: Firewall, owner: string, mark: string) {
+  /**
+   * @param mark what its first operation, `session`, is answered with
+   * @param connection the arguments of ssh, as `throughShared` gives them
+   */
+  constructor(firewall: Firewall, owner: string, mark: string, connection?: string[]) {
     this.#reader = new AnswerReader(mark)
-    const [file, args, head] = programOf(firewall, owner)
+    const own = connection ?? ownConnection(firewall)
+    const [file, args, head] = programOf(firewall, owner, 'firewall', own)
     this.#child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#child.on('error', () => this.#end(new Failure(EXIT.config, `${file} is not there`)))
-    this.#child.on('close', (code) => this.#end(this.#whyEnded(code)))
+    this.#child.on('close', (code) => {
+      this.code = code ?? TRANSPORT
+      this.#end(this.#whyEnded(this.code))
+    })
     this.#child.stdin?.on('error', () => {}) // 'close' follows and says why
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#said = (this.#said + text).slice(-LONGEST_LINE)
@@ -124,47 +148,52 @@ export class Session {
     return this.#ended === undefined
   }
 
+  /** Why it has ended. */
+  get failure(): Failure | undefined {
+    return this.#ended
+  }
+
   /**
-   * Sends operations, one a line, and waits for as many answers.
+   * Sends operations and waits for as many answers.
    *
+   * @param last given if nothing comes after them
    * @returns the answers; fewer if the session has ended meanwhile
    * @throws Failure 69, 75, 76 or 77 if it has ended before the first answer
    */
-  ask(operations: string[], signal: AbortSignal): Promise<Answer[]> {
-    return new Promise((resolve, reject) => {
+  async ask(operations: string[], signal: AbortSignal, last?: Last): Promise<Answer[]> {
+    const late = (): void => this.close(new Failure(EXIT.temporary, 'no answer in time'))
+    const asked = new Promise<Answer[]>((resolve, reject) => {
       if (this.#ended) return reject(this.#ended)
-      const late = (): void => this.close(new Failure(EXIT.temporary, 'no answer in time'))
-      const question: Question = {
-        count: operations.length,
-        answers: [],
-        resolve: (answers) => {
-          signal.removeEventListener('abort', late)
-          resolve(answers)
-        },
-        reject: (error) => {
-          signal.removeEventListener('abort', late)
-          reject(error)
-        },
-      }
-      signal.addEventListener('abort', late, { once: true })
-      this.#questions.push(question)
-      this.#child.stdin?.write(operations.map((line) => `${line}\n`).join(''))
+      this.#questions.push({ count: operations.length, answers: [], resolve, reject })
+      this.#write(operations.map((line) => `${line}\n`).join(''), last)
       if (signal.aborted) late()
     })
+    signal.addEventListener('abort', late, { once: true })
+    return await asked.finally(() => signal.removeEventListener('abort', late))
   }
 
   /** Ends it; what waits for an answer is told why. */
   close(why = new Failure(EXIT.temporary, 'the session was closed')): void {
     this.#end(why)
-    this.#child.stdin?.destroy()
     this.#child.kill('SIGTERM')
+    // An ssh that was killed has handed its pipes on to the shared connection: they do not end with it.
+    for (const pipe of this.#child.stdio) pipe?.destroy()
+  }
+
+  #write(text: string, last: Last | undefined, at = 0): void {
+    const { stdin } = this.#child
+    const [slice, end] = [text.slice(at, at + SLICE), at + SLICE]
+    if (text.length > SLICE) last?.progress(Math.min(end, text.length), text.length)
+    if (end < text.length) stdin?.write(slice, () => this.#write(text, last, end))
+    else if (last) stdin?.end(slice)
+    else stdin?.write(slice)
   }
 
   #hear(chunk: string): void {
     try {
       for (const answer of this.#reader.feed(chunk)) {
         const [question] = this.#questions
-        if (!question) throw new Failure(EXIT.unexpected, 'an answer that nobody asked for')
+        if (!question) throw new Failure(EXIT.unexpected, 'an answer to no question')
         question.answers.push(answer)
         if (question.answers.length < question.count) continue
         this.#questions.shift()
@@ -186,10 +215,60 @@ export class Session {
   }
 
   /** ssh ends with 255 when the transport failed; the firewall's own program names itself. */
-  #whyEnded(code: number | null): Failure {
-    if (code === 255 || code === null) return refusal(this.#said)
+  #whyEnded(code: number): Failure {
+    if (code === TRANSPORT) return refusal(this.#said)
     return failureOf(code, this.#said, this.#reader.greeting)
   }
+}
+
+/**
+ * Sends a session as a whole, over the connection that all commands share.
+ *
+ * @param lines `session`, and operations
+ * @returns an answer for each, or up to one that was refused
+ * @throws Failure why not all came
+ */
+export async function askOnce(firewall: Firewall, call: Call, lines: string[]): Promise<Answer[]> {
+  const [begin = '', ...operations] = lines
+  const attempt = async (connection: string[]): Promise<Answer[] | undefined> => {
+    const mark = saidNow()
+    const session = new Session(firewall, call.owner, mark, connection)
+    try {
+      const answers = await session.ask([`${begin} ${mark}`, ...operations], call.signal, call)
+      if (answers.length === lines.length || answers.some(({ error }) => error)) return answers
+      if (session.code !== EXIT.done) throw session.failure
+      const count = `${answers.length - 1} of ${operations.length}`
+      throw new Failure(EXIT.unexpected, `${count} answers came`)
+    } catch (error) {
+      if (session.code === TRANSPORT) return undefined
+      throw error
+    } finally {
+      session.close()
+    }
+  }
+  return await throughGate(firewall, call.signal, attempt)
+}
+
+/** Runs `checkfw`, the only word that is no operation of a session. @returns the lines it prints */
+export async function checkfw(firewall: Firewall, { owner, signal }: Call): Promise<string[]> {
+  const mark = saidNow()
+  const attempt = async (connection: string[]): Promise<Ended | undefined> => {
+    const [file, args, input] = programOf(firewall, owner, `checkfw ${mark}`, connection)
+    const ended = await run(file, args, { input, signal, limit: LONGEST_ANSWER })
+    return ended.code === TRANSPORT || signal.aborted ? undefined : ended
+  }
+  const { code, stdout, stderr } = await throughGate(firewall, signal, attempt)
+  if (code !== EXIT.done) throw failureOf(code, stderr)
+  // The firewall begins with what we said, whatever others say before.
+  const lines = stdout.split('\n')
+  const at = lines.indexOf(mark)
+  if (at < 0) throw failureOf(code, stderr, lines.join(' '))
+  return lines.slice(at + 1).filter((line) => line !== '')
+}
+
+/** What a line ends with: when we say it, by our own clock, for the firewall's may be another. */
+export function saidNow(): string {
+  return `@${Date.now()}`
 }
 
 /**
@@ -198,30 +277,27 @@ export class Session {
  *
  * @param greeting what was said where an answer was expected
  */
-export function failureOf(code: number, stderr: string, greeting = ''): Failure {
+function failureOf(code: number, stderr: string, greeting = ''): Failure {
   const lines = stderr.trim().split('\n')
   const own = lines.find((line) => line.startsWith('firewall: '))
-  if (own && code !== EXIT.done) return refusalOf(code, own.slice(10))
+  if (own && code !== EXIT.done) return refusalOf({ code, text: own.slice(10) })
   const said = greeting.trim() || lines[0] || 'no message'
   const text = `the firewall side ${code === 0 ? 'did not answer' : `failed with ${code}`}: ${said}`
   return new Failure(EXIT.unexpected, printable(text))
 }
 
 /** What the firewall says about itself, if it is one of ours that speaks. */
-export function refusalOf(code: number, text: string): Failure {
+export function refusalOf({ code, text }: Refused): Failure {
   const known = Object.values(EXIT).find((value) => value === code && value !== EXIT.done)
   if (known) return new Failure(known, printable(text))
   return new Failure(EXIT.unexpected, printable(`error ${code}: ${text}`))
 }
 
 /** Why a session could not begin. */
-export function beginFailure({ code, text }: { code: number; text: string }): Failure {
-  const older = `error ${code} ${text}` === OLDER
-  if (!older) return refusalOf(code, text)
-  return new Failure(
-    EXIT.config,
-    'the firewall side is of an older version: run f2b-setup firewall',
-  )
+export function beginFailure(refused: Refused): Failure {
+  if (`error ${refused.code} ${refused.text}` !== OLDER) return refusalOf(refused)
+  const what = 'the firewall side is of an older version: run f2b-setup firewall'
+  return new Failure(EXIT.config, what)
 }
 
 /** Another machine's words as they may stand in our log: one line, no control codes, not endless. */
@@ -229,12 +305,28 @@ export function printable(text: string): string {
   return text.slice(0, 300).replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
 }
 
+async function throughGate<T>(
+  firewall: Firewall,
+  signal: AbortSignal,
+  attempt: (connection: string[]) => Promise<T | undefined>,
+): Promise<T> {
+  if (firewall.host !== 'local') return await throughShared(firewall, signal, attempt)
+  const done = await attempt([])
+  if (done !== undefined) return done
+  throw new Failure(EXIT.temporary, 'no answer in time')
+}
+
 /** How this firewall's program is reached, and what it must be told first. */
-function programOf(firewall: Firewall, owner: string): [string, string[], string] {
-  if (firewall.host !== 'local') return ['ssh', [...ownConnection(firewall), 'firewall'], '']
+function programOf(
+  { host }: Firewall,
+  owner: string,
+  request: string,
+  connection: string[],
+): [file: string, args: string[], head: string] {
+  if (host !== 'local') return ['ssh', [...connection, request], '']
   if (!existsSync(PERIMETER)) {
     throw new Failure(EXIT.config, 'no firewall side on this machine: run f2b-setup firewall')
   }
-  const head = `owner ${owner}\nfirewall\n`
+  const head = `owner ${owner}\n${request}\n`
   return process.getuid?.() === 0 ? [PERIMETER, [], head] : ['sudo', ['-n', PERIMETER], head]
 }

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { after, before, test } from 'node:test'
-import { firewallTargets } from '../../../scripts/lib/firewalls.ts'
-import { type Lease, parseLease } from '../../../scripts/lib/lease.ts'
-import type { Config } from '../../../scripts/lib/settings/schema.ts'
-import type { Call, Target } from '../../../scripts/lib/target.ts'
-import { makeCall } from '../../lib/call.ts'
-import { standInSsh } from '../../lib/standin-ssh.ts'
+import { firewallTargets } from '../../../../scripts/lib/firewall/target.ts'
+import { type Lease, parseLease } from '../../../../scripts/lib/lease.ts'
+import type { Config } from '../../../../scripts/lib/settings/schema.ts'
+import type { Call, Target } from '../../../../scripts/lib/target.ts'
+import { makeCall } from '../../../lib/call.ts'
+import { standInSsh } from '../../../lib/standin-ssh.ts'
 
 const ssh = standInSsh()
 const host = `edge-${process.pid}`
@@ -89,7 +89,7 @@ test('check knows the generation that the last sync of everything filled', async
 test('a dry sync shows what is missing, has another end, or is too much, and changes nothing', async () => {
   const lines = ['203.0.113.1 sshd 0', '203.0.113.2 sshd 4000000000', '203.0.113.3 sshd 0']
   const echo = lines.map((line) => `echo ${line} web1`).join('; ')
-  ssh.answer(host, 'listips', echo)
+  ssh.answer(host, 'list', echo)
   ssh.told(host)
   const call = callOf({ dryRun: true })
   const wanted = leases(lines[0] ?? '', '203.0.113.2 sshd 0', '203.0.113.1 web 0')
@@ -100,7 +100,7 @@ test('a dry sync shows what is missing, has another end, or is too much, and cha
     `${host}: added 203.0.113.1 web 0 web1`,
     `${host}: removed 203.0.113.3 sshd 0 web1`,
   ])
-  assert.deepEqual(ssh.told(host), ['listips'])
+  assert.deepEqual(ssh.told(host), ['list'])
 })
 
 test('what a firewall refuses in a session, or does not answer, fails the sync', async () => {
