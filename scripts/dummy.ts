@@ -4,23 +4,24 @@
 //
 //   f2b-dummy ban --ip 192.0.2.7 --name sshd --bantime 600
 //
-// A sibling has six parts. This file is two of them, and stands for the third:
+// A sibling has six parts; this file is the first two:
 //
-//   scripts/NAME.ts                the command, as below: what --help says, where targets come from
-//   scripts/lib/NAME/target.ts     the target, as below: what our five methods are in its protocol
-//   scripts/lib/NAME/client.ts     the protocol itself: its requests, its answers, their meaning
+//   scripts/NAME.ts                the command: what --help says, and where its targets come from
+//   scripts/lib/NAME/target.ts     the target: what our five methods are in its protocol
+//   scripts/lib/NAME/client.ts     the protocol: requests, answers, and what they mean
 //   scripts/lib/settings/NAME.ts   the section in config.yaml, named in settings/schema.ts
-//   action.d/NAME.conf             what Fail2Ban runs: begin with sophosxg.conf
+//   action.d/NAME.conf             what Fail2Ban runs: begin with a copy of sophosxg.conf
 //   test/simulators/NAME.ts        a strict stand-in of the target, for test/scripts/NAME.test.ts
 //
-// A line in KINDS (scripts/lib/siblings.ts) then has f2b-deliver, f2b-sync and f2b-status serve it.
+// An entry in KINDS (scripts/lib/siblings.ts) has f2b-deliver, f2b-sync and f2b-status serve it; one
+// under "bin" in package.json makes it a command.
 //
 // Exit codes: f2b-dummy --help
 import { mkdirSync } from 'node:fs'
 import { parseAddress } from './lib/address.ts'
 import { differenceOf } from './lib/difference.ts'
 import { EXIT, Failure } from './lib/failure.ts'
-import { now } from './lib/lease.ts'
+import { later, now } from './lib/lease.ts'
 import { Ledger, type Line, RELEASED } from './lib/ledger.ts'
 import { lock } from './lib/lock.ts'
 import { type Call, type Change, describeChange, type Target } from './lib/target.ts'
@@ -51,12 +52,15 @@ const dummy: Target = {
     return own.map((line) => ({ ...line, address: parseAddress(line.address) }))
   },
 
-  // A command makes one change, f2b-deliver up to 1000. Where the target takes one at a time,
-  // `oneByOne` of target.ts makes the outcomes; a Refusal is for what it would never take.
+  // A command makes one change, f2b-deliver up to 1000. A ban never cuts a longer one. Where the target
+  // takes one at a time, `oneByOne` of target.ts makes the outcomes; a Refusal is for what it would
+  // never take.
   async change(call, changes) {
-    for (const change of changes) call.show(describeChange(call, change))
     await withFile(call, (ledger) => {
-      for (const change of changes) ledger.put(lineOf(change, call.owner))
+      for (const change of changes) {
+        call.show(describeChange(call, change))
+        ledger.put(lineOf(change, call.owner, ledger))
+      }
     })
     return changes.map(() => undefined)
   },
@@ -65,11 +69,14 @@ const dummy: Target = {
   // the difference. A second time nothing differs, and nothing is sent.
   async sync(call, leases) {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    const { changes, ...counts } = await withFile(call, (ledger) =>
-      differenceOf(ledger, call.owner, call.jail, wanted, now()),
-    )
-    await this.change(call, changes.map(changeOf))
-    return counts
+    return await withFile(call, (ledger) => {
+      const { changes, ...counts } = differenceOf(ledger, call.owner, call.jail, wanted, now())
+      for (const line of changes) {
+        call.show(describeChange(call, changeOf(line)))
+        ledger.put(line)
+      }
+      return counts
+    })
   },
 }
 
@@ -93,9 +100,12 @@ async function withFile<T>(call: Call, work: (ledger: Ledger) => T): Promise<T> 
   }
 }
 
-function lineOf(change: Change, owner: string): Line {
-  if (change.verb === 'ban') return { ...change.lease, address: change.lease.address.text }
-  return { address: change.address.text, jail: change.jail, owner, expires: RELEASED }
+function lineOf(change: Change, owner: string, ledger: Ledger): Line {
+  const { address, jail } = change.verb === 'ban' ? change.lease : change
+  const line = { address: address.text, jail, owner }
+  if (change.verb === 'unban') return { ...line, expires: RELEASED }
+  const known = ledger.held(address.text).find((row) => row.jail === jail && row.owner === owner)
+  return { ...line, expires: later(known?.expires ?? RELEASED, change.lease.expires) }
 }
 
 function changeOf(line: Line): Change {

@@ -1,13 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { EXIT, Failure } from '../failure.ts'
 import { type Ended, run } from '../run.ts'
 import type { Firewall } from '../settings/firewalls.ts'
 import type { Call } from '../target.ts'
-import { ownConnection, refusal, TRANSPORT, throughShared } from './ssh.ts'
-
-/** The program that the firewall's gate reaches through sudo. */
-const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
+import { ownConnection, programOf, refusal, TRANSPORT, throughShared } from './ssh.ts'
 
 /** What a firewall answers to one operation: its lines, and what stands behind `ok`. */
 export interface Answer {
@@ -246,7 +242,7 @@ export async function askOnce(firewall: Firewall, call: Call, lines: string[]): 
       session.close()
     }
   }
-  return await throughGate(firewall, call.signal, attempt)
+  return await throughShared(firewall, call.signal, attempt)
 }
 
 /** Runs `checkfw`, the only word that is no operation of a session. @returns the lines it prints */
@@ -257,7 +253,7 @@ export async function checkfw(firewall: Firewall, { owner, signal }: Call): Prom
     const ended = await run(file, args, { input, signal, limit: LONGEST_ANSWER })
     return ended.code === TRANSPORT || signal.aborted ? undefined : ended
   }
-  const { code, stdout, stderr } = await throughGate(firewall, signal, attempt)
+  const { code, stdout, stderr } = await throughShared(firewall, signal, attempt)
   if (code !== EXIT.done) throw failureOf(code, stderr)
   // The firewall begins with what we said, whatever others say before.
   const lines = stdout.split('\n')
@@ -303,30 +299,4 @@ export function beginFailure(refused: Refused): Failure {
 /** Another machine's words as they may stand in our log: one line, no control codes, not endless. */
 export function printable(text: string): string {
   return text.slice(0, 300).replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
-}
-
-async function throughGate<T>(
-  firewall: Firewall,
-  signal: AbortSignal,
-  attempt: (connection: string[]) => Promise<T | undefined>,
-): Promise<T> {
-  if (firewall.host !== 'local') return await throughShared(firewall, signal, attempt)
-  const done = await attempt([])
-  if (done !== undefined) return done
-  throw new Failure(EXIT.temporary, 'no answer in time')
-}
-
-/** How this firewall's program is reached, and what it must be told first. */
-function programOf(
-  { host }: Firewall,
-  owner: string,
-  request: string,
-  connection: string[],
-): [file: string, args: string[], head: string] {
-  if (host !== 'local') return ['ssh', [...connection, request], '']
-  if (!existsSync(PERIMETER)) {
-    throw new Failure(EXIT.config, 'no firewall side on this machine: run f2b-setup firewall')
-  }
-  const head = `owner ${owner}\n${request}\n`
-  return process.getuid?.() === 0 ? [PERIMETER, [], head] : ['sudo', ['-n', PERIMETER], head]
 }

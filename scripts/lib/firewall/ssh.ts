@@ -7,6 +7,9 @@ import { lock } from '../lock.ts'
 import { run } from '../run.ts'
 import type { Firewall } from '../settings/firewalls.ts'
 
+/** The program that the firewall's gate reaches through sudo. */
+const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
+
 const CONFIG_DIR = '/etc/fail2ban-perimeter'
 const RUN_DIR = '/run/fail2ban-perimeter'
 
@@ -17,7 +20,7 @@ const CONNECT = 3
 export const TRANSPORT = 255
 
 /**
- * Does something on a firewall through one shared connection, so that only the first ban pays for a
+ * Does something on a firewall, through one shared connection, so that only the first ban pays for a
  * handshake (200 ms against 9, measured).
  *
  * Callers side by side must not connect side by side: sshd drops them above 10, and racing
@@ -26,8 +29,7 @@ export const TRANSPORT = 255
  * that has its ten sessions) fail at once instead of opening its own. Such a call is repeated; every
  * verb may be.
  *
- * @param attempt told the arguments of ssh, to which it adds the command; undefined if ssh has ended
- *   with TRANSPORT
+ * @param attempt told the arguments of ssh, see `programOf`; undefined if ssh has ended with TRANSPORT
  * @throws Failure 69 never connected, 75 no answer in time, 77 key or host key refused
  */
 export async function throughShared<T>(
@@ -35,6 +37,11 @@ export async function throughShared<T>(
   signal: AbortSignal,
   attempt: (connection: string[]) => Promise<T | undefined>,
 ): Promise<T> {
+  if (firewall.host === 'local') {
+    const done = await attempt([])
+    if (done !== undefined) return done
+    throw noAnswer()
+  }
   const socket = socketOf(firewall)
   const options = ['-S', socket, '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false']
   for (let wait = 20; ; wait = Math.min(2 * wait, 500)) {
@@ -45,6 +52,21 @@ export async function throughShared<T>(
     if (!(await isAlive(firewall, socket, signal))) await connect(firewall, socket, signal)
     else await pause(wait * (0.5 + Math.random()), signal)
   }
+}
+
+/** How a firewall's program is reached, here or there, and what it must be told first. */
+export function programOf(
+  { host }: Firewall,
+  owner: string,
+  request: string,
+  connection: string[],
+): [file: string, args: string[], head: string] {
+  if (host !== 'local') return ['ssh', [...connection, request], '']
+  if (!existsSync(PERIMETER)) {
+    throw new Failure(EXIT.config, 'no firewall side on this machine: run f2b-setup firewall')
+  }
+  const head = `owner ${owner}\n${request}\n`
+  return process.getuid?.() === 0 ? [PERIMETER, [], head] : ['sudo', ['-n', PERIMETER], head]
 }
 
 /** Opens the shared connection, if it is not open. */

@@ -140,7 +140,8 @@ class FirewallTarget implements Target {
 
   async open(call: Call): Promise<void> {
     this.#stays = true
-    this.#checkGeneration(call, await this.#askOpened(call, ['generation'], false))
+    const session = await this.#opened(call)
+    await this.#orDrop(this.#checkGeneration(call, session))
   }
 
   async close(call?: Call): Promise<void> {
@@ -170,15 +171,11 @@ class FirewallTarget implements Target {
   }
 
   /** Asks in the session that stays; one that failed is not used again. @throws NewSession, Failure */
-  async #askOpened(call: Call, words: string[], isSaid = true): Promise<Answer[]> {
+  async #askOpened(call: Call, words: string[]): Promise<Answer[]> {
     const session = await this.#opened(call)
-    const said = isSaid ? ` ${saidNow()}` : ''
-    return await this.#orDrop(
-      session.ask(
-        words.map((line) => line + said),
-        call.signal,
-      ),
-    )
+    const said = saidNow()
+    const lines = words.map((line) => `${line} ${said}`)
+    return await this.#orDrop(session.ask(lines, call.signal))
   }
 
   /** The session that stays; a new one has taken the place of every session before. */
@@ -197,7 +194,7 @@ class FirewallTarget implements Target {
     })
     this.#clock = first?.lines.find((line) => line.startsWith('clock '))
     if (first?.error) throw beginFailure(first.error)
-    this.#checkGeneration(call, await session.ask(['generation'], call.signal))
+    await this.#checkGeneration(call, session)
   }
 
   async #orDrop<T>(work: Promise<T>): Promise<T> {
@@ -270,8 +267,8 @@ class FirewallTarget implements Target {
     return call.dryRun
   }
 
-  #checkGeneration(call: Call, [answer]: Answer[]): void {
-    if (answer?.error) throw refusalOf(answer.error)
+  async #checkGeneration(call: Call, session: Session): Promise<void> {
+    const [answer] = checked(await session.ask(['generation'], call.signal), 1)
     const generation = generationIn(answer?.lines ?? [])
     const known = this.#known(call)
     if (known === undefined) this.#remember(call, generation)

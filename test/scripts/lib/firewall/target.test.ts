@@ -77,6 +77,18 @@ test('a sync of nothing says that this is everything, unless it is about one jai
   assert.deepEqual(ssh.told(host), [...everything, ...one])
 })
 
+test('a long sync is sent whole, and tells how far it is on its way', async () => {
+  ssh.told(host)
+  ssh.answer(host, 'firewall', 'echo ok added 20000; echo ok; echo ffff0123; echo ok')
+  const ips = Array.from({ length: 20_000 }, (_, i) => `198.18.${i >> 8}.${i & 255}`)
+  const shares: number[] = []
+  const call = callOf({ progress: (done, total) => void shares.push(done / total) })
+  await target().sync(call, leases(...ips.map((ip) => `${ip} sshd 0`)))
+  assert.equal(ssh.told(host).length, ips.length + 4)
+  const inOrder = shares.toSorted((a, b) => a - b)
+  assert.deepEqual([shares, shares.at(-1)], [inOrder, 1])
+})
+
 test('check knows the generation that the last sync of everything filled', async () => {
   ssh.answer(host, 'checkfw', 'echo generation ffff0123; echo leases 0')
   await target().check(callOf())
