@@ -100,7 +100,7 @@ export interface Target {
   inSync?(call: Call, leases: readonly Lease[]): Promise<boolean>
   /** What was banned by hand and without a jail, where `list` does not show all of it. */
   manual?(call: Call): Promise<Lease[]>
-  /** What is in force about an address, whoever banned it, where others' bans can be seen. */
+  /** What is in force about an address, by any server or person, where others' bans can be seen. */
   listAll?(call: Call, address: Address): Promise<{ leases: Lease[]; others: Block[] }>
   /** Tells in a moment, and at no cost, whether the target may be reached: one that is back is. */
   probe?(): Promise<boolean>

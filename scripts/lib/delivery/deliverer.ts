@@ -8,7 +8,7 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds, type Kind } from '../siblings.ts'
 import type { Call, Target } from '../target.ts'
 import { type ConfigState, ConfigWatch } from './config-watch.ts'
-import { type Acknowledged, Line, type Outcome } from './line.ts'
+import { type Acknowledged, Line, type Synced } from './line.ts'
 import type { Log } from './log.ts'
 import { queueDirectory, type SiblingState } from './state.ts'
 import type { TargetWorker } from './target-worker.ts'
@@ -89,7 +89,7 @@ export class Deliverer {
     for (const worker of this.#workers()) worker.stop()
     await this.#following
     await Promise.allSettled(this.#syncs)
-    // In one go: whoever asks has either the old lines or the new ones.
+    // In one go: a client that asks has either the old lines or the new ones.
     const closed = this.#lines.map((line) => line.close())
     this.#loaded = read.loaded
     this.#lines = openLines(read.loaded, read.targets, this.#options)
@@ -193,7 +193,7 @@ export class Deliverer {
     truth: Map<string, Truth>,
     mark: Record<string, number>,
     options: SyncOptions,
-  ): Promise<Outcome[]> {
+  ): Promise<Synced[]> {
     await this.#refreshing
     const work = this.#sync(truth, mark, options)
     this.#syncs.add(work)
@@ -204,7 +204,7 @@ export class Deliverer {
     truth: Map<string, Truth>,
     mark: Record<string, number>,
     { names, dryRun, sure }: SyncOptions,
-  ): Promise<Outcome[]> {
+  ): Promise<Synced[]> {
     this.intake()
     const known = this.#lines.flatMap((line) => {
       const own = truth.get(line.kind.name)

@@ -22,7 +22,7 @@ import { TargetWorker } from './target-worker.ts'
 import type { Truth } from './truth.ts'
 
 /** What a sync did to one target. */
-export interface Outcome {
+export interface Synced {
   sibling: string
   target: string
   counts?: Counts
@@ -38,7 +38,7 @@ export interface Acknowledged extends Rejection {
   target: string | undefined
 }
 
-/** Why a sync has released nobody. */
+/** Why a sync has released no address. */
 function doubt(leases: number): { code: number; message: string } {
   const what = `Fail2Ban names ${leases} bans no more, most of all, and was not told to end them`
   return { code: EXIT.temporary, message: `${what}: they stay until it says so in a minute, too` }
@@ -139,7 +139,7 @@ export class Line {
   }
 
   /** Shows what a sync of these targets would change. */
-  compare(said: Wish[], truth: Truth, meant: TargetWorker[]): Promise<Outcome>[] {
+  compare(said: Wish[], truth: Truth, meant: TargetWorker[]): Promise<Synced>[] {
     const wishes = this.#book.withHeld(said)
     return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, truth, show)))
   }
@@ -148,9 +148,9 @@ export class Line {
    * Makes the book and these targets equal to what is to be.
    *
    * @param sure whether Fail2Ban was told to release what it does not name any more. Of bans past the
-   *   queue nobody knows: what is held back would be banned again.
+   *   queue we know nothing: what is held back would be banned again.
    */
-  sync(said: Wish[], truth: Truth, meant: TargetWorker[], sure: boolean): Promise<Outcome>[] {
+  sync(said: Wish[], truth: Truth, meant: TargetWorker[], sure: boolean): Promise<Synced>[] {
     const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure || truth.direct)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
@@ -233,7 +233,7 @@ export class Line {
   async #outcome(
     { target }: TargetWorker,
     work: (show: (line: string) => void) => Promise<Counts>,
-  ): Promise<Outcome> {
+  ): Promise<Synced> {
     const lines: string[] = []
     const outcome = { sibling: this.kind.name, target: target.name, lines }
     try {

@@ -87,7 +87,7 @@ export async function closeConnection(firewall: Firewall, signal: AbortSignal): 
 async function connect(firewall: Firewall, socket: string, signal: AbortSignal): Promise<void> {
   const release = await lock(`${socket}.lock`, 18)
   try {
-    // Whoever held the lock before us has opened it; a socket nobody listens on is left from a crash.
+    // The process that held the lock before has opened it; a dead socket is left from a crash.
     if (existsSync(socket) && (await isAlive(firewall, socket, signal))) return
     rmSync(socket, { force: true })
     const args = ['-M', '-N', '-f', '-S', socket, '-o', 'ControlPersist=10m']

@@ -3,7 +3,6 @@ import { type Address, parseAddress } from '../address.ts'
 import { joined } from '../bulk.ts'
 import { digestOf } from '../digest.ts'
 import { codeOf, EXIT, Failure } from '../failure.ts'
-import { knownGeneration, nextSession, rememberGeneration } from '../generations.ts'
 import { byJail, formatLease, type Lease, now, parseExpires, parseLease, quote } from '../lease.ts'
 import { run } from '../run.ts'
 import type { Firewall } from '../settings/firewalls.ts'
@@ -20,6 +19,7 @@ import {
   Refusal,
   type Target,
 } from '../target.ts'
+import { knownGeneration, nextSession, rememberGeneration } from './generations.ts'
 import {
   type Answer,
   askOnce,

@@ -1,14 +1,7 @@
-import { EXIT, Failure } from '../failure.ts'
+import { codeOf, EXIT, Failure } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import {
-  type Call,
-  type Change,
-  type Counts,
-  type Outcome,
-  oneByOne,
-  type Target,
-} from '../target.ts'
+import { type Call, type Change, oneByOne, type Target } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { withClient } from './client.ts'
 import { converge } from './converge.ts'
@@ -16,7 +9,7 @@ import { checkGroups, ensureGroups, FAMILIES, missingGroups } from './groups.ts'
 import { banHost, unbanHost } from './hosts.ts'
 import { banListed, listListed, syncListed, unbanListed } from './iplist.ts'
 import { groupsOf, nameOf, readHost } from './objects.ts'
-import { makePlan } from './plan.ts'
+import { makePlan, type Plan } from './plan.ts'
 
 /** So many changes are made one by one; more are made by reading, changing and sending it all. */
 const FEW = 8
@@ -39,6 +32,19 @@ export function sophosTarget(settings: SophosXg): Target {
     check: (call) => at(call, checkGroups),
     list: (call) => at(call, (box) => (lists ? listListed : listHosts)(box, call.jail)),
 
+    async change(call, changes) {
+      if (changes.length > FEW) {
+        try {
+          await changeAll(this, call, changes)
+          return changes.map(() => undefined)
+        } catch (error) {
+          if (codeOf(error) !== EXIT.input) throw error
+          // One of them spoils it for all: they are made one by one.
+        }
+      }
+      return await oneByOne(changes, (change) => make(call, change))
+    },
+
     sync: (call, leases) =>
       at(call, async (box) => {
         const sync = lists ? syncListed : syncHosts
@@ -46,16 +52,6 @@ export function sophosTarget(settings: SophosXg): Target {
         for (const line of lines) if (call.dryRun) call.show(line)
         return counts
       }),
-
-    async change(call, changes) {
-      if (changes.length > FEW) {
-        const failure = await changeAll(this, call, changes)
-        if (!failure) return changes.map(() => undefined)
-        if (failure.code !== EXIT.input) throw failure
-        // One of them spoils it for all: the rest is made one by one.
-      }
-      return await oneByOne(changes, (change) => make(call, change))
-    },
   }
 
   async function make(call: Call, change: Change): Promise<void> {
@@ -72,20 +68,14 @@ export function sophosTarget(settings: SophosXg): Target {
 }
 
 /** What the box has of ours, with the changes made to it, sent back in one go. */
-async function changeAll(target: Target, call: Call, changes: readonly Change[]): Promise<Outcome> {
-  try {
-    const leases = await target.list({ ...call, jail: undefined })
-    const made = new Map(leases.map((lease) => [keyOf(lease), lease]))
-    for (const change of changes) {
-      if (change.verb === 'ban') made.set(keyOf(change.lease), change.lease)
-      else made.delete(keyOf(change))
-    }
-    await target.sync(call, [...made.values()])
-    return undefined
-  } catch (error) {
-    if (error instanceof Failure) return error
-    throw error
+async function changeAll(target: Target, call: Call, changes: readonly Change[]): Promise<void> {
+  const leases = await target.list({ ...call, jail: undefined })
+  const made = new Map(leases.map((lease) => [keyOf(lease), lease]))
+  for (const change of changes) {
+    if (change.verb === 'ban') made.set(keyOf(change.lease), change.lease)
+    else made.delete(keyOf(change))
   }
+  await target.sync(call, [...made.values()])
 }
 
 function keyOf({ address, jail }: Pick<Lease, 'address' | 'jail'>): string {
@@ -110,13 +100,8 @@ async function listHosts(box: Box, jail: string | undefined): Promise<Lease[]> {
     .filter((lease) => jail === undefined || lease.jail === jail)
 }
 
-async function syncHosts(
-  box: Box,
-  leases: readonly Lease[],
-  jail: string | undefined,
-): Promise<{ counts: Counts; lines: string[] }> {
-  const { counts, lines } = await converge(box, box.settings.iphost_prefix, (found) =>
+function syncHosts(box: Box, leases: readonly Lease[], jail: string | undefined): Promise<Plan> {
+  return converge(box, box.settings.iphost_prefix, (found) =>
     makePlan(box, found, { leases, jail }),
   )
-  return { counts, lines }
 }
