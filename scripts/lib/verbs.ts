@@ -77,10 +77,10 @@ export async function runSibling(sibling: Sibling): Promise<void> {
  *
  * @param action completes "Cannot"
  */
-export async function onEach<T>(
-  targets: readonly Target[],
+export async function onEach<N extends { name: string }, T>(
+  targets: readonly N[],
   action: string,
-  work: (target: Target) => Promise<T>,
+  work: (target: N) => Promise<T>,
 ): Promise<T[]> {
   const results = await Promise.allSettled(targets.map(work))
   const failed = results.flatMap((result, i) =>

@@ -15,15 +15,15 @@ function call(command: string, ...args: string[]): Promise<Ended> {
   return run(process.execPath, [`dist/${command}.cjs`, ...args, ...options])
 }
 
-test('banip would send the document’s words to every firewall, as a session of one line', async () => {
+test('banip would send the document’s words to every firewall', async () => {
   const { code, stdout } = await call('banip', 'fail2ban-sshd', '203.0.113.7', '80,ssh', 'tcp')
-  const words = 'ban fail2ban-sshd 203.0.113.7 22,80 tcp 0\n'
+  const words = 'banip fail2ban-sshd 203.0.113.7 22,80 tcp 0\n'
   assert.deepEqual([code, stdout], [0, `edge1: ${words}edge2: ${words}`])
 })
 
 test('unbanip would send its two words, also for what may not be banned', async () => {
   const { code, stdout } = await call('unbanip', 'fail2ban-sshd', '127.0.0.1')
-  const words = 'unban fail2ban-sshd 127.0.0.1\n'
+  const words = 'unbanip fail2ban-sshd 127.0.0.1\n'
   assert.deepEqual([code, stdout], [0, `edge1: ${words}edge2: ${words}`])
 })
 

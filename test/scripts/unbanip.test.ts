@@ -24,15 +24,15 @@ async function unbanip(...words: string[]): Promise<[number, string]> {
 
 test('unbanip tells every firewall, in silence', async () => {
   assert.deepEqual(await unbanip('fail2ban-sshd', '203.0.113.7/32'), [0, ''])
-  const told = ['connect', 'unban fail2ban-sshd 203.0.113.7']
+  const told = ['connect', 'unbanip fail2ban-sshd 203.0.113.7']
   assert.deepEqual([ssh.told('edge1'), ssh.told('edge2')], [told, told])
 })
 
 test('unbanip names the firewall that refused, and frees on the other', async () => {
-  ssh.answer('edge1', 'unban', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
+  ssh.answer('edge1', 'unbanip', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
   const message = 'unbanip: Cannot unban "203.0.113.7" on "edge1": Cannot lock: busy\n'
   assert.deepEqual(await unbanip('fail2ban-sshd', '203.0.113.7'), [75, message])
-  assert.deepEqual(ssh.told('edge2'), ['unban fail2ban-sshd 203.0.113.7'])
+  assert.deepEqual(ssh.told('edge2'), ['unbanip fail2ban-sshd 203.0.113.7'])
 })
 
 test('unbanip refuses too few or many words with 64 and bad ones with 65, and tells nobody', async () => {

@@ -74,8 +74,10 @@ async function bundle(entry: string): Promise<string[]> {
     platform: 'node',
     target: 'node18',
     conditions: ['bundle', 'module'],
-    // Its ES modules, of which esbuild takes what is used.
-    alias: { yaml: './node_modules/yaml/browser/index.js' },
+    alias: {
+      'zx/core': './node_modules/zx/build/core.cjs', // its ES module asks where it lies
+      yaml: './node_modules/yaml/browser/index.js', // ES modules, of which esbuild takes what is used
+    },
     legalComments: 'inline',
     plugins: [sources],
     metafile: true,

@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { EXIT, Failure } from '../failure.ts'
-import { type Ended, run } from '../run.ts'
 import type { Firewall } from '../settings/firewalls.ts'
 import type { Call } from '../target.ts'
 import { ownConnection, programOf, refusal, TRANSPORT, throughShared } from './ssh.ts'
@@ -24,8 +23,14 @@ const LONGEST_LINE = 4096
 /** A firewall of an older version has no word to begin a session with. */
 const OLDER = 'error 64 Unknown operation "session"'
 
+/** What a shell says of a program that was killed. */
+const KILLED = 137
+
+/** So often something is said that turns out to be older than what the firewall has heard. */
+export const TRIES = 3
+
 /** More characters than any answer has: 100,000 leases are 6 million. */
-const LONGEST_ANSWER = 32_000_000
+export const LONGEST_ANSWER = 32_000_000
 
 /** So many characters are handed over at a time. */
 const SLICE = 262_144
@@ -245,21 +250,58 @@ export async function askOnce(firewall: Firewall, call: Call, lines: string[]): 
   return await throughShared(firewall, call.signal, attempt)
 }
 
-/** Runs `checkfw`, the only word that is no operation of a session. @returns the lines it prints */
-export async function checkfw(firewall: Firewall, { owner, signal }: Call): Promise<string[]> {
-  const mark = saidNow()
-  const attempt = async (connection: string[]): Promise<Ended | undefined> => {
-    const [file, args, input] = programOf(firewall, owner, `checkfw ${mark}`, connection)
-    const ended = await run(file, args, { input, signal, limit: LONGEST_ANSWER })
-    return ended.code === TRANSPORT || signal.aborted ? undefined : ended
+/** Runs a program to its end, as zx does it. */
+export type Runner = (
+  file: string,
+  args: string[],
+  input: string,
+) => PromiseLike<{ exitCode: number | null; stdout: string; stderr: string }>
+
+/**
+ * Runs one of the document's words as a command of its own, over the connection that all commands
+ * share.
+ *
+ * @returns the lines it prints
+ */
+export async function sayWord(
+  firewall: Firewall,
+  { owner, signal }: Call,
+  word: string,
+  runner: Runner,
+): Promise<string[]> {
+  let over = ''
+  for (let tries = 1; ; tries++) {
+    const mark = saidNow()
+    const { exitCode, stdout, stderr } = await throughShared(
+      firewall,
+      signal,
+      async (connection) => {
+        const ended = await runner(
+          ...programOf(firewall, owner, `${word} ${mark}${over}`, connection),
+        )
+        return ended.exitCode === TRANSPORT || signal.aborted ? undefined : ended
+      },
+    )
+    if (exitCode === EXIT.done) return linesBehind(mark, stdout, stderr)
+    const failure = failureOf(exitCode ?? KILLED, stderr)
+    const newer = newerThan(failure.message)
+    if (newer === undefined || tries === TRIES) throw failure
+    over = ` over ${newer}` // our clock was put back
   }
-  const { code, stdout, stderr } = await throughShared(firewall, signal, attempt)
-  if (code !== EXIT.done) throw failureOf(code, stderr)
-  // The firewall begins with what we said, whatever others say before.
+}
+
+/** The firewall begins with what we said, whatever others say before. */
+function linesBehind(mark: string, stdout: string, stderr: string): string[] {
   const lines = stdout.split('\n')
   const at = lines.indexOf(mark)
-  if (at < 0) throw failureOf(code, stderr, lines.join(' '))
+  if (at < 0) throw failureOf(EXIT.done, stderr, lines.join(' '))
   return lines.slice(at + 1).filter((line) => line !== '')
+}
+
+/** The number of something newer, because of which the firewall has refused what we said. */
+export function newerThan(refusal: string): number | undefined {
+  const [, newer] = /^superseded: (\d{1,15}) is newer$/.exec(refusal) ?? []
+  return newer === undefined ? undefined : Number(newer)
 }
 
 /** What a line ends with: when we say it, by our own clock, for the firewall's may be another. */

@@ -24,11 +24,15 @@ import {
   type Answer,
   askOnce,
   beginFailure,
-  checkfw,
+  LONGEST_ANSWER,
+  newerThan,
   printable,
+  type Runner,
   refusalOf,
   Session,
   saidNow,
+  sayWord,
+  TRIES,
 } from './session.ts'
 import { closeConnection, openConnection } from './ssh.ts'
 
@@ -38,11 +42,8 @@ const KEEP = '-'
 /** Milliseconds for the other side to take a connection. */
 const REACH = 2_000
 
-/** So often something is said that turns out to be older than what the firewall has heard. */
-const TRIES = 3
-
 /** The firewalls in the configuration as targets. @throws Failure 78 if there is none */
-export function firewallTargets({ config, path }: Loaded): Target[] {
+export function firewallTargets({ config, path }: Loaded): FirewallTarget[] {
   if (config.firewalls.length > 0) return config.firewalls.map((one) => new FirewallTarget(one))
   throw new Failure(EXIT.config, `${path}: section "firewalls" names no firewall`)
 }
@@ -66,17 +67,24 @@ class FirewallTarget implements Target {
   async start(call: Call): Promise<void> {
     if (this.#shows(call, ['checkfw'])) return
     if (this.name !== 'local') await openConnection(this.#firewall, call.signal)
-    const generation = generationIn(await checkfw(this.#firewall, call))
+    const generation = generationIn(await this.#checkfw(call))
     if (this.#known(call) === undefined) this.#remember(call, generation)
   }
 
   async check(call: Call): Promise<void> {
     if (this.#shows(call, ['checkfw'])) return
-    const lines = await checkfw(this.#firewall, call)
+    const lines = await this.#checkfw(call)
     for (const line of lines) call.say(`${this.name}: ${printable(line)}`)
     const generation = generationIn(lines)
     if ((this.#known(call) ?? generation) === generation) return
     throw new Failure(EXIT.temporary, 'lost generation: the firewall began anew, run f2b-sync')
+  }
+
+  /** Runs one of the document's words there. @param runner runs ssh */
+  async say(call: Call, words: string, runner: Runner): Promise<void> {
+    if (this.#shows(call, [words])) return
+    call.say(`${this.name}: ${words}`)
+    await sayWord(this.#firewall, call, words, runner)
   }
 
   async list(call: Call): Promise<Lease[]> {
@@ -261,6 +269,14 @@ class FirewallTarget implements Target {
     })
   }
 
+  async #checkfw(call: Call): Promise<string[]> {
+    const { signal } = call
+    return await sayWord(this.#firewall, call, 'checkfw', async (file, args, input) => {
+      const { code, ...said } = await run(file, args, { input, signal, limit: LONGEST_ANSWER })
+      return { exitCode: code, ...said }
+    })
+  }
+
   /** Shows what would be said, if that is all that is wanted. */
   #shows(call: Call, lines: string[]): boolean {
     if (call.dryRun) for (const line of lines) call.show(`${this.name}: ${line}`)
@@ -329,11 +345,9 @@ async function unlessOlder(ask: (newer: number) => Promise<Answer[]>): Promise<A
 
 /** The number of something newer, because of which the firewall has refused what we said. */
 function newerIn(answers: Answer[]): number | undefined {
-  for (const { error } of answers) {
-    const [, newer] = /^superseded: (\d{1,15}) is newer$/.exec(error?.text ?? '') ?? []
-    if (newer) return Number(newer)
-  }
-  return undefined
+  return answers
+    .map(({ error }) => newerThan(error?.text ?? ''))
+    .find((newer) => newer !== undefined)
 }
 
 /** @throws Failure for the first that was refused, or 76 if some are missing */
