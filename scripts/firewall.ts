@@ -4,8 +4,8 @@
 //   f2b-firewall ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp --bantime 600
 //
 // Exit codes: f2b-firewall --help
-import { firewallTargets } from './lib/firewalls.ts'
-import { loadFirewalls } from './lib/settled.ts'
+import { loadFirewalls } from './lib/firewall/settled.ts'
+import { firewallTargets } from './lib/firewall/target.ts'
 import { runSibling } from './lib/verbs.ts'
 
 void runSibling({

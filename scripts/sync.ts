@@ -11,7 +11,7 @@ import { setTimeout } from 'node:timers/promises'
 import { main, textOption, usageFailure, type Values } from './lib/command.ts'
 import type { Delivery } from './lib/delivery/control.ts'
 import { isMeant, type SyncOptions } from './lib/delivery/deliverer.ts'
-import type { Outcome } from './lib/delivery/line.ts'
+import type { Synced } from './lib/delivery/line.ts'
 import { loadAll, openDelivery, tidyQueues } from './lib/delivery/open.ts'
 import { askTruth, troubleIn } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
@@ -94,8 +94,8 @@ async function syncTruth(
   loaded: Loaded,
   delivery: Delivery,
   options: SyncOptions,
-): Promise<{ outcomes: Outcome[]; trouble: Failure | undefined }> {
-  let first: Outcome[] | undefined
+): Promise<{ outcomes: Synced[]; trouble: Failure | undefined }> {
+  let first: Synced[] | undefined
   for (let round = 1; ; round++) {
     const mark = await delivery.mark()
     const truth = await askTruth(loaded)
@@ -110,7 +110,7 @@ async function syncTruth(
   }
 }
 
-function report(outcomes: Outcome[], trouble: Failure | undefined): void {
+function report(outcomes: Synced[], trouble: Failure | undefined): void {
   const several = outcomes.length > 1
   for (const { target, lines, counts } of outcomes) {
     for (const line of lines) print(`${line}\n`)

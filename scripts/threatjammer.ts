@@ -20,7 +20,7 @@ import { expectSuccess } from './lib/reporter/service.ts'
 import { reporterTarget, reportVerb, startReport } from './lib/reporter/target.ts'
 import { makeService, question, type Settings } from './lib/reporter/threatjammer.ts'
 import type { Loaded } from './lib/settled.ts'
-import type { Call, Target } from './lib/target.ts'
+import type { Call, Change, Target } from './lib/target.ts'
 import { loadSection, onEach, runSibling } from './lib/verbs.ts'
 
 /** The User API takes 10 calls a minute from a free account. */
@@ -39,11 +39,15 @@ function makeTarget(settings: Settings, reporter: Reporter): Target {
       await reporter.resume(call)
     },
 
-    ban(call, lease) {
+    change(call, changes) {
       // Left out: it has no end of its own. -1 is a ban for ever, and gets the longest time.
-      const open = call.values.bantime === undefined && lease.expires === 0
-      const expires = open ? reporter.seconds() + settings.ttl : lease.expires
-      return reporter.ban(call, { ...lease, expires })
+      const open = call.values.bantime === undefined
+      const end = reporter.seconds() + settings.ttl
+      const timed = changes.map((change): Change => {
+        if (change.verb !== 'ban' || change.lease.expires !== 0 || !open) return change
+        return { ...change, lease: { ...change.lease, expires: end } }
+      })
+      return reporter.change(call, timed)
     },
 
     async list(call) {

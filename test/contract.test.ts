@@ -60,17 +60,15 @@ test('there are siblings and programs to look at', () => {
 })
 
 for (const name of programs) {
-  for (const bundle of [`dist/${name}.mjs`, `dist/${name}.cjs`]) {
-    test(`${bundle} --help teaches and --version tells the version`, async () => {
-      const help = await run(process.execPath, [bundle, '--help'])
-      assert.deepEqual({ code: help.code, stderr: help.stderr }, { code: 0, stderr: '' })
-      assert.match(help.stdout, /^Usage: \S+.*\n( +.*\n)*\n[A-Z]/)
-      assert.ok(help.stdout.includes(EXIT_TABLE))
-      for (const line of help.stdout.split('\n')) assert.ok(line.length <= 100, line)
-      const version = await run(process.execPath, [bundle, '--version'])
-      assert.deepEqual(version, { code: 0, stdout: `${manifest.version}\n`, stderr: '' })
-    })
-  }
+  test(`${name} --help teaches and --version tells the version`, async () => {
+    const help = await call(name, '--help')
+    assert.deepEqual({ code: help.code, stderr: help.stderr }, { code: 0, stderr: '' })
+    assert.match(help.stdout, /^Usage: \S+.*\n( +.*\n)*\n[A-Z]/)
+    assert.ok(help.stdout.includes(EXIT_TABLE))
+    for (const line of help.stdout.split('\n')) assert.ok(line.length <= 100, line)
+    const version = await call(name, '--version')
+    assert.deepEqual(version, { code: 0, stdout: `${manifest.version}\n`, stderr: '' })
+  })
 
   test(`${name} refuses an unknown option with 64`, () => fails(64, name, '--no-such-option'))
 }

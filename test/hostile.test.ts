@@ -417,7 +417,7 @@ firewalls:
 `
     await web1.writeFile('/etc/fail2ban-perimeter/config.yaml', config, { mode: '600' })
     const client = (...args: string[]) =>
-      web1.exec([process.execPath, `${PROJECT}/dist/firewall.mjs`, ...args], {
+      web1.exec([process.execPath, `${PROJECT}/dist/firewall.cjs`, ...args], {
         input: '203.0.113.50 sshd 0\n',
       })
     const check = await client('check')
@@ -452,7 +452,7 @@ async function install(edge: Machine, server: Machine, hostKey: string): Promise
   const { name } = server
   const identityFile = '/root/.ssh/id_ed25519'
   await edge.writeFile(`/root/${name}.pub`, `${await createKey(server, identityFile)}\n`)
-  const script = [process.execPath, `${PROJECT}/dist/setup.mjs`, 'firewall', '--systemd', 'no']
+  const script = [process.execPath, `${PROJECT}/dist/setup.cjs`, 'firewall', '--systemd', 'no']
   const who = ['--owner', name, '--key-file', `/root/${name}.pub`]
   const options = [...who, '--from', addressOf(name, 'mgmt'), '--backend', 'nftables']
   // It starts a shell before our gate, and bash would run what PS4 says.

@@ -1,18 +1,7 @@
-import { EXIT, Failure } from '../../scripts/lib/failure.ts'
-import { checkJail, quote } from '../../scripts/lib/lease.ts'
-
 const PREFIX = 'fail2ban-'
 
 /** iptables takes 28 characters for a chain; a set of 31 is that and two for the family. */
 const LONGEST = 28
-
-/** The jail of a chain as it is named on the wire. @throws Failure 65 unless `fail2ban-<jail>` */
-export function jailOf(chain: string): string {
-  if (!chain.startsWith(PREFIX)) {
-    throw new Failure(EXIT.input, `Cannot use chain ${quote(chain)}: it must be fail2ban-<jail>`)
-  }
-  return checkJail(chain.slice(PREFIX.length))
-}
 
 /**
  * The chain's name in the kernel: `fail2ban-<jail>` where that fits and holds only characters that

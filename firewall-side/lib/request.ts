@@ -1,9 +1,8 @@
 import { type Address, parseAddress } from '../../scripts/lib/address.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
-import { parseExpires, quote } from '../../scripts/lib/lease.ts'
+import { jailOf, parseExpires, quote } from '../../scripts/lib/lease.ts'
 import { type Naming, readNaming } from '../../scripts/lib/ports.ts'
 import type { Entry } from './backend.ts'
-import { jailOf } from './names.ts'
 
 /** When a server said something, by its own clock. */
 export interface Said {

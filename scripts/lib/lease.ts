@@ -25,6 +25,14 @@ export function checkJail(name: string): string {
   return name
 }
 
+/** The jail of a chain as it is named on the wire. @throws Failure 65 unless `fail2ban-<jail>` */
+export function jailOf(chain: string): string {
+  if (!chain.startsWith('fail2ban-')) {
+    throw new Failure(EXIT.input, `Cannot use chain ${quote(chain)}: it must be fail2ban-<jail>`)
+  }
+  return checkJail(chain.slice('fail2ban-'.length))
+}
+
 /** @throws Failure 65 unless it is an owner: a short host name */
 export function checkOwner(name: string): string {
   if (!OWNER.test(name)) throw new Failure(EXIT.input, `Cannot read owner ${quote(name)}`)

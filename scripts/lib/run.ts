@@ -14,8 +14,6 @@ export interface RunOptions {
    * program works already. Without it the program reads nothing.
    */
   input?: string | Iterable<string> | Promise<string | Iterable<string>>
-  /** Told how many characters of the input have been taken, and of how many. */
-  progress?: Progress
   /** Kills the program when it fires. */
   signal?: AbortSignal
   env?: NodeJS.ProcessEnv
@@ -26,8 +24,6 @@ export interface RunOptions {
   /** What anybody reads of what it says, if not everything: a pipe costs a ban up to a millisecond. */
   says?: 'nothing' | 'errors'
 }
-
-type Progress = (taken: number, total: number) => void
 
 /** So much input is handed over at a time. */
 const SLICE = 262_144
@@ -63,7 +59,7 @@ export function run(file: string, args: string[], options: RunOptions = {}): Pro
     // A program that ends without reading all of its input breaks the pipe; its exit status says why.
     child.stdin?.on('error', () => {})
     const give = (known: string | Iterable<string>): void =>
-      feed(child, typeof known === 'string' ? slicesOf(known, options.progress) : known)
+      feed(child, typeof known === 'string' ? slicesOf(known) : known)
     if (input instanceof Promise) void input.then(give)
     else if (input !== undefined) give(input)
   })
@@ -80,11 +76,9 @@ function collect(child: ChildProcess, limit = Infinity): { stdout: string; stder
   return output
 }
 
-function* slicesOf(text: string, progress?: Progress): Generator<string> {
+function* slicesOf(text: string): Generator<string> {
   for (let at = 0; at < text.length; at += SLICE) {
-    const slice = text.slice(at, at + SLICE)
-    progress?.(at + slice.length, text.length)
-    yield slice
+    yield text.slice(at, at + SLICE)
   }
 }
 

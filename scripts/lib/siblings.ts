@@ -24,9 +24,9 @@ export const KINDS: Kind[] = [
   {
     name: 'firewall',
     section: 'firewalls',
-    // The firewall side's own banip, of action.d/perimeter.conf, is somebody else's: it has an --owner.
+    // The firewall side's own banip, of action.d/perimeter.conf, is not meant: it has an --owner.
     uses: usesOf('firewall', 'banip|f2b-firewall', '(?!.*--owner=)'),
-    targets: async (loaded) => (await import('./firewalls.ts')).firewallTargets(loaded),
+    targets: async (loaded) => (await import('./firewall/target.ts')).firewallTargets(loaded),
   },
   {
     name: 'sophosxg',

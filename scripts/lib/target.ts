@@ -1,7 +1,7 @@
 import type { Address } from './address.ts'
 import type { Options, Values } from './command.ts'
-import { Failure } from './failure.ts'
-import type { Lease } from './lease.ts'
+import { EXIT, Failure } from './failure.ts'
+import { formatLease, type Lease } from './lease.ts'
 import type { Config } from './settings/schema.ts'
 import type { Loaded } from './settled.ts'
 
@@ -34,7 +34,7 @@ export interface Call {
 }
 
 /** Counts of leases, as `sync` prints them. `extended` counts every changed end. */
-export interface Synced {
+export interface Counts {
   added: number
   extended: number
   removed: number
@@ -42,79 +42,79 @@ export interface Synced {
   refused?: number
 }
 
+/** A single change of many. */
+export type Change =
+  | { verb: 'ban'; lease: Lease }
+  | { verb: 'unban'; address: Address; jail: string }
+
 /**
- * One thing that can block: the contract of all siblings. Every verb is idempotent: "already
- * banned" and "was not banned" are success. A verb throws a Failure whose message completes the
- * sentence `Cannot <verb> ... on "<name>":`.
+ * What became of a change: undefined once it is made. A Refusal is about this change alone; any other
+ * Failure is about the target, which is asked again.
+ */
+export type Outcome = Failure | undefined
+
+/** The target will not have this very change, and takes others. */
+export class Refusal extends Failure {}
+
+/**
+ * One thing that can block: the contract of all siblings. Every method is idempotent: "already
+ * banned" and "was not banned" are success. A method throws a Failure whose message completes the
+ * sentence `Cannot <verb> ... on "<name>":`. With `call.dryRun` it shows what it would do instead.
+ *
+ * The verbs `ban`, `unban`, `flush` and `stop` are made of these, see verbs.ts.
  */
 export interface Target {
   /** What messages call it. */
   name: string
-  /** Prepares the target for a jail. */
+  /** Prepares the target for a jail: makes what is missing. */
   start(call: Call): Promise<void>
-  /** Ends what `start` began. Leases stay: they end by themselves, or with `flush`. */
-  stop(call: Call): Promise<void>
   /** Fails (75) if the target is not as `start` left it. */
   check(call: Call): Promise<void>
-  /** Releases all leases of this owner, or those of `call.jail`. */
-  flush(call: Call): Promise<void>
-  /** After this, the address is blocked until `lease.expires` at least. */
-  ban(call: Call, lease: Lease): Promise<void>
-  /** After this, this owner's jail no longer holds the address. */
-  unban(call: Call, address: Address, jail: string): Promise<void>
   /** This owner's leases (those of `call.jail`, if given) as the target has them. */
   list(call: Call): Promise<Lease[]>
+  /**
+   * Makes changes in order, in as few calls as the target allows. A ban blocks until `lease.expires`
+   * at least; after an unban this owner's jail no longer holds the address.
+   *
+   * @returns an outcome for each, in order
+   * @throws Failure if none was made
+   */
+  change(call: Call, changes: readonly Change[]): Promise<Outcome[]>
   /** After this, this owner's leases (in `call.jail`, if given) are exactly these. */
-  sync(call: Call, leases: readonly Lease[]): Promise<Synced>
+  sync(call: Call, leases: readonly Lease[]): Promise<Counts>
+
   /**
-   * Makes many single changes in order, in as few calls as the target allows and over a connection
-   * that stays open until `close`. Without it `f2b-deliver` uses the verbs above.
+   * Opens a connection that stays, for all that comes, or finds out whether it still works.
+   *
+   * @throws LostGeneration, NewSession, or why there is none
    */
-  change?(call: Call, changes: Change[]): Promise<Changed>
-  /** This owner's leases of no jail, banned by hand: a sync with Fail2Ban keeps them. */
-  byHand?(call: Call): Promise<Lease[]>
-  /** True if a sync would change nothing; at a cost that does not grow with the leases. */
-  has?(call: Call, leases: readonly Lease[]): Promise<boolean>
-  /** What is in force whoever banned it, where the target lets us see that. */
-  holders?(call: Call): Promise<Lease[]>
-  /**
-   * Whether and until when an address is blocked there, by whomever: for a target that does not let
-   * us see whose bans they are. Undefined if it cannot say.
-   */
-  blocked?(call: Call, address: Address): Promise<Block[] | undefined>
-  /** Says that a sync or `close` is about to come: what takes time may begin. */
-  expect?(call: Call): void
-  /** Keeps the connection of `change` open. @throws LostGeneration, or why there is none */
-  keep?(call: Call): Promise<void>
-  /** What a person wrote there and should put right; all else works. */
+  open?(call: Call): Promise<void>
+  /** Closes it. The verb `stop` gives its call, and ends what `start` left open, too. */
+  close?(call?: Call): Promise<void>
+
+  // What follows only a target has that would be wrong without it.
+
+  /** Releases all, or those of `call.jail`, where more goes with them than a sync with nothing takes. */
+  flush?(call: Call): Promise<void>
+  /** True if a sync would change nothing; where a list costs too much to see that after each reconnect. */
+  inSync?(call: Call, leases: readonly Lease[]): Promise<boolean>
+  /** What was banned by hand and without a jail, where `list` does not show all of it. */
+  manual?(call: Call): Promise<Lease[]>
+  /** What is in force about an address, by any server or person, where others' bans can be seen. */
+  listAll?(call: Call, address: Address): Promise<{ leases: Lease[]; others: Block[] }>
+  /** Tells in a moment, and at no cost, whether the target may be reached: one that is back is. */
+  probe?(): Promise<boolean>
+  /** What a person should put right there, as far as the last call has seen; all else works. */
   complaint?(): string | undefined
-  /** What is wrong with the target's clock, as far as `keep` has seen. */
-  clock?(): string | undefined
-  /** Tells in a moment, and at no cost, whether the target may be reached. */
-  probe?(call: Call): Promise<boolean>
-  close?(): Promise<void>
 }
 
-/** A ban that somebody holds. */
+/** A ban that another server or person holds: until when, but not whose it is. */
 export interface Block {
   /** The address itself, or a range that contains it. */
   address: Address
   expires: number
   /** Not all of the range that was asked about is blocked. */
   partly: boolean
-}
-
-/** A single change of many. */
-export type Change =
-  | { verb: 'ban'; lease: Lease }
-  | { verb: 'unban'; address: Address; jail: string }
-
-/** What became of changes. */
-export interface Changed {
-  /** For each that was tried, in order: what was wrong with this one alone, if anything. */
-  results: (Failure | undefined)[]
-  /** Why the others were not tried. */
-  failure?: Failure
 }
 
 /** The target has forgotten everything of ours, as a firewall whose disk was replaced: fill it. */
@@ -125,6 +125,52 @@ export class LostGeneration extends Failure {}
  * stays open; what it was opened for has not been tried.
  */
 export class NewSession extends Failure {}
+
+/** Makes one change. @throws Failure why it was not made */
+export async function changeOne(
+  target: Pick<Target, 'change'>,
+  call: Call,
+  change: Change,
+): Promise<void> {
+  const [outcome] = await target.change(call, [change])
+  if (outcome) throw outcome
+}
+
+/**
+ * Makes changes one by one, at a target that takes one at a time. What is wrong with one of them
+ * (65) stops none of the others; after any other failure the rest is not tried.
+ */
+export async function oneByOne(
+  changes: readonly Change[],
+  work: (change: Change) => Promise<void>,
+): Promise<Outcome[]> {
+  const outcomes: Outcome[] = []
+  for (const change of changes) {
+    try {
+      await work(change)
+      outcomes.push(undefined)
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      if (error.code !== EXIT.input) {
+        return [...outcomes, ...changes.slice(outcomes.length).map(() => error)]
+      }
+      outcomes.push(new Refusal(error.code, error.message))
+    }
+  }
+  return outcomes
+}
+
+/** A change as `--dry-run` shows it. */
+export function describeChange(call: Call, change: Change): string {
+  if (change.verb === 'unban') return `unban ${change.address.text} ${change.jail} ${call.owner}`
+  const { ports, protocol } = namingOf(call, change.lease.jail)
+  return ['ban', formatLease(change.lease), ports, protocol].filter(Boolean).join(' ')
+}
+
+/** Ports and protocol of a jail, as far as they are known; undefined means: keep what the target has. */
+export function namingOf(call: Call, jail: string): Partial<Pick<Call, 'ports' | 'protocol'>> {
+  return call.namings?.get(jail) ?? { ports: call.ports, protocol: call.protocol }
+}
 
 export interface Sibling {
   /** Begins every message and names the configuration section. */

@@ -12,7 +12,15 @@ import { print } from './print.ts'
 import type { Config } from './settings/schema.ts'
 import { isConfigured, type Loaded } from './settled.ts'
 import { longest, readLeases } from './sync-input.ts'
-import type { Call, ExtraVerb, Sibling, Synced, Target } from './target.ts'
+import {
+  type Call,
+  type Change,
+  type Counts,
+  changeOne,
+  type ExtraVerb,
+  type Sibling,
+  type Target,
+} from './target.ts'
 
 const VERBS = ['start', 'stop', 'check', 'flush', 'ban', 'unban', 'list', 'sync'] as const
 type Verb = (typeof VERBS)[number]
@@ -69,10 +77,10 @@ export async function runSibling(sibling: Sibling): Promise<void> {
  *
  * @param action completes "Cannot"
  */
-export async function onEach<T>(
-  targets: readonly Target[],
+export async function onEach<N extends { name: string }, T>(
+  targets: readonly N[],
   action: string,
-  work: (target: Target) => Promise<T>,
+  work: (target: N) => Promise<T>,
 ): Promise<T[]> {
   const results = await Promise.allSettled(targets.map(work))
   const failed = results.flatMap((result, i) =>
@@ -96,7 +104,7 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
     config: loaded.config,
     owner: loaded.config.owner,
     jail: name === undefined ? undefined : checkJail(name),
-    ...namingOf(values),
+    ...givenNaming(values),
     dryRun: values['dry-run'] === true,
     verbose,
     signal: AbortSignal.timeout(seconds * 1000),
@@ -108,7 +116,7 @@ export function makeCall(loaded: Loaded, values: Values, seconds: number): Call 
 }
 
 /** What `--port` and `--protocol` say; what is not given stays as the target has it. */
-function namingOf(values: Values): Pick<Call, 'ports' | 'protocol'> {
+function givenNaming(values: Values): Pick<Call, 'ports' | 'protocol'> {
   const port = textOption(values, 'port')
   const protocol = textOption(values, 'protocol')
   const read = readNaming(port ?? '', protocol ?? '')
@@ -150,7 +158,7 @@ async function runVerb(
   if (single && ip === undefined) throw usageFailure(`Missing option --ip for ${verb}`)
   const address = ip === undefined ? undefined : parseBanned(ip)
   const expires = readExpiry(values)
-  namingOf(values)
+  givenNaming(values)
   const given = textOption(values, 'config') ?? textOption(values, 'configfile')
   const alone = typeof verb !== 'string' && verb.alone === true
   const isEmpty = alone && !given && !isConfigured()
@@ -173,6 +181,8 @@ async function runVerb(
   if (address && single) await runSingle(targets, call, verb, address, expires)
   else if (verb === 'list') await runList(targets, call, values)
   else if (verb === 'sync') await runSync(targets, call, values)
+  else if (verb === 'flush') await onEach(targets, verb, (target) => flush(target, call))
+  else if (verb === 'stop') await onEach(targets, verb, async (target) => target.close?.(call))
   else if (!single) await onEach(targets, verb, (target) => target[verb](call))
 }
 
@@ -199,15 +209,19 @@ async function runSingle(
   address: Address,
   expires: number,
 ): Promise<void> {
-  const jail = call.jail ?? NO_JAIL
-  const action = `${verb} "${address.text}"`
-  if (verb === 'unban') {
-    await onEach(targets, action, (target) => target.unban(call, address, jail))
-    return
+  const of = { address, jail: call.jail ?? NO_JAIL }
+  if (verb === 'ban' && !alive(expires, now())) {
+    return call.say(`the ban of ${address.text} is already over`)
   }
-  if (!alive(expires, now())) return call.say(`the ban of ${address.text} is already over`)
-  const lease = { address, jail, expires, owner: call.owner }
-  await onEach(targets, action, (target) => target.ban(call, lease))
+  const change: Change =
+    verb === 'unban' ? { verb, ...of } : { verb, lease: { ...of, expires, owner: call.owner } }
+  await onEach(targets, `${verb} "${address.text}"`, (target) => changeOne(target, call, change))
+}
+
+async function flush(target: Target, call: Call): Promise<void> {
+  if (target.flush) return await target.flush(call)
+  const counts = await target.sync(call, [])
+  if (call.dryRun) call.show(describe(counts))
 }
 
 async function runList(targets: Target[], call: Call, values: Values): Promise<void> {
@@ -220,13 +234,8 @@ async function runList(targets: Target[], call: Call, values: Values): Promise<v
   if (leases.length > 0) call.show(leases.map(line).join('\n'))
 }
 
-/** Characters of input from which reading them takes as long as opening a session does. */
-const LONG = 200_000
-
 async function runSync(targets: Target[], call: Call, values: Values): Promise<void> {
-  const input = readFileSync(0, 'utf8')
-  if (input.length > LONG) for (const target of targets) target.expect?.(call)
-  const { leases, refused } = await orClose(targets, () => readLeases(input, call, values))
+  const { leases, refused } = readLeases(readFileSync(0, 'utf8'), call, values)
   await onEach(targets, 'sync', async (target) => {
     const counts = await target.sync(call, leases)
     const name = targets.length > 1 ? `${target.name}: ` : ''
@@ -234,17 +243,8 @@ async function runSync(targets: Target[], call: Call, values: Values): Promise<v
   })
 }
 
-async function orClose<T>(targets: Target[], work: () => T): Promise<T> {
-  try {
-    return work()
-  } catch (error) {
-    for (const target of targets) await target.close?.()
-    throw error
-  }
-}
-
 /** `added N, extended N, removed N, unchanged N`, and how many were refused if some were. */
-export function describe(counts: Synced): string {
+export function describe(counts: Counts): string {
   const { added, extended, removed, unchanged, refused } = counts
   const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
   return refused ? `${text}, refused ${refused}` : text

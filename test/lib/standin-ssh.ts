@@ -6,7 +6,10 @@ export interface StandInSsh {
   /** Put it first on the PATH. */
   folder: string
   path: string
-  /** Lines of shell that a host runs for a word of the wire; without any it is done, silently. */
+  /**
+   * Lines of shell that a host runs for a word of the wire, a session of one line included; without
+   * any it is done, silently. For `firewall`, they give all answers of a longer session.
+   */
   answer(host: string, word: string, script: string): void
   /** Lines that a host has, for its scripts to read in `$at.has`. */
   has(host: string, lines: string[]): void
@@ -41,14 +44,24 @@ fi
 [ -e "$socket" ] || exit 255
 # As the firewall does it: the answer begins with when the question was asked, by the server's clock.
 case $command in *' @'*) echo "@\${command##* @}"; command=\${command% @*} ;; esac
-echo "$command" >>"$at"
-if [ "$command" = firewall ]; then
+if [ "$command" != firewall ]; then
+  echo "$command" >>"$at"
+else
   read -r begin
   printf '%s\\nok\\n' "@\${begin##* @}"
-  input=$(cat | sed 's/^\\(sync.*\\|digest\\) @[0-9]*$/\\1/')
-  # What the firewall has is never known here: it has to be sent everything.
-  case $input in *digest*) echo digest >>"$at"; printf 'ffff0123\\nok\\n-\\nok\\n'; exit ;; esac
-  echo "$input" >>"$at"
+  input=$(cat | sed 's/ @[0-9]*$//')
+  case $input in
+    # What the firewall has is never known here: it has to be sent everything.
+    *digest*) printf 'firewall\\ndigest\\n' >>"$at"; printf 'ffff0123\\nok\\n-\\nok\\n'; exit ;;
+    # A session of one line: its script does what the word does.
+    'list'* | 'blocked '* | 'ban '* | 'unban '* | flush | 'flush '*)
+      echo "$input" >>"$at"
+      command=$input script=$at.\${input%% *}
+      [ ! -e "$script" ] || said=$( (. "$script") 2>"$at.said") && printf '%s\\nok\\n' "\${said-}" ||
+        echo "error $? $(sed 's/^firewall: //' "$at.said")"
+      exit ;;
+  esac
+  printf 'firewall\\n%s\\n' "$input" >>"$at"
 fi
 script=$at.\${command%% *}
 [ ! -e "$script" ] || . "$script"

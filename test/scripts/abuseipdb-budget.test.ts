@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { makeService } from '../../scripts/lib/reporter/abuseipdb.ts'
 import { Reporter } from '../../scripts/lib/reporter/reporter.ts'
+import { changeOne } from '../../scripts/lib/target.ts'
 import { makeCall } from '../lib/call.ts'
 import { makeClock, makeLease } from '../lib/reporters.ts'
 import { type AbuseIpDbSimulator, startAbuseIpDb } from '../simulators/abuseipdb.ts'
@@ -42,7 +43,7 @@ afterEach(async () => {
 
 function ban(n: number, seconds = 600): Promise<void> {
   const lease = makeLease(publicAddress(n), 'sshd', reporter.seconds() + seconds)
-  return reporter.ban(makeCall(), lease)
+  return changeOne(reporter, makeCall(), { verb: 'ban', lease })
 }
 
 async function resync(): Promise<void> {

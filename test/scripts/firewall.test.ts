@@ -56,12 +56,12 @@ test('ban, unban and flush are one silent line to each, with what is not given a
   const table = [
     [
       'ban --ip 203.0.113.7/32 --name sshd --port ssh --protocol tcp --time 4000000000 --bantime 60',
-      'banip fail2ban-sshd 203.0.113.7 22 tcp 4000000060',
+      'ban fail2ban-sshd 203.0.113.7 22 tcp 4000000060',
     ],
-    ['ban --ip 2001:DB8::7 --bantime -1', 'banip fail2ban-- 2001:db8::7 - - 0'],
-    ['unban --ip 203.0.113.7 --name sshd', 'unbanip fail2ban-sshd 203.0.113.7'],
-    ['flush --name sshd', 'fluships fail2ban-sshd'],
-    ['flush', 'fluships'],
+    ['ban --ip 2001:DB8::7 --bantime -1', 'ban fail2ban-- 2001:db8::7 - - 0'],
+    ['unban --ip 203.0.113.7 --name sshd', 'unban fail2ban-sshd 203.0.113.7'],
+    ['flush --name sshd', 'flush fail2ban-sshd'],
+    ['flush', 'flush'],
   ] as const
   await ok('start')
   told()
@@ -75,14 +75,14 @@ test('ban, unban and flush are one silent line to each, with what is not given a
 })
 
 test('list joins what all have, sorted, the longest of each, also as JSON', async () => {
-  ssh.answer('edge1', 'listips', 'echo 203.0.113.9 sshd 0 web1; echo 203.0.113.7 sshd 5 web1')
-  ssh.answer('edge2', 'listips', 'echo 203.0.113.7 sshd 4000000000 web1')
+  ssh.answer('edge1', 'list', 'echo 203.0.113.9 sshd 0 web1; echo 203.0.113.7 sshd 5 web1')
+  ssh.answer('edge2', 'list', 'echo 203.0.113.7 sshd 4000000000 web1')
   const lines = '203.0.113.7 sshd 4000000000 web1\n203.0.113.9 sshd 0 web1\n'
   assert.equal(await ok('list'), lines)
   const [first = ''] = (await ok('list --json --name sshd')).split('\n')
   const lease = { address: '203.0.113.7', jail: 'sshd', expires: 4000000000, owner: 'web1' }
   assert.deepEqual(JSON.parse(first), lease)
-  assert.equal(told()[0]?.at(-1), 'listips fail2ban-sshd')
+  assert.equal(told()[0]?.at(-1), 'list fail2ban-sshd')
 })
 
 test('sync sends a session to each and says what changed where', async () => {
@@ -103,30 +103,21 @@ test('sync sends a session to each and says what changed where', async () => {
   assert.match(stderr, /^firewall: Cannot sync: standard input is empty/)
 })
 
-test('a long sync with one bad line at its end opens sessions, and asks nothing of them', async () => {
+test('a long sync with one bad line at its end tells no firewall anything', async () => {
   const lines = Array.from({ length: 20_000 }, (_, i) => `198.18.${i >> 8}.${i & 255} sshd 0\n`)
   const { code, stderr } = await firewall('sync', `${lines.join('')}nonsense\n`)
-  assert.deepEqual(
-    [code, told()],
-    [
-      65,
-      [
-        ['firewall', ''],
-        ['firewall', ''],
-      ],
-    ],
-  )
+  assert.deepEqual([code, told()], [65, [[], []]])
   assert.match(stderr, /^firewall: Cannot sync: line 20001: /)
 })
 
 test('those that fail share one line and the worst code, and the others are served', async () => {
-  ssh.answer('edge1', 'banip', "echo 'firewall: max_leases 5 reached' >&2; exit 77")
+  ssh.answer('edge1', 'ban', "echo 'firewall: max_leases 5 reached' >&2; exit 77")
   assert.deepEqual(await firewall('ban --ip 203.0.113.7 --name sshd'), {
     code: 77,
     stdout: '',
     stderr: 'firewall: Cannot ban "203.0.113.7" on "edge1": max_leases 5 reached\n',
   })
-  const line = 'banip fail2ban-sshd 203.0.113.7 - - 0'
+  const line = 'ban fail2ban-sshd 203.0.113.7 - - 0'
   assert.deepEqual(told(), [[line], [line]])
   await ok('stop')
   ssh.refuse('edge2', 'ssh: connect to host edge2 port 22: Connection refused')

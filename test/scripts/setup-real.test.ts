@@ -24,7 +24,7 @@ before(async () => {
 after(() => box.close())
 
 function setup(...args: string[]): Promise<Ended> {
-  return box.run(process.execPath, [resolve('dist/setup.mjs'), ...args])
+  return box.run(process.execPath, [resolve('dist/setup.cjs'), ...args])
 }
 
 function addOwner(name: string): Promise<Ended> {
@@ -54,7 +54,7 @@ echo "useradd: cannot lock /etc/passwd; try again later." >&2; exit 1\n' > /run/
     chmod 755 /run/fake/useradd; printf /run/fake`)
   const args = ['firewall', '--owner', 'web1', '--key-file', '/run/web1.pub']
   const env = { ...process.env, PATH: `${path}:${process.env.PATH}` }
-  const failed = await box.run(process.execPath, [resolve('dist/setup.mjs'), ...args], { env })
+  const failed = await box.run(process.execPath, [resolve('dist/setup.cjs'), ...args], { env })
   assert.equal(failed.code, 75)
   assert.equal(
     failed.stderr,
@@ -255,13 +255,13 @@ test('root never runs a program that others can change (78)', async () => {
   )
   await box.sh('chmod 755 /usr/local/lib; chown root:root /usr/local/lib')
   await box.sh(`cp ${process.execPath} /run/node; chown nobody /run/node`)
-  const node = await box.run('/run/node', [resolve('dist/setup.mjs'), 'firewall'])
+  const node = await box.run('/run/node', [resolve('dist/setup.cjs'), 'firewall'])
   assert.deepEqual([node.code, node.stdout], [78, ''])
   assert.match(node.stderr, /"\/run\/node" belongs to user 65534: chown root:root \/run\/node/)
 })
 
 test('f2b-setup server shows the host keys, asks on a terminal, and takes only a yes', async () => {
-  const command = `${process.execPath} ${resolve('dist/setup.mjs')} server --owner web1 --firewall 127.0.0.1:2222`
+  const command = `${process.execPath} ${resolve('dist/setup.cjs')} server --owner web1 --firewall 127.0.0.1:2222`
   const ask = (answer: string): Promise<string> =>
     box.sh(
       `(sleep 2; echo ${answer}; sleep 2) | script -qec '${command}' /dev/null; echo "status $?"`,
@@ -287,7 +287,7 @@ test('f2b-setup server leaves the document’s own action alone (78)', async () 
     echo '# Part of fail2ban-perimeter' >/run/package/action.d/iptables-remote.conf
     echo '# Fail2Ban configuration file' >/etc/fail2ban/action.d/iptables-remote.conf`)
   const install = [
-    '/run/package/dist/setup.mjs',
+    '/run/package/dist/setup.cjs',
     'server',
     '--owner',
     'web1',

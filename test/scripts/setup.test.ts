@@ -19,7 +19,7 @@ before(() => {
 })
 
 function setup(...args: string[]): Promise<Ended> {
-  return run(process.execPath, [resolve('dist/setup.mjs'), ...args])
+  return run(process.execPath, [resolve('dist/setup.cjs'), ...args])
 }
 
 function below(...args: string[]): Promise<Ended> {
@@ -80,7 +80,7 @@ test('f2b-setup refuses bad input with one line and the right code, and changes 
 
 test('f2b-setup is for root (77)', async () => {
   const user = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath]
-  const ended = await run('setpriv', [...user, resolve('dist/setup.mjs'), ...FIREWALL])
+  const ended = await run('setpriv', [...user, resolve('dist/setup.cjs'), ...FIREWALL])
   assert.deepEqual([ended.code, ended.stdout], [77, ''])
   assert.match(
     ended.stderr,

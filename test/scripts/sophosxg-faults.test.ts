@@ -3,7 +3,7 @@ import { describe, test } from 'node:test'
 import { codeOf, type Failure, messageOf } from '../../scripts/lib/failure.ts'
 import type { Lease } from '../../scripts/lib/lease.ts'
 import type { Ended } from '../../scripts/lib/run.ts'
-import type { Target } from '../../scripts/lib/target.ts'
+import { changeOne, type Target } from '../../scripts/lib/target.ts'
 import { onEach } from '../../scripts/lib/verbs.ts'
 import type { Faults, Mishap } from '../simulators/sophosxg/faults.ts'
 import { addGroup, addHost, dump } from '../simulators/sophosxg/state.ts'
@@ -414,10 +414,10 @@ async function runWithin(world: World, verb: Verb): Promise<Ended> {
   const code = await world.within(async (target, given) => {
     const call = { ...given, verbose: true, say: (line: string) => void said.push(line) }
     const verbs: Record<Verb, (target: Target) => Promise<unknown>> = {
-      ban: (t) => t.ban(call, lease),
-      unban: (t) => t.unban(call, held.address, 'sshd'),
+      ban: (t) => changeOne(t, call, { verb: 'ban', lease }),
+      unban: (t) => changeOne(t, call, { verb: 'unban', address: held.address, jail: 'sshd' }),
       sync: (t) => t.sync(call, [lease, kept]),
-      flush: (t) => t.flush(call),
+      flush: (t) => t.sync(call, []),
       start: (t) => t.start(call),
       check: (t) => t.check(call),
       list: (t) => t.list(call),
@@ -434,8 +434,8 @@ async function runWithin(world: World, verb: Verb): Promise<Ended> {
 }
 
 async function banWithin(world: World, address: string): Promise<void> {
-  const [lease] = leasesFrom(`${address} sshd 0`)
-  await world.within((target, call) => target.ban(call, lease as Lease))
+  const [lease] = leasesFrom(`${address} sshd 0`) as [Lease]
+  await world.within((target, call) => changeOne(target, call, { verb: 'ban', lease }))
 }
 
 async function prepare(world: World): Promise<void> {

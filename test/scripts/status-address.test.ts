@@ -28,8 +28,8 @@ beforeEach(async () => {
   rmSync(state, { recursive: true, force: true })
   ssh.told('addr1')
   // A firewall that remembers: what it has, and what it is told to give back.
-  ssh.answer('addr1', 'listips', 'cat "$at.has"')
-  ssh.answer('addr1', 'unbanip', `set -- $command; sed -i "\\|^$3 \${2#fail2ban-} |d" "$at.has"`)
+  ssh.answer('addr1', 'list', 'cat "$at.has"')
+  ssh.answer('addr1', 'unban', `set -- $command; sed -i "\\|^$3 \${2#fail2ban-} |d" "$at.has"`)
   ssh.has('addr1', [`${IP} sshd ${END} web1`, `${IP} - 0 web1`, '203.0.113.8 sshd 0 web1'])
   writeFileSync(list, `# mine\n${IP} # sshd ${END} web1\n${IP} # web 0 mail1\n203.0.113.0/24\n`)
   await server.fail2ban.seed([banned(IP), banned('203.0.113.8')])
@@ -197,7 +197,7 @@ test('f2b-status --unban leaves a ban alone that came after it', async () => {
 })
 
 test('f2b-status --unban says what a target that is away keeps, with its code', async () => {
-  ssh.answer('addr1', 'listips', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
+  ssh.answer('addr1', 'list', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
   const { code, lines } = await status('--unban', IP)
   assert.equal(code, 75)
   assert.equal(lines[2], ' firewall/addr1 not freed: Cannot lock: busy (75)')

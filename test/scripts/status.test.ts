@@ -25,7 +25,7 @@ beforeEach(async () => {
   for (const host of ['stat1', 'stat2']) {
     ssh.told(host)
     rmSync(`${ssh.folder}/${host}.refused`, { force: true })
-    ssh.answer(host, 'listips', 'case $command in *--) ;; *) cat "$at.has";; esac')
+    ssh.answer(host, 'list', 'case $command in *--) ;; *) cat "$at.has";; esac')
     ssh.has(host, [`203.0.113.1 sshd ${END} web1`])
   }
   await server.fail2ban.seed([banned('203.0.113.1')])
@@ -64,14 +64,14 @@ test('f2b-status counts what is missing, extra, and ends at another time; it cha
   ])
   const words = new Set(ssh.told('stat1').map((line) => line.split(' ')[0]))
   words.delete('connect')
-  assert.deepEqual([...words], ['listips'])
+  assert.deepEqual([...words], ['list'])
 })
 
 test('f2b-status takes no ban for missing that is only on its way', async () => {
   // By the second look, the firewall has it.
   await server.fail2ban.seed([banned('203.0.113.1'), banned('203.0.113.2')])
   const late = `[ -e "$at.again" ] && echo 203.0.113.2 sshd ${END} web1; : >"$at.again"`
-  ssh.answer('stat1', 'listips', `case $command in *--) ;; *) cat "$at.has"; ${late};; esac`)
+  ssh.answer('stat1', 'list', `case $command in *--) ;; *) cat "$at.has"; ${late};; esac`)
   ssh.has(
     'stat2',
     [1, 2].map((i) => `203.0.113.${i} sshd ${END} web1`),
@@ -95,7 +95,7 @@ test('f2b-status says whole why a target cannot be reached, and shows the others
 })
 
 test('f2b-status does not wait for a target that hangs', async () => {
-  ssh.answer('stat2', 'listips', 'sleep 30; : >"$at.woke"')
+  ssh.answer('stat2', 'list', 'sleep 30; : >"$at.woke"')
   const { code, stdout } = await status('--timeout', '2')
   assert.equal(code, 75)
   assert.match(stdout, /^ {2}firewall\/stat2 {2}no answer in time \(75\)$/m)

@@ -21,7 +21,7 @@ const banned = (id: string, began = 2_000_000_000, seconds = -1): Seed => {
 beforeEach(async () => {
   for (const host of ['edge1', 'edge2']) {
     ssh.told(host)
-    ssh.answer(host, 'listips', HAS.map((line) => `echo ${line}`).join('; '))
+    ssh.answer(host, 'list', HAS.map((line) => `echo ${line}`).join('; '))
   }
   await server.fail2ban.seed([banned('203.0.113.1'), banned('203.0.113.4', 4_000_000_000, 60)])
 })
@@ -38,7 +38,7 @@ test('f2b-sync --dry-run shows the drift; those without a jail stay', async () =
     '',
   ])
   const told = [ssh.told('edge1').filter((line) => line !== 'connect'), ssh.told('edge2')]
-  assert.deepEqual(told, [['firewall', 'digest', 'listips fail2ban--', 'listips'], []])
+  assert.deepEqual(told, [['firewall', 'digest', 'list fail2ban--', 'list'], []])
 })
 
 test('f2b-sync sends everything to every firewall, with the ports of the jails', async () => {
@@ -77,7 +77,7 @@ test('f2b-sync touches no firewall while Fail2Ban is down, and says so with 75',
 })
 
 test('f2b-sync names the firewall that fails, and syncs the other', async () => {
-  ssh.answer('edge1', 'listips', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
+  ssh.answer('edge1', 'list', "echo 'firewall: Cannot lock: busy' >&2; exit 75")
   const { code, stdout, stderr } = await sync('--dry-run')
   assert.deepEqual([code, stderr], [75, 'sync: Cannot sync on "edge1": Cannot lock: busy\n'])
   assert.match(stdout, /^edge2: added 1, extended 0, removed 1, unchanged 2$/m)
@@ -89,8 +89,8 @@ test('f2b-sync refuses a target that it does not know with 64', async () => {
 })
 
 test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for all who ask', async () => {
-  ssh.answer('edge1', 'listips', ':')
-  ssh.answer('edge2', 'listips', ':')
+  ssh.answer('edge1', 'list', ':')
+  ssh.answer('edge2', 'list', ':')
   const script = 'echo ok added 1; echo ok removed 0; echo ffff0123; echo ok'
   for (const host of ['edge1', 'edge2']) ssh.answer(host, 'firewall', script)
   await server.fail2ban.stop()

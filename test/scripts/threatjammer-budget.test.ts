@@ -6,6 +6,7 @@ import { afterEach, beforeEach, test } from 'node:test'
 import { Failure } from '../../scripts/lib/failure.ts'
 import { Reporter } from '../../scripts/lib/reporter/reporter.ts'
 import { makeService } from '../../scripts/lib/reporter/threatjammer.ts'
+import { changeOne } from '../../scripts/lib/target.ts'
 import { makeCall } from '../lib/call.ts'
 import { makeClock, makeLease } from '../lib/reporters.ts'
 import { publicAddress } from '../simulators/service.ts'
@@ -49,7 +50,10 @@ function anotherProcess(max_ttl = 315360000): Reporter {
 
 function ban(n: number, seconds = DAY, jail = 'sshd'): Promise<void> {
   const expires = seconds < 0 ? 0 : reporter.seconds() + seconds
-  return reporter.ban(makeCall(), makeLease(publicAddress(n), jail, expires))
+  return changeOne(reporter, makeCall(), {
+    verb: 'ban',
+    lease: makeLease(publicAddress(n), jail, expires),
+  })
 }
 
 /** Leases with an end that does not move with the clock. */
@@ -103,7 +107,7 @@ test('a ban within ten seconds of another is reported by a process that it leave
 
 test('a ban that comes while another is being reported is not forgotten', async () => {
   const lease = makeLease(publicAddress(2), 'sshd', reporter.seconds() + DAY)
-  await Promise.all([ban(1), anotherProcess().ban(makeCall(), lease)])
+  await Promise.all([ban(1), changeOne(anotherProcess(), makeCall(), { verb: 'ban', lease })])
   await anotherProcess().report(makeCall())
   assert.equal(service.entries().size, 2)
 })
@@ -155,7 +159,8 @@ test('bans without a pause for ten minutes with a sync every minute lose nothing
 test('bans and unbans that come alone are told at once, and never more than six a minute', async () => {
   for (let n = 1; n <= 15; n++) {
     await ban(n)
-    await reporter.unban(makeCall(), makeLease(publicAddress(n), 'sshd', 0).address, 'sshd')
+    const { address, jail } = makeLease(publicAddress(n), 'sshd', 0)
+    await changeOne(reporter, makeCall(), { verb: 'unban', address, jail })
     clock.turn(10_000)
   }
   clock.turn(60_000)
@@ -170,7 +175,7 @@ test('20 processes at once make two calls at most', async () => {
   await Promise.all(
     processes.map((n) => {
       const lease = makeLease(publicAddress(n), 'sshd', reporter.seconds() + DAY)
-      return anotherProcess().ban(makeCall(), lease)
+      return changeOne(anotherProcess(), makeCall(), { verb: 'ban', lease })
     }),
   )
   await resync()
@@ -348,7 +353,8 @@ test('what was due when a process died is reported by the next', async () => {
   service.faults.hang = true
   const abort = new AbortController()
   const lease = makeLease(publicAddress(1), 'sshd', reporter.seconds() + DAY)
-  const dying = reporter.ban(makeCall({ signal: abort.signal }), lease)
+  const call = makeCall({ signal: abort.signal })
+  const dying = changeOne(reporter, call, { verb: 'ban', lease })
   setTimeout(() => abort.abort(), 50)
   await assert.rejects(dying, Failure)
   service.faults.hang = false

@@ -1,5 +1,4 @@
-// Stands at the beginning of every bundle, for a Node.js that is too old for the rest. So that one
-// gets this far the bundles have the syntax of Node.js 12, and this file that of Node.js 8.
+// Stands at the beginning of every command, for a Node.js that is too old for the rest of it.
 {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
   if (major < 20 || (major === 20 && minor < 19)) {

@@ -6,7 +6,7 @@ import type { Loaded } from '../settled.ts'
 import { LOOKS } from '../status/looker.ts'
 import { ask, bodyOf, ifRunning, LONGEST, VERSION } from './ask.ts'
 import type { Deliverer, DelivererState, SyncOptions } from './deliverer.ts'
-import type { Acknowledged, Outcome } from './line.ts'
+import type { Acknowledged, Synced } from './line.ts'
 import { deliveryDirectory, FRESH } from './state.ts'
 import { readTruth, type Truth, type WrittenTruth, writeTruth } from './truth.ts'
 
@@ -17,7 +17,7 @@ export interface Delivery {
     truth: Map<string, Truth>,
     mark: Record<string, number>,
     options: SyncOptions,
-  ): Promise<Outcome[]>
+  ): Promise<Synced[]>
   names(): Promise<{ sibling: string; target: string }[]>
   /** Says that an operator has seen what was rejected: an id, an address, or `all`. */
   acknowledge(word: string): Promise<Acknowledged[]>

@@ -8,10 +8,10 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds, type Kind } from '../siblings.ts'
 import type { Call, Target } from '../target.ts'
 import { type ConfigState, ConfigWatch } from './config-watch.ts'
-import type { Courier } from './courier.ts'
-import { type Acknowledged, Line, type Outcome } from './line.ts'
+import { type Acknowledged, Line, type Synced } from './line.ts'
 import type { Log } from './log.ts'
 import { queueDirectory, type SiblingState } from './state.ts'
+import type { TargetWorker } from './target-worker.ts'
 import type { Truth } from './truth.ts'
 
 export interface DelivererOptions {
@@ -86,10 +86,10 @@ export class Deliverer {
       return
     }
     if (isDeepStrictEqual(read.loaded.config, this.#loaded.config)) return this.#watch.taken()
-    for (const courier of this.#couriers()) courier.stop()
+    for (const worker of this.#workers()) worker.stop()
     await this.#following
     await Promise.allSettled(this.#syncs)
-    // In one go: whoever asks has either the old lines or the new ones.
+    // In one go: a client that asks has either the old lines or the new ones.
     const closed = this.#lines.map((line) => line.close())
     this.#loaded = read.loaded
     this.#lines = openLines(read.loaded, read.targets, this.#options)
@@ -116,18 +116,18 @@ export class Deliverer {
     let unread: Failure[]
     for (;;) {
       unread = this.intake()
-      const couriers = this.#couriers().filter((courier) => courier.queued > 0)
-      if (couriers.length === 0) break
-      const worked = await Promise.all(couriers.map((courier) => courier.deliver()))
-      if (worked.includes(false) || couriers.every(({ queued }) => queued > 0)) break
+      const workers = this.#workers().filter((worker) => worker.queued > 0)
+      if (workers.length === 0) break
+      const worked = await Promise.all(workers.map((worker) => worker.deliver()))
+      if (worked.includes(false) || workers.every(({ queued }) => queued > 0)) break
     }
-    const failing = this.#couriers().filter((courier) => courier.queued > 0)
+    const failing = this.#workers().filter((worker) => worker.queued > 0)
     const [first] = unread
     if (failing.length === 0) {
       if (first) throw first
       return
     }
-    const states = failing.map((courier) => ({ name: courier.target.name, ...courier.state() }))
+    const states = failing.map((worker) => ({ name: worker.target.name, ...worker.state() }))
     const parts = states.map(({ name, failingSince, lastError, queued }) => {
       const why = failingSince && lastError ? lastError.message : 'refused'
       return `to "${name}": ${why} (${queued} wait)`
@@ -157,12 +157,12 @@ export class Deliverer {
       watcher.close()
     }
     await this.#refreshing
-    for (const courier of this.#couriers()) courier.stop()
+    for (const worker of this.#workers()) worker.stop()
     await this.#following
   }
 
   #start(): void {
-    this.#following = Promise.all(this.#couriers().map((courier) => courier.follow()))
+    this.#following = Promise.all(this.#workers().map((worker) => worker.follow()))
     this.#following.catch(this.#fail)
   }
 
@@ -193,7 +193,7 @@ export class Deliverer {
     truth: Map<string, Truth>,
     mark: Record<string, number>,
     options: SyncOptions,
-  ): Promise<Outcome[]> {
+  ): Promise<Synced[]> {
     await this.#refreshing
     const work = this.#sync(truth, mark, options)
     this.#syncs.add(work)
@@ -204,7 +204,7 @@ export class Deliverer {
     truth: Map<string, Truth>,
     mark: Record<string, number>,
     { names, dryRun, sure }: SyncOptions,
-  ): Promise<Outcome[]> {
+  ): Promise<Synced[]> {
     this.intake()
     const known = this.#lines.flatMap((line) => {
       const own = truth.get(line.kind.name)
@@ -214,7 +214,7 @@ export class Deliverer {
       return { line, own, wishes: line.merge(own, mark[line.kind.name] ?? 0) }
     })
     const work = merged.flatMap(({ line, own, wishes }) => {
-      const meant = line.couriers.filter(({ target }) => {
+      const meant = line.workers.filter(({ target }) => {
         return isMeant(names, line.kind.name, target.name)
       })
       return dryRun ? line.compare(wishes, own, meant) : line.sync(wishes, own, meant, sure)
@@ -224,8 +224,8 @@ export class Deliverer {
 
   /** What could be synced, as `f2b-sync` takes its names. */
   names(): { sibling: string; target: string }[] {
-    return this.#lines.flatMap(({ kind, couriers }) =>
-      couriers.map(({ target }) => ({ sibling: kind.name, target: target.name })),
+    return this.#lines.flatMap(({ kind, workers }) =>
+      workers.map(({ target }) => ({ sibling: kind.name, target: target.name })),
     )
   }
 
@@ -249,8 +249,8 @@ export class Deliverer {
     return { config: this.#watch.state, siblings: this.#lines.map((line) => line.status()) }
   }
 
-  #couriers(): Courier[] {
-    return this.#lines.flatMap(({ couriers }) => couriers)
+  #workers(): TargetWorker[] {
+    return this.#lines.flatMap(({ workers }) => workers)
   }
 }
 

@@ -4,9 +4,8 @@ import type { Address } from '../address.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import type { Kind } from '../siblings.ts'
-import type { Call, Synced, Target } from '../target.ts'
+import type { Call, Counts, Target } from '../target.ts'
 import { Book, type Wish } from './book.ts'
-import { Courier } from './courier.ts'
 import type { Log } from './log.ts'
 import { parseOperation, refusedOf } from './operation.ts'
 import { Queue } from './queue.ts'
@@ -19,13 +18,14 @@ import {
   type SiblingState,
   writeState,
 } from './state.ts'
+import { TargetWorker } from './target-worker.ts'
 import type { Truth } from './truth.ts'
 
 /** What a sync did to one target. */
-export interface Outcome {
+export interface Synced {
   sibling: string
   target: string
-  counts?: Synced
+  counts?: Counts
   /** What was shown while it was done. */
   lines: string[]
   failure?: { code: number; message: string }
@@ -38,7 +38,7 @@ export interface Acknowledged extends Rejection {
   target: string | undefined
 }
 
-/** Why a sync has released nobody. */
+/** Why a sync has released no address. */
 function doubt(leases: number): { code: number; message: string } {
   const what = `Fail2Ban names ${leases} bans no more, most of all, and was not told to end them`
   return { code: EXIT.temporary, message: `${what}: they stay until it says so in a minute, too` }
@@ -47,7 +47,7 @@ function doubt(leases: number): { code: number; message: string } {
 /** One sibling's way from its queue over its book to its targets. */
 export class Line {
   readonly kind: Kind
-  readonly couriers: Courier[]
+  readonly workers: TargetWorker[]
   readonly #book: Book
   readonly #queue: Queue
   readonly #directory: string
@@ -72,8 +72,9 @@ export class Line {
     const directory = deliveryDirectory(state_dir)
     const book = new Book(directory, kind.name, owner)
     this.kind = kind
-    this.couriers = targets.map(
-      (target) => new Courier({ sibling: kind.name, target, book, directory, owner, call, log }),
+    this.workers = targets.map(
+      (target) =>
+        new TargetWorker({ sibling: kind.name, target, book, directory, owner, call, log }),
     )
     this.#book = book
     const queues = queueDirectory(state_dir)
@@ -138,7 +139,7 @@ export class Line {
   }
 
   /** Shows what a sync of these targets would change. */
-  compare(said: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+  compare(said: Wish[], truth: Truth, meant: TargetWorker[]): Promise<Synced>[] {
     const wishes = this.#book.withHeld(said)
     return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, truth, show)))
   }
@@ -147,9 +148,9 @@ export class Line {
    * Makes the book and these targets equal to what is to be.
    *
    * @param sure whether Fail2Ban was told to release what it does not name any more. Of bans past the
-   *   queue nobody knows: what is held back would be banned again.
+   *   queue we know nothing: what is held back would be banned again.
    */
-  sync(said: Wish[], truth: Truth, meant: Courier[], sure: boolean): Promise<Outcome>[] {
+  sync(said: Wish[], truth: Truth, meant: TargetWorker[], sure: boolean): Promise<Synced>[] {
     const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure || truth.direct)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
@@ -160,14 +161,14 @@ export class Line {
       return heldBack > 0 && !outcome.failure ? { ...outcome, failure: doubt(heldBack) } : outcome
     })
     // For targets that are not meant, or cannot be reached now. Those that are have their turn.
-    for (const key of changed) for (const courier of this.couriers) courier.notice(key)
+    for (const key of changed) for (const worker of this.workers) worker.notice(key)
     return outcomes
   }
 
   /** How the delivery stands. */
   status(): SiblingState {
     this.#rejected.forgetOld()
-    const targets = this.couriers.map((one) => ({ target: one.target.name, state: one.state() }))
+    const targets = this.workers.map((one) => ({ target: one.target.name, state: one.state() }))
     return { sibling: this.kind.name, rejected: this.#rejected.list(), targets }
   }
 
@@ -175,7 +176,7 @@ export class Line {
     this.keep()
     this.#closed = true
     this.#queue.close()
-    for (const { target } of this.couriers) await target.close?.()
+    for (const { target } of this.workers) await target.close?.()
   }
 
   /** @returns true if what was rejected has changed */
@@ -184,7 +185,7 @@ export class Line {
       const operation = parseOperation(text, never, prefixes)
       if (!operation) return false
       const keys = this.#book.take(operation)
-      for (const key of keys) for (const courier of this.couriers) courier.notice(key)
+      for (const key of keys) for (const worker of this.workers) worker.notice(key)
       const known = keys.map(({ address, jail }) => this.#rejected.forget(banKey(address, jail)))
       return known.includes(true)
     } catch (error) {
@@ -207,8 +208,8 @@ export class Line {
     const sibling = this.kind.name
     const own = this.#rejected.acknowledge(word)
     if (own.length > 0) this.#keepState()
-    const theirs = this.couriers.flatMap((courier) =>
-      courier.acknowledge(word).map((one) => ({ ...one, sibling, target: courier.target.name })),
+    const theirs = this.workers.flatMap((worker) =>
+      worker.acknowledge(word).map((one) => ({ ...one, sibling, target: worker.target.name })),
     )
     return [...own.map((one) => ({ ...one, sibling, target: undefined })), ...theirs]
   }
@@ -230,9 +231,9 @@ export class Line {
   }
 
   async #outcome(
-    { target }: Courier,
-    work: (show: (line: string) => void) => Promise<Synced>,
-  ): Promise<Outcome> {
+    { target }: TargetWorker,
+    work: (show: (line: string) => void) => Promise<Counts>,
+  ): Promise<Synced> {
     const lines: string[] = []
     const outcome = { sibling: this.kind.name, target: target.name, lines }
     try {

@@ -1,5 +1,3 @@
-import { existsSync } from 'node:fs'
-import type { Address } from '../address.ts'
 import { type Difference, differenceOf } from '../difference.ts'
 import { replaceDurably } from '../durable.ts'
 import { alive, type Lease, later, now } from '../lease.ts'
@@ -35,36 +33,16 @@ export class BlockList {
     })
   }
 
-  /** Enters a lease; one that ends earlier than what is known already changes nothing. */
-  async enter(lease: Lease, signal: AbortSignal): Promise<void> {
-    const line = { ...lease, address: lease.address.text }
-    // A ban that is in force already, restored after a restart for instance, need not queue up.
-    if (covers(this.#read(), line)) return
-    await this.#locked(signal, (ledger) => {
-      if (covers(ledger, line)) return
-      ledger.put(line)
-      ledger.commit()
-    })
-  }
-
-  /** Takes a lease out; the address stays while another jail, owner or person holds it. */
-  async remove(address: Address, jail: string, owner: string, signal: AbortSignal): Promise<void> {
-    if (!existsSync(this.path)) return
-    await this.#locked(signal, (ledger) => {
-      const line = { address: address.text, jail, owner, expires: RELEASED }
-      if (!heldBy(ledger, line)) return
-      ledger.put(line)
-      ledger.commit()
-    })
-  }
-
-  /** Enters many leases in one go, and takes out those whose end is RELEASED. */
+  /**
+   * Enters leases, and takes out those whose end is RELEASED: the address stays while another jail,
+   * owner or person holds it. A lease that ends earlier than what is known already changes nothing.
+   */
   async change(lines: Line[], signal: AbortSignal): Promise<void> {
+    // A ban that is in force already, restored after a restart for instance, need not queue up.
+    const read = this.#read()
+    if (lines.every((line) => isKnown(read, line))) return
     await this.#locked(signal, (ledger) => {
-      for (const line of lines) {
-        const known = line.expires === RELEASED ? !heldBy(ledger, line) : covers(ledger, line)
-        if (!known) ledger.put(line)
-      }
+      for (const line of lines) if (!isKnown(ledger, line)) ledger.put(line)
       ledger.commit()
     })
   }
@@ -137,17 +115,11 @@ export function* unreadableLines(ledger: Ledger): Generator<string> {
   }
 }
 
-function covers(ledger: Ledger, line: Line): boolean {
-  const known = heldBy(ledger, line)
-  return known !== undefined && later(known.expires, line.expires) === known.expires
-}
-
-function heldBy(ledger: Ledger, line: Line) {
+/** True if a line says nothing new. */
+function isKnown(ledger: Ledger, line: Line): boolean {
   const rows = ledger.held(line.address)
-  return rows.find(
-    (row) =>
-      row.jail === line.jail &&
-      row.owner === line.owner &&
-      (line.expires === RELEASED || alive(row.expires, now())),
-  )
+  const known = rows.find((row) => row.jail === line.jail && row.owner === line.owner)
+  if (line.expires === RELEASED) return known === undefined
+  if (!known || !alive(known.expires, now())) return false
+  return later(known.expires, line.expires) === known.expires
 }

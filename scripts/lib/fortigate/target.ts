@@ -1,9 +1,9 @@
 import { parseAddress } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
-import { formatLease, type Lease } from '../lease.ts'
+import type { Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import type { Fortigate } from '../settings/fortigate.ts'
-import type { Call, Change, Target } from '../target.ts'
+import { type Call, type Change, describeChange, type Target } from '../target.ts'
 import { BY_HAND } from './line.ts'
 import { BlockList } from './list.ts'
 import { Mirror, ours } from './mirror.ts'
@@ -29,9 +29,6 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
       await mirror.refresh(call)
     },
 
-    // The leases stay: they end by themselves, and the feed drops them then.
-    async stop() {},
-
     async check(call) {
       const unreadable = list.unreadable()
       if (!unreadable) throw new Failure(EXIT.temporary, `"${list.path}" is missing`)
@@ -41,31 +38,19 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
       await mirror.check(call)
     },
 
-    complaint() {
-      const [first, ...more] = list.unreadable() ?? []
-      const others = more.length > 0 ? ` and ${more.length} more: f2b-fortigate check` : ''
-      return first && `cannot read line ${first} of the list${others}`
-    },
-
-    async flush(call) {
-      if (call.dryRun) return call.show(`release all leases of ${call.owner} ${call.jail ?? ''}`)
-      await list.become(call.owner, call.jail, [], call.signal)
-      await mirror.refresh(call)
-    },
-
-    async ban(call, lease) {
-      if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
-      await list.enter(lease, call.signal)
-      await mirror.follow(call, lease.address.text)
-    },
-
-    async unban(call, address, jail) {
-      if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
-      await list.remove(address, jail, call.owner, call.signal)
-      await mirror.follow(call, address.text)
-    },
-
     list: (call) => (ofDevice ? mirror.list(call) : Promise.resolve(ownLeases(list, call))),
+
+    async change(call, changes) {
+      const lines = changes.map((change) => lineOf(change, call.owner))
+      if (call.dryRun) {
+        for (const change of changes) call.show(describeChange(call, change))
+        return changes.map(() => undefined)
+      }
+      await list.change(lines, call.signal)
+      if (lines.length > SNAPSHOT) await mirror.refresh(call)
+      else for (const { address } of lines) await mirror.follow(call, address)
+      return changes.map(() => undefined)
+    },
 
     async sync(call, leases) {
       if (call.dryRun) return list.preview(call.owner, call.jail, leases)
@@ -74,21 +59,16 @@ export function fortigateTarget(settings: Fortigate, ofDevice: boolean): Target 
       return counts
     },
 
-    async change(call, changes) {
-      const lines = changes.map((change) => lineOf(change, call.owner))
-      await list.change(lines, call.signal)
-      if (lines.length > SNAPSHOT) await mirror.refresh(call)
-      else for (const { address } of lines) await mirror.follow(call, address)
-      return { results: changes.map(() => undefined) }
+    async listAll() {
+      const all = list.living()
+      const leases = all.map((line) => ({ ...line, address: parseAddress(line.address) }))
+      return { leases, others: [] }
     },
 
-    holders: async () =>
-      list.living().map((line) => ({ ...line, address: parseAddress(line.address) })),
-
-    // Without the lines that a person wrote: they would become ours.
-    async byHand(call) {
-      const own = list.living().filter(({ owner, jail }) => owner === call.owner && jail === '-')
-      return own.flatMap((line) => ours(line, call))
+    complaint() {
+      const [first, ...more] = list.unreadable() ?? []
+      const others = more.length > 0 ? ` and ${more.length} more: f2b-fortigate check` : ''
+      return first && `cannot read line ${first} of the list${others}`
     },
   }
 }

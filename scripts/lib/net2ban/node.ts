@@ -5,7 +5,7 @@ import { EXIT, Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
 import type { Lease } from '../lease.ts'
 import { lock, lockedFile } from '../lock.ts'
-import type { Synced } from '../target.ts'
+import type { Counts } from '../target.ts'
 import type { Call } from './call.ts'
 import { execute, executeMany } from './exec.ts'
 import { type Limits, limitsOf } from './limits.ts'
@@ -32,7 +32,7 @@ export interface Node {
     name: string,
     leases: readonly Lease[],
     params: Readonly<Record<string, string>>,
-  ): Promise<Synced>
+  ): Promise<Counts>
   /** Unbans what is over; answers the epoch second when to call it again, if ever. */
   expire(): Promise<number | undefined>
   /** What is in force now; `jail` is `<file>:<name>`. */

@@ -2,7 +2,7 @@ import { parseAddress } from '../address.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import { alive, expiry, type Lease, later } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
-import type { Synced } from '../target.ts'
+import type { Counts } from '../target.ts'
 import { Unmet } from './actions.ts'
 import { dynamicTags } from './ban-tags.ts'
 import { type Call, checkCall, jailOf, nameOf, settingsOf } from './call.ts'
@@ -150,7 +150,7 @@ export async function syncJail(
     params: Readonly<Record<string, string>>
   },
   check: Check,
-): Promise<Synced> {
+): Promise<Counts> {
   const { file, name } = wanted
   const call = checkCall(file, 'actionstart', { ...wanted.params, name })
   await checkPublic(file, call.params, node.files)

@@ -1,7 +1,7 @@
 import { type Lease, NO_JAIL } from '../lease.ts'
 import type { Net2ban } from '../settings/net2ban.ts'
-import type { Call, Change, Target } from '../target.ts'
-import { type ActionName, checkCall } from './call.ts'
+import { type Call, type Change, namingOf, type Target } from '../target.ts'
+import { checkCall, type Call as Order } from './call.ts'
 import { checkWay, type Sender, withSender } from './sender.ts'
 import { Sent } from './sent.ts'
 import { split } from './snapshot.ts'
@@ -15,67 +15,37 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
   const sent = new Sent(stateDir, file)
   const only = client === undefined ? {} : { client }
 
-  const exec = async (call: Call, action: ActionName, params: Record<string, string>) => {
-    const order = checkCall(file, action, params)
-    if (call.dryRun) return call.show(`exec ${file} ${action} ${wordsOf(params)}`)
+  const send = async (call: Call, orders: Order[]): Promise<void> => {
+    if (call.dryRun) {
+      for (const { action, params } of orders)
+        call.show(`exec ${file} ${action} ${wordsOf(params)}`)
+      return
+    }
     await withSender(net2ban, call.owner, call.signal, (sender) =>
-      sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
+      inWindows(orders, (order) =>
+        sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
+      ),
     )
-    if (client === undefined) await sent.record(call.owner, [order])
+    if (client === undefined) await sent.record(call.owner, orders)
   }
 
   return {
     name: 'nodes',
 
     async start(call) {
-      const name = wireName(call.jail)
-      await exec(call, 'actionstart', { name, ...namingOf(file, call) })
+      const params = { name: wireName(call.jail), ...paramsOf(file, call) }
+      await send(call, [checkCall(file, 'actionstart', params)])
     },
-
-    // An action's own stop would free everybody, and Fail2Ban stops to be started again.
-    async stop() {},
 
     check: (call) => checkWay(net2ban, call.signal),
-
-    async flush(call) {
-      const leases = await sent.leases(call.owner, call.jail)
-      const orders = leases.map(({ address, jail }) =>
-        checkCall(file, 'actionunban', { name: wireName(jail), ip: address.text }),
-      )
-      if (call.dryRun) return call.show(`unban ${leases.length} addresses`)
-      await withSender(net2ban, call.owner, call.signal, (sender) =>
-        inWindows(orders, (order) =>
-          sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
-        ),
-      )
-      const gone = leases.map((l) => ({ ...l, address: l.address.text, expires: 1 }))
-      await sent.record(call.owner, [], gone)
-    },
-
-    async ban(call, lease) {
-      await exec(call, 'actionban', { ...banOf(lease), ...namingOf(file, call) })
-    },
-
-    async unban(call, address, jail) {
-      await exec(call, 'actionunban', { name: wireName(jail), ip: address.text })
-    },
-
     list: (call) => sent.leases(call.owner, call.jail),
 
-    // A node that lacks something asks for it itself, so what was sent need not be sent again.
-    async has(call, leases) {
-      return (await sent.difference(call.owner, call.jail, leases)).changes.length === 0
-    },
-
     async change(call, changes) {
-      const orders = changes.map((change) => orderOf(call, change))
-      await withSender(net2ban, call.owner, call.signal, (sender) =>
-        inWindows(orders, (order) =>
-          sender.send({ cmd: 'exec', ...order, params: { ...order.params }, ...only }),
-        ),
+      await send(
+        call,
+        changes.map((change) => orderOf(call, change)),
       )
-      await sent.record(call.owner, orders)
-      return { results: changes.map(() => undefined) }
+      return changes.map(() => undefined)
     },
 
     async sync(call, leases) {
@@ -96,24 +66,28 @@ export function nodesTarget(net2ban: Net2ban, stateDir: string, client?: string)
       await sent.record(call.owner, [], changes)
       return counts
     },
+
+    // A node that lacks something asks for it itself, so what was sent need not be sent again.
+    async inSync(call, leases) {
+      return (await sent.difference(call.owner, call.jail, leases)).changes.length === 0
+    },
   }
 
-  function orderOf(call: Call, change: Change) {
+  function orderOf(call: Call, change: Change): Order {
     if (change.verb === 'ban') {
-      const naming = call.namings?.get(change.lease.jail)
-      return checkCall(file, 'actionban', {
+      const params = {
         ...banOf(change.lease),
-        ...(naming && namingOf(file, naming)),
-      })
+        ...paramsOf(file, namingOf(call, change.lease.jail)),
+      }
+      return checkCall(file, 'actionban', params)
     }
     const name = wireName(change.jail)
     return checkCall(file, 'actionunban', { name, ip: change.address.text })
   }
 
-  async function tell(sender: Sender, call: Call, leases: Parameters<Target['sync']>[1]) {
+  async function tell(sender: Sender, call: Call, leases: readonly Lease[]) {
     const name = wireName(call.jail)
-    const naming = call.namings?.get(call.jail ?? NO_JAIL)
-    const params = { ...namingOf(file, call), ...(naming && namingOf(file, naming)) }
+    const params = paramsOf(file, namingOf(call, call.jail ?? NO_JAIL))
     const orders = split({ file, name, params, leases })
     await inWindows(orders, (order) => sender.send({ ...order, ...only }))
   }
@@ -143,7 +117,7 @@ function wireName(jail: string | undefined): string {
  * The stock actions match no list of ports for all protocols, and take their other type for it; those
  * with nftables know no word for all protocols before Fail2Ban 1.1.1.
  */
-function namingOf(
+function paramsOf(
   file: string,
   { ports, protocol }: { ports?: string | undefined; protocol?: string | undefined },
 ) {

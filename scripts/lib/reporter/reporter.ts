@@ -1,12 +1,19 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Address, isSingle, parseAddress } from '../address.ts'
+import { isSingle, parseAddress } from '../address.ts'
 import { differenceOf } from '../difference.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
-import { formatLease, type Lease } from '../lease.ts'
+import type { Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
 import { lock, tryLock } from '../lock.ts'
-import type { Call, Change, Changed, Synced } from '../target.ts'
+import {
+  type Call,
+  type Change,
+  type Counts,
+  describeChange,
+  type Outcome,
+  Refusal,
+} from '../target.ts'
 import { Book } from './book.ts'
 import { type Answer, type Ask, send } from './http.ts'
 import {
@@ -38,6 +45,9 @@ import { retryAfter, type Service } from './service.ts'
  */
 export const PATIENCE = { single: 5_000, check: 15_000, long: 90_000 }
 
+/** What the service is told, in this order. */
+const KINDS = ['report', 'withdrawal'] as const
+
 interface Options {
   clock?: Clock
   /** Starts a process that does `report`, for what the verb leaves; the deliverer has its `f2b-sync`. */
@@ -60,53 +70,32 @@ export class Reporter {
     this.#later = later
   }
 
-  /** Remembers the lease and, unless it is one of many, reports it. */
-  async ban(call: Call, lease: Lease): Promise<void> {
-    if (!isSingle(lease.address)) throw new Failure(EXIT.input, 'a range cannot be reported')
-    if (!isPublic(lease.address))
-      return call.say(`${lease.address.text} is not public: not reported`)
-    if (call.dryRun) return call.show(`ban ${formatLease(lease)}`)
-    const turn = await this.locked(call, (book, pace) => {
-      const owed = book.want(lineOf(lease), this.seconds())
-      return owed && this.#turn(pace, 'report')
-    })
-    await this.#tell(call, 'report', turn)
-  }
-
-  /** Forgets the lease and, unless another jail has one, withdraws the report. */
-  async unban(call: Call, address: Address, jail: string): Promise<void> {
-    if (!isPublic(address)) return
-    if (call.dryRun) return call.show(`unban ${address.text} ${jail} ${call.owner}`)
-    const turn = await this.locked(call, (book, pace) => {
-      const line = { address: address.text, jail, owner: call.owner }
-      const over = book.release(line, this.seconds())
-      return over && this.#turn(pace, 'withdrawal')
-    })
-    await this.#tell(call, 'withdrawal', turn)
-  }
-
-  /** Remembers many changes under one lock, and tells them in as few calls as there can be. */
-  async change(call: Call, changes: Change[]): Promise<Changed> {
-    const results = changes.map((change) => {
+  /** Remembers changes under one lock, and tells them in as few calls as there can be. */
+  async change(call: Call, changes: readonly Change[]): Promise<Outcome[]> {
+    const outcomes = changes.map((change) => {
       const range = change.verb === 'ban' && !isSingle(change.lease.address)
-      return range ? new Failure(EXIT.input, 'a range cannot be reported') : undefined
+      return range ? new Refusal(EXIT.input, 'a range cannot be reported') : undefined
     })
-    const due = await this.locked(call, (book, pace) => {
-      for (const [i, change] of changes.entries()) if (!results[i]) this.#note(book, call, change)
-      const kinds = ['report', 'withdrawal'] as const
-      return kinds.filter((kind) => isTime(pace, kind, this.clock.now()))
+    const fit = changes.filter((change, i) => !outcomes[i] && isReported(call, change))
+    if (call.dryRun) for (const change of fit) call.show(describeChange(call, change))
+    if (call.dryRun) return outcomes
+    const turns = await this.locked(call, (book, pace) => {
+      const news = new Set(fit.flatMap((change) => this.#note(book, call, change) ?? []))
+      // A command tells what is its own; the deliverer all that is kept.
+      const kinds = KINDS.filter((kind) => news.has(kind) || !this.#later)
+      return kinds.map((kind) => ({ kind, turn: this.#turn(pace, kind) }))
     })
-    for (const only of due) await push(this, call, { patience: PATIENCE.single, only })
-    return { results }
+    for (const { kind, turn } of turns) await this.#tell(call, kind, turn)
+    return outcomes
   }
 
-  #note(book: Book, call: Call, change: Change): void {
+  /** @returns what the service is to be told now, if anything */
+  #note(book: Book, call: Call, change: Change): Kind | undefined {
     if (change.verb === 'ban') {
-      if (isPublic(change.lease.address)) book.want(lineOf(change.lease), this.seconds())
-    } else if (isPublic(change.address)) {
-      const line = { address: change.address.text, jail: change.jail, owner: call.owner }
-      book.release(line, this.seconds())
+      return book.want(lineOf(change.lease), this.seconds()) ? 'report' : undefined
     }
+    const line = { address: change.address.text, jail: change.jail, owner: call.owner }
+    return book.release(line, this.seconds()) ? 'withdrawal' : undefined
   }
 
   /** What to do about something new to tell: tell it now, or start a process that will. */
@@ -116,7 +105,7 @@ export class Reporter {
     return this.#later && isForgotten(pace, now) ? 'later' : undefined
   }
 
-  async #tell(call: Call, only: Kind, turn: 'now' | 'later' | false | undefined): Promise<void> {
+  async #tell(call: Call, only: Kind, turn: 'now' | 'later' | undefined): Promise<void> {
     if (turn === 'later') this.#later?.(call)
     if (turn !== 'now') return
     let told = false
@@ -168,13 +157,8 @@ export class Reporter {
     }
   }
 
-  /** Withdraws what this owner reported, or what its jail `call.jail` did. */
-  async flush(call: Call): Promise<void> {
-    await this.sync(call, [])
-  }
-
   /** Makes the leases exactly these, then reports what is new and withdraws what ended. */
-  async sync(call: Call, leases: readonly Lease[]): Promise<Synced> {
+  async sync(call: Call, leases: readonly Lease[]): Promise<Counts> {
     const fit = leases.filter(({ address }) => isPublic(address))
     const lines = fit.map(lineOf)
     const { changes, ...counts } = await this.locked(call, (book) => {
@@ -300,6 +284,13 @@ function turn(pace: Pace, bucket: Bucket, now: number): number {
 function tooManyCalls(wait: number): Failure {
   const seconds = Math.ceil(wait / 1000)
   return new Failure(EXIT.temporary, `too many calls (429), the next try is in ${seconds} s`)
+}
+
+function isReported(call: Call, change: Change): boolean {
+  const { address } = change.verb === 'ban' ? change.lease : change
+  if (isPublic(address)) return true
+  if (change.verb === 'ban') call.say(`${address.text} is not public: not reported`)
+  return false
 }
 
 function lineOf({ address, jail, expires, owner }: Lease): Line {

@@ -16,16 +16,11 @@ export function reporterTarget(reporter: Reporter): Target {
 
     // The service needs no set-up, and what was reported stays until its time is over.
     async start() {},
-    async stop() {},
-
     check: (call) => reporter.resume(call),
-    flush: (call) => reporter.flush(call),
-    ban: (call, lease) => reporter.ban(call, lease),
-    unban: (call, address, jail) => reporter.unban(call, address, jail),
     list: (call) => reporter.leases(call),
-    sync: (call, leases) => reporter.sync(call, leases),
     change: (call, changes) => reporter.change(call, changes),
-    byHand: (call) => reporter.wanted(call),
+    sync: (call, leases) => reporter.sync(call, leases),
+    manual: (call) => reporter.wanted(call),
   }
 }
 

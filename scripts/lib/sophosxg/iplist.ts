@@ -6,7 +6,7 @@ import { ioFailure } from '../failure.ts'
 import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
 import { lock } from '../lock.ts'
-import type { Synced } from '../target.ts'
+import type { Counts } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { converge } from './converge.ts'
 import { banHost, unbanHost } from './hosts.ts'
@@ -63,7 +63,7 @@ export async function syncListed(
   box: Box,
   leases: readonly Lease[],
   jail: string | undefined,
-): Promise<{ counts: Synced; lines: string[] }> {
+): Promise<{ counts: Counts; lines: string[] }> {
   return await withLedger(box, async (ledger) => {
     const lines = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     const { changes, ...counts } = differenceOf(ledger, box.owner, jail, lines, now())

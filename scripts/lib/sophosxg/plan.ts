@@ -1,6 +1,6 @@
 import type { Family } from '../address.ts'
 import type { Lease } from '../lease.ts'
-import type { Synced } from '../target.ts'
+import type { Counts } from '../target.ts'
 import type { Found } from './answer.ts'
 import { type Box, otherGroups } from './box.ts'
 import { FAMILIES } from './groups.ts'
@@ -18,7 +18,7 @@ export interface Plan {
   groups: Family[]
   /** One line for each change. */
   lines: string[]
-  counts: Required<Omit<Synced, 'refused'>>
+  counts: Required<Omit<Counts, 'refused'>>
 }
 
 /** What the box should have. `listed` is undefined in `hosts` mode, which has no lists. */

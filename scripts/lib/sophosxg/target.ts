@@ -1,7 +1,7 @@
-import { EXIT, Failure } from '../failure.ts'
+import { codeOf, EXIT, Failure } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import type { Call, Synced, Target } from '../target.ts'
+import { type Call, type Change, oneByOne, type Target } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { withClient } from './client.ts'
 import { converge } from './converge.ts'
@@ -9,7 +9,10 @@ import { checkGroups, ensureGroups, FAMILIES, missingGroups } from './groups.ts'
 import { banHost, unbanHost } from './hosts.ts'
 import { banListed, listListed, syncListed, unbanListed } from './iplist.ts'
 import { groupsOf, nameOf, readHost } from './objects.ts'
-import { makePlan } from './plan.ts'
+import { makePlan, type Plan } from './plan.ts'
+
+/** So many changes are made one by one; more are made by reading, changing and sending it all. */
+const FEW = 8
 
 /** The firewalls in the configuration. @throws Failure 78 if there is none */
 export function sophosTargets(list: SophosXg[]): Target[] {
@@ -26,29 +29,21 @@ export function sophosTarget(settings: SophosXg): Target {
   return {
     name: settings.name,
     start: (call) => at(call, (box) => start(box)),
-
-    // The group stays, and so does what is in it: rules use it, and leases outlive a restart.
-    async stop() {},
-
     check: (call) => at(call, checkGroups),
-
-    async flush(call) {
-      await this.sync(call, [])
-    },
-
-    async ban(call, lease) {
-      const name = nameOf(settings.iphost_prefix, lease)
-      if (call.dryRun) return call.show(`add ${name} until ${lease.expires}`)
-      await at(call, (box) => (lists ? banListed(box, lease) : banHost(box, lease)))
-    },
-
-    async unban(call, address, jail) {
-      const name = nameOf(settings.iphost_prefix, { address, jail, owner: call.owner })
-      if (call.dryRun) return call.show(`release ${name}`)
-      await at(call, (box) => (lists ? unbanListed : unbanHost)(box, address, jail))
-    },
-
     list: (call) => at(call, (box) => (lists ? listListed : listHosts)(box, call.jail)),
+
+    async change(call, changes) {
+      if (changes.length > FEW) {
+        try {
+          await changeAll(this, call, changes)
+          return changes.map(() => undefined)
+        } catch (error) {
+          if (codeOf(error) !== EXIT.input) throw error
+          // One of them spoils it for all: they are made one by one.
+        }
+      }
+      return await oneByOne(changes, (change) => make(call, change))
+    },
 
     sync: (call, leases) =>
       at(call, async (box) => {
@@ -58,6 +53,33 @@ export function sophosTarget(settings: SophosXg): Target {
         return counts
       }),
   }
+
+  async function make(call: Call, change: Change): Promise<void> {
+    const of = change.verb === 'ban' ? change.lease : { ...change, owner: call.owner }
+    const name = nameOf(settings.iphost_prefix, of)
+    if (change.verb === 'unban') {
+      if (call.dryRun) return call.show(`release ${name}`)
+      return await at(call, (box) => (lists ? unbanListed : unbanHost)(box, of.address, of.jail))
+    }
+    const { lease } = change
+    if (call.dryRun) return call.show(`add ${name} until ${lease.expires}`)
+    await at(call, (box) => (lists ? banListed : banHost)(box, lease))
+  }
+}
+
+/** What the box has of ours, with the changes made to it, sent back in one go. */
+async function changeAll(target: Target, call: Call, changes: readonly Change[]): Promise<void> {
+  const leases = await target.list({ ...call, jail: undefined })
+  const made = new Map(leases.map((lease) => [keyOf(lease), lease]))
+  for (const change of changes) {
+    if (change.verb === 'ban') made.set(keyOf(change.lease), change.lease)
+    else made.delete(keyOf(change))
+  }
+  await target.sync(call, [...made.values()])
+}
+
+function keyOf({ address, jail }: Pick<Lease, 'address' | 'jail'>): string {
+  return `${address.text} ${jail}`
 }
 
 async function start(box: Box): Promise<void> {
@@ -78,13 +100,8 @@ async function listHosts(box: Box, jail: string | undefined): Promise<Lease[]> {
     .filter((lease) => jail === undefined || lease.jail === jail)
 }
 
-async function syncHosts(
-  box: Box,
-  leases: readonly Lease[],
-  jail: string | undefined,
-): Promise<{ counts: Synced; lines: string[] }> {
-  const { counts, lines } = await converge(box, box.settings.iphost_prefix, (found) =>
+function syncHosts(box: Box, leases: readonly Lease[], jail: string | undefined): Promise<Plan> {
+  return converge(box, box.settings.iphost_prefix, (found) =>
     makePlan(box, found, { leases, jail }),
   )
-  return { counts, lines }
 }

@@ -76,11 +76,12 @@ export async function placeOf(
   try {
     const waiting = fresh.isQueued ? fresh.about(address, target.name) : []
     const known = fresh.jails(address.text)
-    const listing = target.holders ? target.holders(call) : target.list(call)
-    const asking = Promise.all([listing, target.blocked?.(call, address)])
-    const [all, blocks = []] = await within(seconds, 'no answer in time', asking)
-    const leases = all.filter((lease) => overlaps(lease.address, address))
-    return { ...place, leases, others: othersOf(blocks, leases), waiting, known }
+    const asking = target.listAll
+      ? target.listAll(call, address)
+      : target.list(call).then((leases) => ({ leases, others: [] }))
+    const found = await within(seconds, 'no answer in time', asking)
+    const leases = found.leases.filter((lease) => overlaps(lease.address, address))
+    return { ...place, leases, others: othersOf(found.others, leases), waiting, known }
   } catch (error) {
     return { ...place, known: fresh.jails(address.text), trouble: troubleOf(error) }
   }

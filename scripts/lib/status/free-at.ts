@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from '../address.ts'
-import type { Call } from '../target.ts'
+import { type Call, changeOne } from '../target.ts'
 import { isIt } from './jails.ts'
 import { type Site, type Trouble, troubleOf, within } from './look.ts'
 
@@ -27,7 +27,8 @@ export async function freeAt(
   const free = async (): Promise<void> => {
     const left = (await target.list(call)).filter((lease) => isIt(lease, address))
     const all = new Set([...left.map(({ jail }) => jail), ...(remote ? [] : jails)])
-    for (const jail of all) if (!again.includes(jail)) await target.unban(call, address, jail)
+    const gone = [...all].filter((jail) => !again.includes(jail))
+    for (const jail of gone) await changeOne(target, call, { verb: 'unban', address, jail })
   }
   try {
     await within(seconds, 'no answer in time', free())

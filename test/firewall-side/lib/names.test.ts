@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { chainName, jailOf } from '../../../firewall-side/lib/names.ts'
+import { chainName } from '../../../firewall-side/lib/names.ts'
+import { jailOf } from '../../../scripts/lib/lease.ts'
 
 test('jailOf() takes fail2ban-<jail> and nothing else', () => {
   assert.equal(jailOf('fail2ban-a:b@c'), 'a:b@c')

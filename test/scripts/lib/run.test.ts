@@ -18,16 +18,9 @@ test('run() answers 127 for a program that is not there and 137 for a killed one
   assert.equal((await run('sh', ['-c', 'kill -9 $$'])).code, 137)
 })
 
-test('run() feeds large input, tells how far it is and reads large output', async () => {
+test('run() feeds large input and reads large output', async () => {
   const input = 'x'.repeat(1_000_003)
-  const told: number[] = []
-  const { stdout } = await run('cat', [], { input, progress: (taken) => told.push(taken) })
-  assert.equal(stdout, input)
-  assert.equal(told.at(-1), input.length)
-  assert.deepEqual(
-    told,
-    [...told].sort((a, b) => a - b),
-  )
+  assert.equal((await run('cat', [], { input })).stdout, input)
 })
 
 test('run() takes a program that does not read its input for what its exit status says', async () => {

@@ -7,7 +7,7 @@ import { loadConfig } from '../../../scripts/lib/config.ts'
 import { formatLease, type Lease, parseLease } from '../../../scripts/lib/lease.ts'
 import { type Ended, run } from '../../../scripts/lib/run.ts'
 import { sophosTargets } from '../../../scripts/lib/sophosxg/target.ts'
-import type { Target } from '../../../scripts/lib/target.ts'
+import { changeOne, type Target } from '../../../scripts/lib/target.ts'
 import { describe, makeCall } from '../../../scripts/lib/verbs.ts'
 import { type Options, SophosSimulator } from '../sophosxg.ts'
 
@@ -80,12 +80,14 @@ export async function start(world: World): Promise<void> {
 /** @param line a lease as `list` prints it */
 export async function ban(world: World, line: string, config?: string): Promise<void> {
   const [lease] = leasesFrom(line) as [Lease]
-  await world.within((target, call) => target.ban(call, { ...lease, owner: call.owner }), config)
+  await world.within((target, call) => {
+    return changeOne(target, call, { verb: 'ban', lease: { ...lease, owner: call.owner } })
+  }, config)
 }
 
 export async function unban(world: World, line: string): Promise<void> {
   const [{ address, jail }] = leasesFrom(line) as [Lease]
-  await world.within((target, call) => target.unban(call, address, jail))
+  await world.within((target, call) => changeOne(target, call, { verb: 'unban', address, jail }))
 }
 
 /** @returns the counts as `f2b-sophosxg sync` prints them */
@@ -95,7 +97,7 @@ export async function sync(world: World, lines: string, config?: string): Promis
 }
 
 export async function flush(world: World): Promise<void> {
-  await world.within((target, call) => target.flush(call))
+  await world.within((target, call) => target.sync(call, []))
 }
 
 /** @returns lines as `f2b-sophosxg list` prints them, in the order of the box */

@@ -2,10 +2,13 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { EXIT, Failure } from './failure.ts'
-import { lock } from './lock.ts'
-import { type Ended, run } from './run.ts'
-import type { Firewall } from './settings/firewalls.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { lock } from '../lock.ts'
+import { run } from '../run.ts'
+import type { Firewall } from '../settings/firewalls.ts'
+
+/** The program that the firewall's gate reaches through sudo. */
+const PERIMETER = '/usr/local/lib/fail2ban-perimeter/perimeter'
 
 const CONFIG_DIR = '/etc/fail2ban-perimeter'
 const RUN_DIR = '/run/fail2ban-perimeter'
@@ -13,14 +16,11 @@ const RUN_DIR = '/run/fail2ban-perimeter'
 /** Seconds that TCP and key exchange may take together. */
 const CONNECT = 3
 
-/** More characters than any answer has: 100,000 leases are 6 million. */
-const LONGEST_ANSWER = 32_000_000
-
 /** ssh's own exit status when the transport failed; the far side uses only 0 to 125. */
-const TRANSPORT = 255
+export const TRANSPORT = 255
 
 /**
- * Runs a command on a firewall through one shared connection, so that only the first ban pays for a
+ * Does something on a firewall, through one shared connection, so that only the first ban pays for a
  * handshake (200 ms against 9, measured).
  *
  * Callers side by side must not connect side by side: sshd drops them above 10, and racing
@@ -29,36 +29,44 @@ const TRANSPORT = 255
  * that has its ten sessions) fail at once instead of opening its own. Such a call is repeated; every
  * verb may be.
  *
- * @param command words that need no quoting, or a session's word with its operations in `input`
+ * @param attempt told the arguments of ssh, see `programOf`; undefined if ssh has ended with TRANSPORT
  * @throws Failure 69 never connected, 75 no answer in time, 77 key or host key refused
  */
-export async function ssh(
+export async function throughShared<T>(
   firewall: Firewall,
-  command: string,
-  options: {
-    input?: string | Promise<string>
-    progress?: (taken: number, total: number) => void
-    signal: AbortSignal
-  },
-): Promise<Ended> {
-  const socket = socketOf(firewall)
-  let wait = 20
-  for (;;) {
-    if (!existsSync(socket)) await connect(firewall, socket, options.signal)
-    const args = ['-S', socket, '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false']
-    const ended = await run('ssh', [...args, ...common(firewall), command], {
-      ...options,
-      limit: LONGEST_ANSWER,
-    })
-    if (options.signal.aborted) throw noAnswer()
-    if (ended.code !== TRANSPORT) return ended
-    if (!(await isAlive(firewall, socket, options.signal))) {
-      await connect(firewall, socket, options.signal)
-    } else {
-      await pause(wait * (0.5 + Math.random()), options.signal)
-    }
-    wait = Math.min(2 * wait, 500)
+  signal: AbortSignal,
+  attempt: (connection: string[]) => Promise<T | undefined>,
+): Promise<T> {
+  if (firewall.host === 'local') {
+    const done = await attempt([])
+    if (done !== undefined) return done
+    throw noAnswer()
   }
+  const socket = socketOf(firewall)
+  const options = ['-S', socket, '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false']
+  for (let wait = 20; ; wait = Math.min(2 * wait, 500)) {
+    if (!existsSync(socket)) await connect(firewall, socket, signal)
+    const done = await attempt([...options, ...common(firewall)])
+    if (done !== undefined) return done
+    if (signal.aborted) throw noAnswer()
+    if (!(await isAlive(firewall, socket, signal))) await connect(firewall, socket, signal)
+    else await pause(wait * (0.5 + Math.random()), signal)
+  }
+}
+
+/** How a firewall's program is reached, here or there, and what it must be told first. */
+export function programOf(
+  { host }: Firewall,
+  owner: string,
+  request: string,
+  connection: string[],
+): [file: string, args: string[], head: string] {
+  if (host !== 'local') return ['ssh', [...connection, request], '']
+  if (!existsSync(PERIMETER)) {
+    throw new Failure(EXIT.config, 'no firewall side on this machine: run f2b-setup firewall')
+  }
+  const head = `owner ${owner}\n${request}\n`
+  return process.getuid?.() === 0 ? [PERIMETER, [], head] : ['sudo', ['-n', PERIMETER], head]
 }
 
 /** Opens the shared connection, if it is not open. */
@@ -79,7 +87,7 @@ export async function closeConnection(firewall: Firewall, signal: AbortSignal): 
 async function connect(firewall: Firewall, socket: string, signal: AbortSignal): Promise<void> {
   const release = await lock(`${socket}.lock`, 18)
   try {
-    // Whoever held the lock before us has opened it; a socket nobody listens on is left from a crash.
+    // The process that held the lock before has opened it; a dead socket is left from a crash.
     if (existsSync(socket) && (await isAlive(firewall, socket, signal))) return
     rmSync(socket, { force: true })
     const args = ['-M', '-N', '-f', '-S', socket, '-o', 'ControlPersist=10m']

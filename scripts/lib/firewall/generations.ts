@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { accountInstead } from './delivery-account.ts'
-import { replaceDurably } from './durable.ts'
+import { accountInstead } from '../delivery-account.ts'
+import { replaceDurably } from '../durable.ts'
 
 // Which generation of a firewall's ledger has our leases. A firewall that lost everything, as after
 // its disk was replaced, cannot know that it did; we can, since its generation is another one then.

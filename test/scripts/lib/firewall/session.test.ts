@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { AnswerReader } from '../../../scripts/lib/firewall-session.ts'
+import { AnswerReader } from '../../../../scripts/lib/firewall/session.ts'
 
 test('answers are read whatever pieces they come in', () => {
   const reader = new AnswerReader()

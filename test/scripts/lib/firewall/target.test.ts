@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { after, before, test } from 'node:test'
-import { firewallTargets } from '../../../scripts/lib/firewalls.ts'
-import { type Lease, parseLease } from '../../../scripts/lib/lease.ts'
-import type { Config } from '../../../scripts/lib/settings/schema.ts'
-import type { Call, Target } from '../../../scripts/lib/target.ts'
-import { makeCall } from '../../lib/call.ts'
-import { standInSsh } from '../../lib/standin-ssh.ts'
+import { firewallTargets } from '../../../../scripts/lib/firewall/target.ts'
+import { type Lease, parseLease } from '../../../../scripts/lib/lease.ts'
+import type { Config } from '../../../../scripts/lib/settings/schema.ts'
+import type { Call, Target } from '../../../../scripts/lib/target.ts'
+import { makeCall } from '../../../lib/call.ts'
+import { standInSsh } from '../../../lib/standin-ssh.ts'
 
 const ssh = standInSsh()
 const host = `edge-${process.pid}`
@@ -77,6 +77,18 @@ test('a sync of nothing says that this is everything, unless it is about one jai
   assert.deepEqual(ssh.told(host), [...everything, ...one])
 })
 
+test('a long sync is sent whole, and tells how far it is on its way', async () => {
+  ssh.told(host)
+  ssh.answer(host, 'firewall', 'echo ok added 20000; echo ok; echo ffff0123; echo ok')
+  const ips = Array.from({ length: 20_000 }, (_, i) => `198.18.${i >> 8}.${i & 255}`)
+  const shares: number[] = []
+  const call = callOf({ progress: (done, total) => void shares.push(done / total) })
+  await target().sync(call, leases(...ips.map((ip) => `${ip} sshd 0`)))
+  assert.equal(ssh.told(host).length, ips.length + 4)
+  const inOrder = shares.toSorted((a, b) => a - b)
+  assert.deepEqual([shares, shares.at(-1)], [inOrder, 1])
+})
+
 test('check knows the generation that the last sync of everything filled', async () => {
   ssh.answer(host, 'checkfw', 'echo generation ffff0123; echo leases 0')
   await target().check(callOf())
@@ -89,7 +101,7 @@ test('check knows the generation that the last sync of everything filled', async
 test('a dry sync shows what is missing, has another end, or is too much, and changes nothing', async () => {
   const lines = ['203.0.113.1 sshd 0', '203.0.113.2 sshd 4000000000', '203.0.113.3 sshd 0']
   const echo = lines.map((line) => `echo ${line} web1`).join('; ')
-  ssh.answer(host, 'listips', echo)
+  ssh.answer(host, 'list', echo)
   ssh.told(host)
   const call = callOf({ dryRun: true })
   const wanted = leases(lines[0] ?? '', '203.0.113.2 sshd 0', '203.0.113.1 web 0')
@@ -100,7 +112,7 @@ test('a dry sync shows what is missing, has another end, or is too much, and cha
     `${host}: added 203.0.113.1 web 0 web1`,
     `${host}: removed 203.0.113.3 sshd 0 web1`,
   ])
-  assert.deepEqual(ssh.told(host), ['listips'])
+  assert.deepEqual(ssh.told(host), ['list'])
 })
 
 test('what a firewall refuses in a session, or does not answer, fails the sync', async () => {

@@ -3,8 +3,8 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { beforeEach, describe, test } from 'node:test'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { Book, type Wish } from '../../../scripts/lib/delivery/book.ts'
-import { Courier, changesFor } from '../../../scripts/lib/delivery/courier.ts'
 import { SILENT } from '../../../scripts/lib/delivery/log.ts'
+import { changesFor, TargetWorker } from '../../../scripts/lib/delivery/target-worker.ts'
 import type { Truth } from '../../../scripts/lib/delivery/truth.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
 import type { Lease } from '../../../scripts/lib/lease.ts'
@@ -12,8 +12,9 @@ import { RELEASED } from '../../../scripts/lib/ledger.ts'
 import {
   type Call,
   type Change,
-  type Changed,
   LostGeneration,
+  type Outcome,
+  Refusal,
   type Target,
 } from '../../../scripts/lib/target.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
@@ -32,14 +33,14 @@ const NOTHING = {
   problems: [],
 }
 
-const folder = temporaryFolder('courier')
+const folder = temporaryFolder('worker')
 const END = Math.floor(Date.now() / 1000) + 600
 
 let directory: string
 let book: Book
 let told: string[]
 /** What the target does with the next changes. */
-let answer: (changes: Change[]) => Changed
+let answer: (changes: readonly Change[]) => Outcome[]
 /** What it has since the last sync, and what it never takes in one. */
 let has: Lease[]
 let refuses: string[]
@@ -47,11 +48,7 @@ let refuses: string[]
 const target = {
   name: 'edge1',
   async start() {},
-  async stop() {},
   async check() {},
-  async flush() {},
-  async ban() {},
-  async unban() {},
   async list() {
     return has
   },
@@ -73,7 +70,7 @@ beforeEach(() => {
   told = []
   has = []
   refuses = []
-  answer = (changes) => ({ results: changes.map(() => undefined) })
+  answer = (changes) => changes.map(() => undefined)
 })
 
 function textOf(change: Change): string {
@@ -82,9 +79,9 @@ function textOf(change: Change): string {
   return `ban ${address.text} ${expires === 0 ? 'NEVER' : expires - END}`
 }
 
-function open(): Courier {
+function open(): TargetWorker {
   const call = () => ({ signal: AbortSignal.timeout(60_000) }) as Call
-  return new Courier({
+  return new TargetWorker({
     sibling: 'firewall',
     target,
     book,
@@ -95,34 +92,34 @@ function open(): Courier {
   })
 }
 
-function want(courier: Courier, ip: string, expires = END): void {
+function want(worker: TargetWorker, ip: string, expires = END): void {
   const address = parseAddress(ip)
   if (expires === RELEASED) book.take({ verb: 'unban', address, jail: 'sshd' })
   else book.take({ verb: 'ban', address, jail: 'sshd', expires, naming: undefined })
-  courier.notice({ address: address.text, jail: 'sshd' })
+  worker.notice({ address: address.text, jail: 'sshd' })
 }
 
-describe('Courier', () => {
+describe('TargetWorker', () => {
   test('delivers in order, and only the last of several changes about one address', async () => {
-    const courier = open()
-    want(courier, '192.0.2.1')
-    want(courier, '192.0.2.2')
-    want(courier, '192.0.2.1', RELEASED)
-    want(courier, '192.0.2.3', RELEASED)
-    want(courier, '192.0.2.3', END + 5)
-    assert.equal(await courier.deliver(), true)
+    const worker = open()
+    want(worker, '192.0.2.1')
+    want(worker, '192.0.2.2')
+    want(worker, '192.0.2.1', RELEASED)
+    want(worker, '192.0.2.3', RELEASED)
+    want(worker, '192.0.2.3', END + 5)
+    assert.equal(await worker.deliver(), true)
     assert.deepEqual(told, ['ban 192.0.2.2 0, unban 192.0.2.1, ban 192.0.2.3 5'])
-    assert.equal(courier.queued, 0)
+    assert.equal(worker.queued, 0)
   })
 
   test('sends nothing that is over, and nothing that was confirmed before', async () => {
-    const courier = open()
-    want(courier, '192.0.2.1', Math.floor(Date.now() / 1000) - 5)
-    want(courier, '192.0.2.2')
-    await courier.deliver()
-    want(courier, '192.0.2.2')
-    want(courier, '192.0.2.2', END - 1) // restored, with its time rounded the other way
-    await courier.deliver()
+    const worker = open()
+    want(worker, '192.0.2.1', Math.floor(Date.now() / 1000) - 5)
+    want(worker, '192.0.2.2')
+    await worker.deliver()
+    want(worker, '192.0.2.2')
+    want(worker, '192.0.2.2', END - 1) // restored, with its time rounded the other way
+    await worker.deliver()
     assert.deepEqual(told, ['ban 192.0.2.2 0'])
   })
 
@@ -130,13 +127,15 @@ describe('Courier', () => {
     const first = open()
     want(first, '192.0.2.1')
     await first.deliver()
-    answer = () => ({ results: [], failure: new Failure(69, 'away') })
+    answer = () => {
+      throw new Failure(69, 'away')
+    }
     want(first, '192.0.2.2')
     want(first, '192.0.2.1', RELEASED)
     assert.equal(await first.deliver(), false)
     book.commit('')
     book = new Book(directory, 'firewall', 'web1')
-    answer = (changes) => ({ results: changes.map(() => undefined) })
+    answer = (changes) => changes.map(() => undefined)
     const second = open()
     assert.equal(second.queued, 2)
     await second.deliver()
@@ -144,39 +143,40 @@ describe('Courier', () => {
   })
 
   test('what was not tried comes first again; what was newer is not lost', async () => {
-    const courier = open()
-    for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
+    const worker = open()
+    for (const last of [1, 2, 3]) want(worker, `192.0.2.${last}`)
     answer = () => {
-      want(courier, '192.0.2.4')
-      want(courier, '192.0.2.2', RELEASED)
-      return { results: [undefined], failure: new Failure(75, 'busy') }
+      want(worker, '192.0.2.4')
+      want(worker, '192.0.2.2', RELEASED)
+      const busy = new Failure(75, 'busy')
+      return [undefined, busy, busy]
     }
-    assert.equal(await courier.deliver(), false)
-    const { lastError, failingSince, queued } = courier.state()
+    assert.equal(await worker.deliver(), false)
+    const { lastError, failingSince, queued } = worker.state()
     assert.deepEqual([lastError?.code, failingSince > 0, queued], [75, true, 3])
-    answer = (changes) => ({ results: changes.map(() => undefined) })
-    await courier.deliver()
+    answer = (changes) => changes.map(() => undefined)
+    await worker.deliver()
     assert.deepEqual(told.at(-1), 'ban 192.0.2.3 0, ban 192.0.2.4 0, unban 192.0.2.2')
-    assert.equal(courier.state().failingSince, 0)
+    assert.equal(worker.state().failingSince, 0)
   })
 
-  const rejected = (courier: Courier) =>
-    courier.state().rejected.map(({ code, change, acknowledged }) => [code, change, acknowledged])
+  const rejected = (worker: TargetWorker) =>
+    worker.state().rejected.map(({ code, change, acknowledged }) => [code, change, acknowledged])
 
   test('rejects what can never work, keeps what may, and delivers the rest', async () => {
-    const courier = open()
-    for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
-    answer = () => ({ results: [new Failure(65, 'never'), new Failure(77, 'full'), undefined] })
-    assert.equal(await courier.deliver(), true)
-    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', false]])
-    assert.equal(courier.queued, 1)
+    const worker = open()
+    for (const last of [1, 2, 3]) want(worker, `192.0.2.${last}`)
+    answer = () => [new Refusal(65, 'never'), new Refusal(77, 'full'), undefined]
+    assert.equal(await worker.deliver(), true)
+    assert.deepEqual(rejected(worker), [[65, 'ban 192.0.2.1 in sshd', false]])
+    assert.equal(worker.queued, 1)
     const kept = JSON.parse(readFileSync(`${directory}/firewall@edge1.state`, 'utf8'))
     assert.equal(kept.rejected.length, 1)
   })
 
   test('never sends again what was rejected, not in a sync, nor when it is restored', async () => {
     const first = open()
-    answer = (changes) => ({ results: changes.map(() => new Failure(65, 'never')) })
+    answer = (changes) => changes.map(() => new Refusal(65, 'never'))
     want(first, '192.0.2.1', 0)
     await first.deliver()
     const [{ id = '' } = {}] = first.state().rejected
@@ -184,86 +184,86 @@ describe('Courier', () => {
     assert.deepEqual(first.acknowledge(id).length, 1)
     book.commit('')
     book = new Book(directory, 'firewall', 'web1')
-    const courier = open()
-    want(courier, '192.0.2.1', 0)
-    want(courier, '192.0.2.2')
-    answer = (changes) => ({ results: changes.map(() => undefined) })
-    await courier.deliver()
-    await courier.sync(NOTHING, () => {})
-    await courier.compare([...book.living()], NOTHING, () => {})
+    const worker = open()
+    want(worker, '192.0.2.1', 0)
+    want(worker, '192.0.2.2')
+    answer = (changes) => changes.map(() => undefined)
+    await worker.deliver()
+    await worker.sync(NOTHING, () => {})
+    await worker.compare([...book.living()], NOTHING, () => {})
     assert.deepEqual(told, [
       'ban 192.0.2.1 NEVER',
       'ban 192.0.2.2 0',
       ...Array(2).fill('sync 192.0.2.2'),
     ])
-    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', true]])
+    assert.deepEqual(rejected(worker), [[65, 'ban 192.0.2.1 in sshd', true]])
   })
 
   test('tries another ban of what was rejected, which then has to be acknowledged anew', async () => {
-    const courier = open()
-    const never = (changes: Change[]) => ({ results: changes.map(() => new Failure(65, 'never')) })
+    const worker = open()
+    const never = (changes: readonly Change[]) => changes.map(() => new Refusal(65, 'never'))
     answer = never
-    want(courier, '192.0.2.1')
-    await courier.deliver()
-    courier.acknowledge('all')
-    want(courier, '192.0.2.1', END + 1) // the same, rounded the other way
-    await courier.deliver()
-    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', true]])
-    want(courier, '192.0.2.1', END + 60)
-    await courier.deliver()
-    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', false]])
-    answer = (changes) => ({ results: changes.map(() => undefined) })
-    want(courier, '192.0.2.1', END + 120)
-    await courier.deliver()
-    assert.deepEqual([told.length, rejected(courier)], [3, []])
+    want(worker, '192.0.2.1')
+    await worker.deliver()
+    worker.acknowledge('all')
+    want(worker, '192.0.2.1', END + 1) // the same, rounded the other way
+    await worker.deliver()
+    assert.deepEqual(rejected(worker), [[65, 'ban 192.0.2.1 in sshd', true]])
+    want(worker, '192.0.2.1', END + 60)
+    await worker.deliver()
+    assert.deepEqual(rejected(worker), [[65, 'ban 192.0.2.1 in sshd', false]])
+    answer = (changes) => changes.map(() => undefined)
+    want(worker, '192.0.2.1', END + 120)
+    await worker.deliver()
+    assert.deepEqual([told.length, rejected(worker)], [3, []])
   })
 
   test('finds out what a sync was refused, and why, by trying it alone', async () => {
-    const courier = open()
-    for (const last of [1, 2, 3]) want(courier, `192.0.2.${last}`)
+    const worker = open()
+    for (const last of [1, 2, 3]) want(worker, `192.0.2.${last}`)
     refuses = ['192.0.2.2']
-    answer = (changes) => ({ results: changes.map(() => new Failure(65, 'never_ban')) })
-    await courier.sync(NOTHING, () => {})
+    answer = (changes) => changes.map(() => new Refusal(65, 'never_ban'))
+    await worker.sync(NOTHING, () => {})
     assert.deepEqual(told, ['sync 192.0.2.1 192.0.2.2 192.0.2.3', 'ban 192.0.2.2 0'])
-    assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.2 in sshd', false]])
-    await courier.sync(NOTHING, () => {})
+    assert.deepEqual(rejected(worker), [[65, 'ban 192.0.2.2 in sshd', false]])
+    await worker.sync(NOTHING, () => {})
     assert.deepEqual(told.at(-1), 'sync 192.0.2.1 192.0.2.3')
   })
 
   test('fills a target that has lost everything, in one sync', async () => {
-    const courier = open()
-    want(courier, '192.0.2.1')
-    await courier.deliver()
+    const worker = open()
+    want(worker, '192.0.2.1')
+    await worker.deliver()
     answer = () => {
       throw new LostGeneration(75, 'lost generation')
     }
-    want(courier, '192.0.2.2')
-    assert.equal(await courier.deliver(), true)
+    want(worker, '192.0.2.2')
+    assert.equal(await worker.deliver(), true)
     assert.deepEqual(told.at(-1), 'sync 192.0.2.1 192.0.2.2')
-    assert.equal(courier.queued, 0)
+    assert.equal(worker.queued, 0)
   })
 
   test('follow() tries again until it works, and ends when it is told to', async () => {
-    const courier = open()
+    const worker = open()
     let tries = 0
     answer = (changes) => {
-      if (++tries < 3) return { results: [], failure: new Failure(69, 'away') }
-      return { results: changes.map(() => undefined) }
+      if (++tries < 3) throw new Failure(69, 'away')
+      return changes.map(() => undefined)
     }
-    const following = courier.follow()
-    want(courier, '192.0.2.1')
-    await waitUntil('the third try', () => courier.queued === 0)
+    const following = worker.follow()
+    want(worker, '192.0.2.1')
+    await waitUntil('the third try', () => worker.queued === 0)
     assert.equal(tries, 3)
-    courier.stop()
+    worker.stop()
     await following
   })
 
   test('a broken state file or ledger line stops nothing', async () => {
     writeFileSync(`${directory}/firewall@edge1.state`, '{ this is no JSON')
     writeFileSync(`${directory}/firewall@edge1.confirmed`, 'nonsense\n192.0.2.1 sshd')
-    const courier = open()
-    want(courier, '192.0.2.1')
-    assert.equal(await courier.deliver(), true)
+    const worker = open()
+    want(worker, '192.0.2.1')
+    assert.equal(await worker.deliver(), true)
     assert.deepEqual(told, ['ban 192.0.2.1 0'])
   })
 })

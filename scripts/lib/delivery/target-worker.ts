@@ -3,25 +3,25 @@ import { parseAddress } from '../address.ts'
 import { differenceOf } from '../difference.ts'
 import { Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
-import { alive, type Lease, later } from '../lease.ts'
+import { alive, type Lease, later, NO_JAIL } from '../lease.ts'
 import { type Ledger, RELEASED } from '../ledger.ts'
 import {
   type Call,
   type Change,
-  type Changed,
+  type Counts,
   LostGeneration,
   NewSession,
-  type Synced,
+  type Outcome,
+  Refusal,
   type Target,
 } from '../target.ts'
 import { Backlog, type Pending } from './backlog.ts'
 import { type Book, type Key, openLedger, textOf, tidyLedger, type Wish } from './book.ts'
-import { makeChanges, withKept } from './change.ts'
 import type { Log } from './log.ts'
 import { banKey, type Rejection } from './rejected.ts'
 import { Standing } from './standing.ts'
 import { fileNameOf, type State } from './state.ts'
-import type { Truth } from './truth.ts'
+import { isKept, type Truth } from './truth.ts'
 
 /** Changes that travel together. */
 const BATCH = 1000
@@ -35,7 +35,7 @@ const PAUSE = { first: 500, longest: 30_000, look: 1_000 }
 /** Milliseconds between two exchanges that only keep the connection, and notice its end. */
 const KEEP = 15_000
 
-export interface CourierOptions {
+export interface WorkerOptions {
   sibling: string
   target: Target
   book: Book
@@ -47,7 +47,7 @@ export interface CourierOptions {
 }
 
 /** What one lease needs. */
-interface Errand {
+interface PendingChange {
   pending: Pending
   changes: Change[]
   /** The end that the target has when they are made. */
@@ -59,19 +59,20 @@ interface Errand {
  * What the target has confirmed stands in a ledger of its own, so what is to be delivered is the
  * difference of two ledgers, whatever was killed in between.
  */
-export class Courier {
+export class TargetWorker {
   readonly target: Target
-  readonly #options: CourierOptions
+  readonly #options: WorkerOptions
   readonly #confirmed: Ledger
   readonly #backlog = new Backlog()
   readonly #standing: Standing
   readonly #inTurn = inTurn()
   #wake: () => void = () => {}
+  #isOpened = false
   /** Since `deliver` has begun. */
   #refilled = false
   #stopping = new AbortController()
 
-  constructor(options: CourierOptions) {
+  constructor(options: WorkerOptions) {
     const { sibling, target, directory, log } = options
     const name = fileNameOf(sibling, target.name)
     this.#options = options
@@ -130,7 +131,7 @@ export class Courier {
   }
 
   /** Makes the target equal to the book, whatever it has. @throws Failure */
-  async sync(truth: Truth, show: (line: string) => void): Promise<Synced> {
+  async sync(truth: Truth, show: (line: string) => void): Promise<Counts> {
     return await this.#inTurn(async () => {
       try {
         const counts = await this.#syncTarget({ ...this.#call(DEADLINE.sync), show }, truth)
@@ -148,7 +149,7 @@ export class Courier {
   }
 
   /** Shows what a sync would change. @throws Failure */
-  async compare(wishes: Wish[], truth: Truth, show: (line: string) => void): Promise<Synced> {
+  async compare(wishes: Wish[], truth: Truth, show: (line: string) => void): Promise<Counts> {
     const call = { ...this.#call(DEADLINE.sync), show, dryRun: true }
     return await this.#inTurn(() => this.#send(call, this.#possible(wishes), truth))
   }
@@ -156,34 +157,31 @@ export class Courier {
   /** @returns false if the target fails */
   async #deliverBatch(): Promise<boolean> {
     const began = Date.now()
-    const errands = this.#backlog.take(BATCH, (pending) => this.#errandFor(pending))
-    if (errands.length === 0) return true
-    const { results, failure } = await this.#make(errands.flatMap(({ changes }) => changes))
+    const taken = this.#backlog.take(BATCH, (pending) => this.#changeFor(pending))
+    if (taken.length === 0) return true
+    const { outcomes, failure } = await this.#make(taken.flatMap(({ changes }) => changes))
     const again: Pending[] = []
     let at = 0
     let rejected = false
-    for (const errand of errands) {
-      const own = results.slice(at, at + errand.changes.length)
-      at += errand.changes.length
-      if (own.length < errand.changes.length) {
-        again.push(errand.pending)
-        continue
-      }
-      const wrong = own.find((result) => result !== undefined)
-      if (wrong) rejected = this.#refused(errand, wrong) || rejected
-      else this.#confirm(errand)
+    for (const one of taken) {
+      const own = outcomes.slice(at, at + one.changes.length)
+      at += one.changes.length
+      const wrong = own.find((outcome) => outcome !== undefined)
+      if (own.length < one.changes.length || own.some(isOfTarget)) again.push(one.pending)
+      else if (wrong) rejected = this.#refused(one, wrong) || rejected
+      else this.#confirm(one)
     }
     this.#commit()
     this.#backlog.answered(again)
     if (failure) this.#standing.failed(failure)
     else this.#standing.succeeded()
     if (rejected) this.#standing.keep(true)
-    this.#standing.delivered(errands.length - again.length, Date.now() - began)
+    this.#standing.delivered(taken.length - again.length, Date.now() - began)
     return failure === undefined
   }
 
   /** What the target must be told about a lease; undefined if nothing. */
-  #errandFor(pending: Pending): Errand | undefined {
+  #changeFor(pending: Pending): PendingChange | undefined {
     const { book, owner } = this.#options
     const wanted = book.wants(pending)
     if (this.#isRejected({ ...pending, expires: wanted })) return undefined
@@ -191,7 +189,7 @@ export class Courier {
     return changes.length > 0 ? { pending, changes, wanted } : undefined
   }
 
-  #confirm({ pending, wanted }: Errand): void {
+  #confirm({ pending, wanted }: PendingChange): void {
     const { address, jail } = pending
     this.#backlog.confirm(pending)
     this.#confirmed.put({ address, jail, expires: wanted, owner: this.#options.owner })
@@ -199,7 +197,7 @@ export class Courier {
   }
 
   /** @returns true if there is no hope for it */
-  #refused({ pending, changes, wanted }: Errand, why: Failure): boolean {
+  #refused({ pending, changes, wanted }: PendingChange, why: Failure): boolean {
     if (this.#backlog.refuse(pending, why)) return false
     const { address, jail } = pending
     const verb = changes.at(-1)?.verb ?? 'ban'
@@ -214,20 +212,29 @@ export class Courier {
     return this.#standing.rejected.refuses(banKey(address, jail), expires)
   }
 
-  async #make(changes: Change[]): Promise<Changed> {
+  /** @returns no outcomes where everything is to be tried again, and why the target fails, if it does */
+  async #make(changes: Change[]): Promise<{ outcomes: Outcome[]; failure: Failure | undefined }> {
     try {
-      return await makeChanges(this.target, this.#call(DEADLINE.batch), changes)
+      if (!this.#isOpened) await this.#open()
+      const outcomes = await this.target.change(this.#call(DEADLINE.batch), changes)
+      return { outcomes, failure: outcomes.find(isOfTarget) }
     } catch (error) {
-      if (error instanceof NewSession) {
-        const failure = await this.#lookAnew()
-        return failure ? { results: [], failure } : { results: [] }
-      }
       if (!(error instanceof Failure)) throw error
-      // After it was filled, it is told what it still lacks.
-      const isLost = error instanceof LostGeneration && !this.#refilled
-      const failure = isLost ? await this.#refill() : error
-      return failure ? { results: [], failure } : { results: [] }
+      return { outcomes: [], failure: await this.#mend(error) }
     }
+  }
+
+  /** Brings the target to where changes can be made. @returns why that cannot be done */
+  async #mend(failure: Failure): Promise<Failure | undefined> {
+    if (failure instanceof NewSession) return await this.#lookAnew()
+    // After it was filled, it is told what it still lacks.
+    if (failure instanceof LostGeneration && !this.#refilled) return await this.#refill()
+    return failure
+  }
+
+  async #open(): Promise<void> {
+    this.#isOpened = true
+    await this.target.open?.(this.#call(DEADLINE.batch))
   }
 
   /**
@@ -241,7 +248,7 @@ export class Courier {
     try {
       const wishes = this.#possible([...book.living()])
       const leases = wishes.map((wish) => leaseOf(wish, wish.expires, owner))
-      if (await this.target.has?.(call, leases)) {
+      if (await this.target.inSync?.(call, leases)) {
         this.#haveAll(wishes)
         this.#dropDone()
         return undefined
@@ -257,7 +264,7 @@ export class Courier {
       for (const wish of has.values()) this.#confirmed.put({ ...wish, owner })
       this.#commit()
       for (const key of [...has.values(), ...wishes]) {
-        if (this.#errandFor({ ...key, since: 0 })) this.#backlog.add(key)
+        if (this.#changeFor({ ...key, since: 0 })) this.#backlog.add(key)
       }
       return undefined
     } catch (error) {
@@ -280,7 +287,7 @@ export class Courier {
   }
 
   /** @param truth says which leases of the target stay that the book does not know */
-  async #syncTarget(call: Call, truth?: Truth): Promise<Synced> {
+  async #syncTarget(call: Call, truth?: Truth): Promise<Counts> {
     const wishes = this.#possible([...this.#options.book.living()])
     const counts = await this.#send(call, wishes, truth)
     const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
@@ -320,9 +327,9 @@ export class Courier {
     return done
   }
 
-  async #send(call: Call, wishes: Wish[], truth?: Truth): Promise<Synced> {
+  async #send(call: Call, wishes: Wish[], truth?: Truth): Promise<Counts> {
     const leases = wishes.map((wish) => leaseOf(wish, wish.expires, this.#options.owner))
-    if (await this.target.has?.(call, leases)) {
+    if (await this.target.inSync?.(call, leases)) {
       return { added: 0, extended: 0, removed: 0, unchanged: leases.length }
     }
     return await this.target.sync(call, await withKept(this.target, call, leases, truth))
@@ -334,7 +341,7 @@ export class Courier {
 
   /** Forgets what the target has already. */
   #dropDone(): void {
-    this.#backlog.drop((pending) => this.#errandFor(pending) === undefined)
+    this.#backlog.drop((pending) => this.#changeFor(pending) === undefined)
   }
 
   /** What cannot be written now is written with the next: at worst it is delivered twice. */
@@ -350,21 +357,19 @@ export class Courier {
 
   /** Opens the connection before the first ban needs it, and fills a target that lost everything. */
   async #keep(): Promise<boolean> {
-    if (!this.target.keep || this.#stopping.signal.aborted) return true
+    if (!this.target.open || this.#stopping.signal.aborted) return true
     return await this.#inTurn(async () => {
+      this.#refilled = false
       try {
-        await this.target.keep?.(this.#call(DEADLINE.batch))
-        this.#standing.succeeded()
-        this.#standing.clock(this.target.clock?.())
-        return true
+        await this.#open()
+        this.#standing.clock(this.target.complaint?.())
       } catch (error) {
-        let failure: unknown = error
-        if (error instanceof NewSession) failure = await this.#lookAnew()
-        if (error instanceof LostGeneration) failure = await this.#refill()
+        const failure = error instanceof Failure ? await this.#mend(error) : error
         if (failure) this.#standing.failed(failure)
-        else this.#standing.succeeded()
-        return failure === undefined
+        if (failure) return false
       }
+      this.#standing.succeeded()
+      return true
     })
   }
 
@@ -374,7 +379,7 @@ export class Courier {
     const end = Date.now() + longest * (0.5 + Math.random() / 2)
     let away = false
     while (Date.now() < end && !this.#stopping.signal.aborted) {
-      const isThere = (await this.target.probe?.(this.#call(DEADLINE.batch))) ?? true
+      const isThere = (await this.target.probe?.()) ?? true
       if (away && isThere) return
       away = !isThere
       const wait = Math.max(0, Math.min(end - Date.now(), PAUSE.look))
@@ -427,4 +432,41 @@ export function changesFor(
 
 function leaseOf({ address, jail }: Key, expires: number, owner: string): Lease {
   return { address: parseAddress(address), jail, expires, owner }
+}
+
+/** True for what is wrong with the target, and not with a change alone. */
+function isOfTarget(outcome: Outcome): outcome is Failure {
+  return outcome !== undefined && !(outcome instanceof Refusal)
+}
+
+/**
+ * What a target is to have: these leases, and of those that it has what stays without being asked
+ * for: what was banned by hand and without a jail, and the leases of jails that are not understood.
+ */
+export async function withKept(
+  target: Target,
+  call: Call,
+  leases: Lease[],
+  truth: Truth | undefined,
+): Promise<Lease[]> {
+  const quiet = { ...call, jail: NO_JAIL, dryRun: false }
+  const manual = target.manual
+    ? await target.manual(quiet)
+    : (await target.list(quiet)).filter(({ jail }) => jail === NO_JAIL)
+  const isOdd = truth !== undefined && (truth.keepsOthers || truth.kept.size > 0)
+  const others = isOdd ? await target.list({ ...quiet, jail: undefined }) : []
+  const known = new Set(leases.map(keyOf))
+  return [
+    ...manual.filter((lease) => !known.has(keyOf(lease))),
+    ...others.filter((lease) => {
+      return (
+        truth && lease.jail !== NO_JAIL && isKept(truth, lease.jail) && !known.has(keyOf(lease))
+      )
+    }),
+    ...leases,
+  ]
+}
+
+function keyOf({ address, jail }: Lease): string {
+  return `${address.text} ${jail}`
 }
