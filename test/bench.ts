@@ -1,7 +1,7 @@
 // Prints, side by side in one run, this project, the document's scripts and the physical floor.
 //
 //   npm run bench [-- --node /path/to/another/node]...
-//   npm run bench -- delivery|fortigate|net2ban|packets|kills|stale
+//   npm run bench -- delivery|fortigate|net2ban|packets|kills|stale|turns
 import { parseArgs } from 'node:util'
 import { benchBan } from './bench/ban.ts'
 import { benchBulk } from './bench/bulk.ts'
@@ -12,6 +12,7 @@ import { benchNet2ban } from './bench/net2ban.ts'
 import { benchPackets } from './bench/packets.ts'
 import { staleBans } from './bench/stale.ts'
 import { printRows } from './bench/table.ts'
+import { benchTurns } from './bench/turns.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -24,6 +25,7 @@ else if (positionals[0] === 'stale') console.log(await staleBans(5, 10))
 else if (positionals[0] === 'net2ban') await benchNet2ban()
 else if (positionals[0] === 'packets') await benchForwarding()
 else if (positionals[0] === 'kills') await killAll()
+else if (positionals[0] === 'turns') await benchAllTurns()
 else await benchFirewall()
 
 async function benchFirewall(): Promise<void> {
@@ -40,5 +42,11 @@ async function benchForwarding(): Promise<void> {
 async function killAll(): Promise<void> {
   for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
     process.stdout.write(`${await killFirewall(backend, 1000)}\n`)
+  }
+}
+
+async function benchAllTurns(): Promise<void> {
+  for (const backend of ['nftables', 'ipset', 'iptables'] as const) {
+    printRows(await benchTurns(backend))
   }
 }

@@ -19,6 +19,9 @@ export interface Entry {
   expires: number
 }
 
+/** What takes a kernel with sets some tenths of a second (`npm run bench -- turns`). */
+export const AT_ONCE = 10_000
+
 /** A chain and everything that is to be in it. */
 export interface Load {
   chain: Chain
@@ -73,6 +76,8 @@ export interface Backend {
   expires: boolean
   /** The longest time in seconds that the kernel can count; a longer lease is renewed. */
   longest: number
+  /** So many entries are changed in one transaction; other owners come in between. */
+  atOnce: number
   works(): Promise<boolean>
   /** What `apply` feeds, if it may be started before. */
   tool?: Tool

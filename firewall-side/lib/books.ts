@@ -30,6 +30,13 @@ import { widthOf } from './widths.ts'
 
 /** A ledger is rewritten when it has twice its size after the last time, and so many bytes. */
 const ROOM = 8_000_000
+
+/** So many bytes of a ledger are parsed, and so many of its leases changed, before one could wait for it. */
+const SMALL = 500_000
+
+/** What a lease costs in the ledger at most, as a rule, bytes. */
+const LEASE = 50
+
 /** Kernel and ledger may disagree for a moment about what is just ending, seconds. */
 export const SLACK = 3
 
@@ -39,6 +46,21 @@ const AGREE = 30
 /** Seconds by which a clock must differ to be spoken of. */
 const WRONG = 60
 
+/** Says that the whole ledger has to be parsed, which takes too long to be done under the lock. */
+export class Unread extends Error {}
+
+/**
+ * Many changes of one owner's leases, which are carried out in pieces so that other owners come in
+ * between: first what is banned, then what is freed, so that nobody is free in between.
+ */
+export interface Plan {
+  readonly lines: readonly Line[]
+  readonly begin: () => void
+  readonly end: () => string[]
+  /** What it came to, once it is over. */
+  answer?: string[]
+}
+
 /** Who asks: the owner that the key stands for, and the address it came from. */
 export interface Caller {
   owner: string
@@ -47,8 +69,9 @@ export interface Caller {
 
 /**
  * Who holds what, until when, and on which ports: the ledger with its remarks, and the rules for
- * changing it. Knows nothing of the kernel; what has changed is in `touched`, `loads` and `left`.
- * Everything here happens under the firewall's lock, between `open` and `settle` or `revert`.
+ * changing it. Knows nothing of the kernel; what has changed is in `touched` and `loads`.
+ * Everything that changes something happens under the firewall's lock, between `open` and `settle` or
+ * `revert`. What only looks may go on without it, and sees what there was at the last `open`.
  */
 export class Books {
   readonly #config: FirewallConfig
@@ -66,13 +89,11 @@ export class Books {
   #ownNever: readonly Address[] = []
   /** Addresses per jail whose block may have to change. */
   readonly touched = new Map<string, Map<string, Address>>()
-  /**
-   * Jails of which so much changed that loading them whole is cheaper, with what is to be in them
-   * where that is known without a walk through the ledger.
-   */
-  readonly loads = new Map<string, readonly Entry[] | undefined>()
-  /** Addresses per jail that left with a load. */
-  readonly left = new Map<string, Map<string, Address>>()
+  /** Jails that are loaded as a whole, because they look for fewer prefix lengths. */
+  readonly loads = new Set<string>()
+  /** What other processes have changed since `watch`. */
+  #news: Line[] | undefined
+  #isLocked = false
   /** The latest ends before they were changed, by address and jail. */
   readonly #before = new Map<string, number | undefined>()
   /** One line for the journal for each thing done. */
@@ -83,7 +104,32 @@ export class Books {
     this.#paths = paths
     this.#caller = caller
     this.usage = new Usage(paths.run)
-    this.#ledger = new Ledger(paths.ledger)
+    this.#ledger = new Ledger(paths.ledger, undefined, (bytes) => {
+      if (this.#isLocked && bytes > SMALL) throw new Unread('the ledger is large')
+    })
+  }
+
+  /** Reads everything without the lock, so that a walk through every lease finds it parsed under it. */
+  study(): void {
+    this.#ledger.study()
+  }
+
+  /** The same, and looks for what nobody can read, for `mend`. */
+  examine(): void {
+    this.#ledger.study()
+    this.#ledger.unreadable()
+  }
+
+  /** Collects what other processes change from now on. */
+  watch(): void {
+    this.#news = []
+  }
+
+  /** What they have changed; nothing more is collected. */
+  news(): Line[] {
+    const news = this.#news ?? []
+    this.#news = undefined
+    return news
   }
 
   /**
@@ -93,8 +139,9 @@ export class Books {
    */
   open(never: readonly Address[]): void {
     this.at = now()
+    this.#isLocked = true
     checkTrusted(this.#paths.ledger)
-    this.#ledger.refresh()
+    this.#ledger.refresh(this.#news && ((line) => this.#news?.push(line)))
     if (!this.#ledger.exists) {
       createLedger(this.#paths.ledger, true)
       this.#ledger.refresh()
@@ -190,6 +237,7 @@ export class Books {
     this.#register.name(jail, owner, naming)
     this.#register.widths.add(jail, owner, address)
     if (own?.expires !== latest) this.#put({ address: address.text, jail, owner, expires: latest })
+    this.usage.noteNewer(owner, `${address.text} ${jail}`)
     this.touch(jail, address)
     this.log.push(`${owner} ban ${address.text} ${jail} until ${endText(latest)}`)
   }
@@ -198,29 +246,77 @@ export class Books {
     const { owner } = this.#caller
     const own = this.#own(address.text, jail)
     if (own) this.#put({ address: address.text, jail, owner, expires: RELEASED })
+    this.usage.noteNewer(owner, `${address.text} ${jail}`)
     // Also if it was not banned: an unban that was killed half way is repeated. But what the chain
     // cannot hold needs no telling, and must not make the ledger longer.
     if (this.#register.looksFor(jail, address)) this.touch(jail, address)
     this.log.push(`${owner} unban ${address.text} ${jail}${own ? '' : ': was not banned'}`)
   }
 
-  /** @returns how many leases were given back */
-  flush(jail: string | undefined, but?: ReadonlySet<string>): number {
+  /** True if so much can be planned and carried out at once, before one could wait for it. */
+  isSmall(leases = 0): boolean {
+    return this.#ledger.size + leases * LEASE < SMALL
+  }
+
+  /**
+   * Says that this owner's leases are about to be changed in pieces: what its other processes say
+   * meanwhile is noted, so that `step` leaves it as it is.
+   */
+  announce(): void {
+    this.usage.beginPieces(this.#caller.owner)
+  }
+
+  /** What is to be done for a request that may change every lease of an owner; it changes nothing yet. */
+  plan(request: Request & { verb: 'sync' | 'flush' }): Plan {
+    const plan = request.verb === 'sync' ? this.#syncPlan(request) : this.#flushPlan(request)
+    const { lines } = plan
+    const isHeld = ({ expires }: Line) => expires !== RELEASED
+    const sorted = [...lines.filter(isHeld), ...lines.filter((line) => !isHeld(line))]
+    return { ...plan, lines: sorted }
+  }
+
+  /**
+   * Carries out the next so many changes of a plan. What the owner itself has changed since it was
+   * made stays as it is: that is newer.
+   *
+   * @param from where it goes on: 0, then what the last step came to
+   * @throws Failure 77, and changes nothing, if the owner may not have so much
+   */
+  step(plan: Plan, from: number, most: number): number {
     const { owner } = this.#caller
-    const lines = but && this.#hasOnly(but) ? [] : [...this.#mine(jail, but)]
-    for (const line of lines) {
-      this.#put({ ...line, expires: RELEASED })
+    const newer = new Set(this.usage.newer(owner))
+    if (from === 0) plan.begin()
+    const piece = plan.lines.slice(from, from + most)
+    for (const line of piece) {
+      if (newer.has(`${line.address} ${line.jail}`)) continue
+      this.#put(line)
       this.#touchText(line.jail, line.address)
     }
-    for (const name of this.#register.jailsOf(owner)) {
-      const meant = jail === undefined ? !but?.has(name) : jail === name
-      if (meant) this.#register.unname(name, owner)
+    const next = from + piece.length
+    if (next < plan.lines.length) {
+      this.announce()
+    } else {
+      plan.answer = plan.end()
+      this.usage.endPieces(owner)
     }
-    if (jail === undefined) this.#register.markSynced(owner)
-    if (but && lines.length === 0) return 0
-    const what = jail ?? (but ? 'all other jails' : 'all jails')
-    this.log.push(`${owner} flush ${what}: ${lines.length} leases`)
-    return lines.length
+    return next
+  }
+
+  #flushPlan({ jail, but }: Request & { verb: 'flush' }): Pick<Plan, 'lines' | 'begin' | 'end'> {
+    const { owner } = this.#caller
+    const lines = Array.from(this.#mine(jail, but), (line) => ({ ...line, expires: RELEASED }))
+    const end = (): string[] => {
+      const used = new Set(Array.from(this.#mine(jail, but), (line) => line.jail))
+      for (const name of this.#register.jailsOf(owner)) {
+        const meant = jail === undefined ? !but?.has(name) : jail === name
+        if (meant && !used.has(name)) this.#register.unname(name, owner)
+      }
+      if (jail === undefined) this.#register.markSynced(owner)
+      const what = jail ?? (but ? 'all other jails' : 'all jails')
+      if (!but || lines.length > 0) this.log.push(`${owner} flush ${what}: ${lines.length} leases`)
+      return but ? [`removed ${lines.length}`] : []
+    }
+    return { lines, begin: () => {}, end }
   }
 
   list(jail: string | undefined, said?: Said): string[] {
@@ -266,8 +362,8 @@ export class Books {
     return digestOf(told, namingOf, this.at - ahead)
   }
 
-  /** @returns what changed, in the words that `sync` prints */
-  sync({ jail, naming, leases, said }: Request & { verb: 'sync' }): string {
+  #syncPlan(request: Request & { verb: 'sync' }): Pick<Plan, 'lines' | 'begin' | 'end'> {
+    const { jail, naming, leases, said } = request
     const { owner } = this.#caller
     const ahead = this.ahead(said)
     const own = leases.map((lease) => ({ ...lease, expires: moved(lease.expires, ahead) }))
@@ -277,35 +373,24 @@ export class Books {
     )
     const difference = differenceOf(this.#ledger, owner, jail, lines, this.at)
     const { changes, added, extended, removed, unchanged } = difference
-    this.#checkRoom(added - removed)
-    const addresses = wanted.map(({ address }) => address)
-    this.#checkWidths(addresses, jail)
-    if (wanted.length > 0) this.#register.name(jail, owner, naming)
-    for (const address of addresses) this.#register.widths.add(jail, owner, address)
-    // So much at once is loaded as a whole, and needs no account of each address.
-    const whole = changes.length > 1000 && changes.length > unchanged
-    if (whole) {
-      const others = this.#othersIn(jail)
-      const entries = others.length > 0 ? latestEach([...wanted, ...others]) : wanted
-      this.loads.set(jail, entries)
-      this.#noteLeft(jail, changes)
-      this.#ledger.putAll(changes)
-      this.usage.add(owner, added - removed)
-    } else {
-      for (const line of changes) {
-        this.#put(line)
-        this.#touchText(jail, line.address)
-      }
+    const begin = (): void => {
+      this.#checkRoom(added - removed)
+      const addresses = wanted.map(({ address }) => address)
+      this.#checkWidths(addresses, jail)
+      if (wanted.length > 0) this.#register.name(jail, owner, naming)
+      for (const address of addresses) this.#register.widths.add(jail, owner, address)
     }
-    this.#register.markSynced(owner)
-    const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
-    if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
-    return refused > 0 ? `${text}, refused ${refused}` : text
+    const end = (): string[] => {
+      this.#register.markSynced(owner)
+      const text = `added ${added}, extended ${extended}, removed ${removed}, unchanged ${unchanged}`
+      if (changes.length > 0) this.log.push(`${owner} sync ${jail}: ${text}`)
+      return [refused > 0 ? `${text}, refused ${refused}` : text]
+    }
+    return { lines: changes, begin, end }
   }
 
   /** Says that an address of a jail may have another end now, or none. */
   touch(jail: string, address: Address): void {
-    if (this.loads.has(jail)) this.loads.set(jail, undefined)
     const addresses = this.touched.get(jail)
     if (addresses) addresses.set(address.text, address)
     else this.touched.set(jail, new Map([[address.text, address]]))
@@ -394,37 +479,49 @@ export class Books {
   clear(): void {
     this.touched.clear()
     this.loads.clear()
-    this.left.clear()
     this.#before.clear()
   }
 
-  /** Rewrites the ledger without what has ended, if that is more than so many lines. */
-  compact(more: number): void {
-    // With a clock that may be wrong only what was given back is forgotten.
-    const at = isSteady(this.#paths.run) ? this.at : RELEASED
-    let ended = 0
-    for (const _ of this.#ledger.ended(at)) ended++
-    if (ended <= more) return
-    const remarks = this.#register.remarks(this.#ledger.remarks())
-    this.#ledger.compact(at, this.#owners.remarks(remarks))
-    this.usage.compacted = this.#ledger.size
-    this.usage.save(this.#ledger)
+  /** Forgets what was begun and not committed, to begin again. */
+  discard(): void {
+    this.#ledger.discard()
+    this.log.length = 0
   }
 
-  /** Rewrites the ledger once most of it is over, so that no churn fills the disk. */
-  shrink(): void {
-    if (this.#ledger.size > 2 * this.usage.compacted + ROOM) this.compact(-1)
+  /** Says that the lock is about to be released: what is asked now may take its time. */
+  close(): void {
+    this.clear()
+    this.#isLocked = false
   }
 
-  /** What other owners hold in a jail. */
-  #othersIn(jail: string): Entry[] {
-    const entries: Entry[] = []
-    for (const line of this.#ledger.living(this.at)) {
-      if (line.jail !== jail || line.owner === this.#caller.owner) continue
-      const address = canonicalAddress(line.address)
-      if (address) entries.push({ address, jail, expires: line.expires })
+  /** True if a rewrite is worth it: most of the ledger is over, and no churn shall fill the disk. */
+  get isLarge(): boolean {
+    return this.#ledger.size > 2 * this.usage.compacted + ROOM
+  }
+
+  /**
+   * Prepares a rewrite of the ledger without what has ended, which needs no lock.
+   *
+   * @returns what does it, under the lock
+   */
+  compacting(): () => void {
+    const remarks = this.#owners.remarks(this.#register.remarks(this.#ledger.remarks()))
+    const compact = this.#ledger.compacting(this.#forgotten, remarks)
+    return () => {
+      compact()
+      this.usage.compacted = this.#ledger.size
+      this.usage.save(this.#ledger)
     }
-    return entries
+  }
+
+  /** How many lines a rewrite would leave out. */
+  get ended(): number {
+    return [...this.#ledger.ended(this.#forgotten)].length
+  }
+
+  /** What ended before is forgotten; with a clock that may be wrong only what was given back. */
+  get #forgotten(): number {
+    return isSteady(this.#paths.run) ? this.at : RELEASED
   }
 
   /** What this owner holds, in a jail or in all `but` some. */
@@ -441,11 +538,6 @@ export class Books {
       const address = canonicalAddress(line.address)
       if (address && address.prefix > range.prefix && overlaps(address, range)) yield line
     }
-  }
-
-  /** True if this owner certainly holds nothing in other jails: the end of nearly every sync. */
-  #hasOnly(jails: ReadonlySet<string>): boolean {
-    return [...this.#ledger.jailsOf(this.#caller.owner)].every((jail) => jails.has(jail))
   }
 
   #own(address: string, jail: string): { expires: number } | undefined {
@@ -473,15 +565,6 @@ export class Books {
     const is = alive(line.expires, this.at)
     if (was !== is) this.usage.add(line.owner, is ? 1 : -1)
     this.#ledger.put(line)
-  }
-
-  #noteLeft(jail: string, changes: readonly Line[]): void {
-    const left = new Map<string, Address>()
-    for (const { address: text, expires } of changes) {
-      const address = expires === RELEASED ? canonicalAddress(text) : undefined
-      if (address) left.set(text, address)
-    }
-    this.left.set(jail, left)
   }
 
   #readRegister(): void {
@@ -530,7 +613,7 @@ export class Books {
       held.set(jail, (held.get(jail) ?? new Set<string>()).add(widthOf(address)))
     }
     const shrunk = this.#register.widths.keep(owner, held, addresses)
-    for (const jail of shrunk) this.loads.set(jail, undefined)
+    for (const jail of shrunk) this.loads.add(jail)
   }
 
   /** What of a sync is to be held: the longest of each address, without what nobody may ban. */

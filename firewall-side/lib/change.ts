@@ -30,12 +30,7 @@ export function changeOf(books: Books, before: readonly Chain[], neverChanged: b
   // What was found without the index has to be in it once there is a second jail.
   if (before.length === 1 && now.length > 1) change.index = books.contents().entries
   const whole = now.filter((chain) => loads.has(chain.jail))
-  const unknown = whole.filter((chain) => loads.get(chain.jail) === undefined)
-  if (unknown.length > 0) change.load = loadsOf(unknown, books.contents().entries)
-  for (const chain of whole) {
-    const entries = loads.get(chain.jail)
-    if (entries) change.load.push({ chain, entries })
-  }
+  if (whole.length > 0) change.load = loadsOf(whole, books.contents().entries)
   return change
 }
 
@@ -54,7 +49,7 @@ function freeOf(books: Books, before: readonly Chain[], direct: string | undefin
   const had = byJail(before)
   const was = directOf(before)
   const free = new Map<string, Address>()
-  for (const [jail, addresses] of [...books.touched, ...books.left]) {
+  for (const [jail, addresses] of books.touched) {
     const widths = had.get(jail)?.widths
     for (const [text, address] of addresses) {
       const width = `${address.family}/${address.prefix}`

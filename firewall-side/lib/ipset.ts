@@ -2,6 +2,7 @@ import { type Address, type Family, isSingle, parseAddress } from '../../scripts
 import { pieces } from '../../scripts/lib/bulk.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
+  AT_ONCE,
   type Backend,
   type Chain,
   type Change,
@@ -92,6 +93,7 @@ export function ipset(config: FirewallConfig): Backend {
     name: 'ipset',
     expires: true,
     longest: LONGEST,
+    atOnce: AT_ONCE,
     tool,
 
     async works() {

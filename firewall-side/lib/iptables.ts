@@ -53,6 +53,8 @@ export function iptables(config: FirewallConfig): Backend {
     name: 'iptables',
     expires: false,
     longest: Number.MAX_SAFE_INTEGER,
+    // Each change writes the chains anew: in pieces it would take as much for every piece.
+    atOnce: Number.MAX_SAFE_INTEGER,
 
     async works() {
       return (await netfilter.dump('inet4')) !== undefined

@@ -2,6 +2,7 @@ import { type Address, type Family, isSingle, parseAddress } from '../../scripts
 import { joined } from '../../scripts/lib/bulk.ts'
 import { run } from '../../scripts/lib/run.ts'
 import {
+  AT_ONCE,
   type Backend,
   type Chain,
   type Change,
@@ -46,6 +47,7 @@ export function nftables(config: FirewallConfig): Backend {
     name: 'nftables',
     expires: true,
     longest: LONGEST,
+    atOnce: AT_ONCE,
     tool,
 
     async works() {
@@ -189,9 +191,16 @@ function indexing(entries: readonly Entry[], direct: string | undefined): string
 }
 
 function unindexing(free: readonly Address[]): string[] {
-  return free.flatMap((address) => {
-    const element = `element ${TABLE} banned/${widthOf(address)} { ${hostOf(address)} }`
-    return [`add ${element}`, `delete ${element}`]
+  const sets = new Map<string, string[]>()
+  for (const address of free) {
+    const set = `banned/${widthOf(address)}`
+    const hosts = sets.get(set)
+    if (hosts) hosts.push(hostOf(address))
+    else sets.set(set, [hostOf(address)])
+  }
+  return [...sets].flatMap(([set, hosts]) => {
+    const elements = `element ${TABLE} ${set} { ${hosts.join(', ')} }`
+    return [`add ${elements}`, `delete ${elements}`]
   })
 }
 

@@ -1,8 +1,9 @@
+import { isSingle } from '../../scripts/lib/address.ts'
 import { codeOf, EXIT, type ExitCode, Failure, messageOf } from '../../scripts/lib/failure.ts'
-import { alive } from '../../scripts/lib/lease.ts'
+import { alive, now } from '../../scripts/lib/lease.ts'
 import { lock } from '../../scripts/lib/lock.ts'
 import { type Backend, type Chain, type Change, directOf, type Entry, shapeOf } from './backend.ts'
-import { Books, type Caller, SLACK } from './books.ts'
+import { Books, type Caller, type Plan, SLACK, Unread } from './books.ts'
 import { changeOf } from './change.ts'
 import type { FirewallConfig } from './config.ts'
 import { Journal } from './journal.ts'
@@ -34,8 +35,11 @@ const LOOK_EVERY = 5
 /** The index is made anew when it has so many entries more than twice what is needed. */
 const STALE = 1000
 
-/** What may walk through every lease, and needs memory for it. */
+/** What walks through every lease, and needs memory for it. */
 const HEAVY: ReadonlySet<string> = new Set(['list', 'sync', 'flush', 'digest', 'check'])
+
+/** What such a request does under the lock; the rest is done without it. */
+type Begun = (request: Request) => string[] | Promise<string[]>
 
 /** So many refusals of one batch stand in the journal; the others are counted. */
 const REFUSED = 10
@@ -83,22 +87,89 @@ export class Perimeter {
     return this.#isSuperseded
   }
 
-  /** Performs requests in order, in one transaction. @returns an answer for each, in order */
+  /**
+   * Performs requests in order, in one transaction, or one that may walk through every lease: what
+   * takes long is done without the lock, and what is changed is changed in pieces.
+   *
+   * @returns an answer for each, in order
+   */
   async perform(requests: (Request | Failure)[]): Promise<Answer[]> {
-    const work = async () => {
-      this.#mended = this.#books.usage.unclean ? await this.#tryRepair() : []
-      const answers: Answer[] = []
-      for (const request of requests) answers.push(await this.#answer(request))
-      return await this.#conclude(answers)
+    const [request] = requests
+    if (!request || request instanceof Failure || !isHeavy(request)) {
+      return await this.#turn(requests, (each) => this.#request(each))
     }
-    const changes = requests.some((request) => isOneOf(CHANGING, request))
-    if (!requests.some((request) => isOneOf(HEAVY, request))) return this.#locked(work, changes)
     const heavy = await lock(`${this.#paths.run}/firewall.heavy.${this.#caller.owner}`)
     try {
-      return await this.#locked(work, changes)
+      if (request.verb === 'check') this.#books.examine()
+      else this.#books.study()
+      return [await this.#heavy(request)]
     } finally {
+      this.#books.news()
       heavy()
     }
+  }
+
+  async #heavy(request: Request): Promise<Answer> {
+    const { verb, said } = request
+    if (verb === 'sync' || verb === 'flush') return await this.#inPieces(request)
+    const answer = await this.#only(request, true, (each) => this.#request(each))
+    if (answer.code !== EXIT.done) return answer
+    const { lines } = answer
+    if (verb === 'list') return { ...answer, lines: this.#books.list(request.jail, said) }
+    if (verb === 'blocked') return { ...answer, lines: this.#books.blocked(request.address) }
+    if (verb === 'digest') return { ...answer, lines: [this.#books.digest(said)] }
+    const restored = [...lines.splice(2), ...(await this.#compare())]
+    return { ...answer, lines: [...lines, ...restored, ...this.#books.clock(said)] }
+  }
+
+  /**
+   * Changes many leases: each piece in a turn and a transaction of its own, durable and in the kernel
+   * like any other change. Killed in between, the next sync finds what is left to do.
+   */
+  async #inPieces(request: Request & { verb: 'sync' | 'flush' }): Promise<Answer> {
+    const leases = request.verb === 'sync' ? request.leases.length : 0
+    let plan: Plan | undefined
+    let next = 0
+    for (;;) {
+      const from = next
+      const answer = await this.#only(request, plan === undefined, async (each) => {
+        if (!plan) await this.#request(each)
+        if (!plan && !this.#books.isSmall(leases)) {
+          this.#books.announce()
+          return []
+        }
+        plan ??= this.#books.plan(request)
+        next = this.#books.step(plan, from, this.#backend.atOnce)
+        return plan.answer ?? []
+      })
+      if (answer.code !== EXIT.done || plan?.answer) {
+        if (this.#books.isLarge) await this.#compact()
+        return answer
+      }
+      plan ??= this.#books.plan(request)
+    }
+  }
+
+  /** Rewrites the ledger without what has ended; only the swap is done under the lock. */
+  async #compact(): Promise<void> {
+    const compact = this.#books.compacting()
+    await this.#locked(async () => compact())
+  }
+
+  async #only(request: Request, isFirst: boolean, begun: Begun): Promise<Answer> {
+    const [answer] = await this.#turn([request], begun, isFirst)
+    return answer ?? { code: EXIT.done, lines: [], error: '' }
+  }
+
+  /** One transaction under the lock. @param isFirst false if the request was begun in an earlier one */
+  async #turn(requests: (Request | Failure)[], begun: Begun, isFirst = true): Promise<Answer[]> {
+    const changes = requests.some((request) => isOneOf(CHANGING, request))
+    return await this.#locked(async () => {
+      this.#mended = this.#books.usage.unclean ? await this.#tryRepair() : []
+      const answers: Answer[] = []
+      for (const request of requests) answers.push(await this.#answer(request, begun, isFirst))
+      return await this.#conclude(answers)
+    }, changes)
   }
 
   /** Lets go of everything that can be read again. */
@@ -121,6 +192,7 @@ export class Perimeter {
 
   /** Makes the kernel equal to the books: at boot, before the network is up. */
   async restore(): Promise<string> {
+    this.#books.examine()
     return await this.#locked(async () => {
       try {
         this.#books.mend()
@@ -145,24 +217,37 @@ export class Perimeter {
 
   /** What a timer does every minute: ends what the kernel cannot end, renews, repairs, compacts. */
   async sweep(): Promise<void> {
-    await this.#locked(async () => {
+    this.#books.examine()
+    const isKnown = await this.#locked(async () => {
       this.#books.mend()
       if (!this.#backend.expires) this.#books.touchEnded()
       this.#renewLong()
       await this.#takeEffect()
-      await this.#repair()
-      this.#books.compact(this.#backend.expires ? COMPACT_AT : 0)
-      this.#books.shrink()
+      return (await this.#repairShape()) === undefined
     })
+    if (isKnown) await this.#compare()
+    const { ended, isLarge } = this.#books
+    if (isLarge || ended > (this.#backend.expires ? COMPACT_AT : 0)) await this.#compact()
   }
 
   /**
    * Runs something under the firewall's lock, with the books as they are on the disk. What needs no
-   * lock is done while it is waited for.
+   * lock is done while it is waited for. If it turns out that all of a large ledger has to be parsed,
+   * that is done without the lock, and then everything anew.
    *
    * @param changes whether the kernel is likely to be told something, and the journal
    */
   async #locked<T>(work: () => Promise<T>, changes = false): Promise<T> {
+    try {
+      return await this.#lockedOnce(work, changes)
+    } catch (error) {
+      if (!(error instanceof Unread)) throw error
+      this.#books.study()
+      return await this.#lockedOnce(work, changes)
+    }
+  }
+
+  async #lockedOnce<T>(work: () => Promise<T>, changes: boolean): Promise<T> {
     try {
       const locked = this.#turns.take((fd) => {
         keepOpen(fd)
@@ -175,8 +260,11 @@ export class Perimeter {
         this.#books.open(never)
         this.#before = this.#books.chains()
         return await work()
+      } catch (error) {
+        if (error instanceof Unread) this.#books.discard()
+        throw error
       } finally {
-        this.#books.clear()
+        this.#books.close()
         this.#backend.tool?.dismiss()
         release()
       }
@@ -186,12 +274,12 @@ export class Perimeter {
     }
   }
 
-  async #answer(request: Request | Failure): Promise<Answer> {
+  async #answer(request: Request | Failure, begun: Begun, isFirst: boolean): Promise<Answer> {
     try {
       this.#books.usage.operation(this.#caller.owner, this.#books.at)
       if (request instanceof Failure) throw request
-      this.#checkOrder(request)
-      return { code: EXIT.done, lines: await this.#request(request), error: '' }
+      this.#checkOrder(request, isFirst)
+      return { code: EXIT.done, lines: await begun(request), error: '' }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
       return { code: error.code, lines: [], error: error.message }
@@ -199,10 +287,10 @@ export class Perimeter {
   }
 
   /** What has been on its way since before a newer session or command began is refused. */
-  #checkOrder(request: Request): void {
+  #checkOrder(request: Request, isFirst: boolean): void {
     if (request.verb === 'session') return
     if (this.session === undefined) {
-      this.#order.check(request)
+      if (isFirst) this.#order.check(request)
       return
     }
     this.#isSuperseded = this.session < this.#books.session
@@ -229,22 +317,17 @@ export class Perimeter {
     if (more > 0) this.#books.log.push(`${owner} refused: ${more} more`)
   }
 
+  /** What is done under the lock; of what walks through every lease that is only the beginning. */
   async #request(request: Request): Promise<string[]> {
     if (request.verb === 'session') return this.#begin(request)
     if (request.verb === 'sync' || request.verb === 'digest') await this.#glance()
-    if (request.verb === 'list') return this.#books.list(request.jail, request.said)
-    if (request.verb === 'blocked') return this.#books.blocked(request.address)
-    if (request.verb === 'sync') return [this.#books.sync(request)]
-    if (request.verb === 'check') {
-      return [...(await this.#check()), ...this.#books.clock(request.said)]
-    }
+    if (isHeavy(request)) this.#books.ahead(request.said)
+    else if (request.verb === 'blocked') return this.#books.blocked(request.address)
+    if (request.verb === 'check') return await this.#check()
     if (request.verb === 'generation') return [this.#books.generation]
-    if (request.verb === 'digest') return [this.#books.digest(request.said)]
     if (request.verb === 'ban') this.#books.ban(request)
     if (request.verb === 'unban') this.#books.unban(request)
-    if (request.verb !== 'flush') return []
-    const removed = this.#books.flush(request.jail, request.but)
-    return request.but ? [`removed ${removed}`] : []
+    return []
   }
 
   async #check(): Promise<string[]> {
@@ -258,9 +341,9 @@ export class Perimeter {
     }
     if (!this.#backend.expires) this.#books.touchEnded()
     await this.#takeEffect()
-    const restored = await this.#repair()
+    const restored = await this.#repairShape()
     const counts = [`generation ${generation}`, `leases ${this.#books.leases}`]
-    return [...counts, ...this.#mended, ...restored]
+    return [...counts, ...this.#mended, ...(restored ?? [])]
   }
 
   /** Whoever asks for a sync or a digest wants to know that the kernel is right: a look at its shape. */
@@ -271,17 +354,43 @@ export class Perimeter {
     if ((await this.#shape(this.#before)) !== usage.shape) await this.#rebuildAndSay()
   }
 
+  /** Builds our part anew if another program has changed its shape; else undefined. */
+  async #repairShape(): Promise<string[] | undefined> {
+    const { usage } = this.#books
+    const shape = usage.shape !== undefined && (await this.#shape(this.#books.chains()))
+    return shape === usage.shape ? undefined : await this.#rebuildAndSay()
+  }
+
   /** Compares the kernel's own dump with the books, and builds our part anew if they differ. */
   async #repair(): Promise<string[]> {
+    const restored = await this.#repairShape()
+    if (restored) return restored
+    const { differing, entries, isStale } = await this.#look()
+    if (differing.size > 0) return await this.#rebuildAndSay()
     const chains = this.#books.chains()
-    const { usage, at } = this.#books
-    const known = usage.shape !== undefined && (await this.#shape(chains)) === usage.shape
-    if (!known) return await this.#rebuildAndSay()
-    const { blocks, indexed } = await this.#backend.held(chains)
-    const { entries } = this.#books.contents(at - SLACK)
-    if (!isSame(blocks, entries, at)) return await this.#rebuildAndSay()
-    if (indexed > 2 * entries.length + STALE) await this.#backend.apply(reindexing(chains, entries))
+    if (isStale) await this.#backend.apply(reindexing(chains, entries))
     return []
+  }
+
+  /** The same without the lock, which is taken only if something seems to be wrong. */
+  async #compare(): Promise<string[]> {
+    this.#books.watch()
+    const { differing, isStale } = await this.#look()
+    if (differing.size === 0 && !isStale) return []
+    return await this.#locked(async () => {
+      // What others have changed meanwhile the dump may or may not have had.
+      for (const { jail, address } of this.#books.news()) differing.delete(blockOf(jail, address))
+      return differing.size > 0 || isStale ? await this.#repair() : []
+    })
+  }
+
+  /** Reads back what the kernel holds, and compares it with the books as they were before. */
+  async #look() {
+    const { at } = this.#books
+    const { blocks, indexed } = await this.#backend.held(this.#books.chains())
+    const { entries } = this.#books.contents(at - SLACK)
+    const isStale = indexed > 2 * entries.length + STALE
+    return { differing: differingIn(blocks, entries, now()), entries, isStale }
   }
 
   /** What cannot be repaired now, on a full disk, say, must not keep anybody from an answer. */
@@ -308,13 +417,12 @@ export class Perimeter {
   async #takeEffect(): Promise<void> {
     const never = this.#books.never.map((address) => address.text).join(' ')
     try {
+      const change = changeOf(this.#books, this.#before, never !== this.#books.usage.never)
       this.#books.commit()
-      await this.#intoKernel(changeOf(this.#books, this.#before, never !== this.#books.usage.never))
+      await this.#intoKernel(change)
       this.#before = this.#books.chains()
       this.#books.usage.never = never
       this.#books.settle()
-      // Without a kernel that ends leases by itself, the sweeper needs to see what has ended.
-      if (this.#backend.expires) this.#books.shrink()
     } catch (error) {
       this.#books.log.push(messageOf(error))
       this.#books.revert()
@@ -365,19 +473,31 @@ export class Perimeter {
   }
 }
 
+function isHeavy(request: Request): boolean {
+  return HEAVY.has(request.verb) || (request.verb === 'blocked' && !isSingle(request.address))
+}
+
 function isOneOf(verbs: ReadonlySet<string>, request: Request | Failure): boolean {
   return !(request instanceof Failure) && verbs.has(request.verb)
 }
 
-/** True if exactly those entries are blocked; either is right about what is just ending. */
-function isSame(blocks: ReadonlySet<string>, entries: readonly Entry[], at: number): boolean {
-  const most = new Set<string>()
+/** What is blocked and should not be, or the other way round; either is right about what is just ending. */
+function differingIn(
+  blocks: ReadonlySet<string>,
+  entries: readonly Entry[],
+  at: number,
+): Set<string> {
+  const differing = new Set(blocks)
   for (const { jail, address, expires } of entries) {
-    const block = `${chainName(jail)} ${address.text}`
-    most.add(block)
-    if (alive(expires, at + SLACK) && !blocks.has(block)) return false
+    const block = blockOf(jail, address.text)
+    if (!differing.delete(block) && alive(expires, at + SLACK)) differing.add(block)
   }
-  return [...blocks].every((block) => most.has(block))
+  return differing
+}
+
+/** As `Held` says it. */
+function blockOf(jail: string, address: string): string {
+  return `${chainName(jail)} ${address}`
 }
 
 /** A change of the index alone: without what nobody needs in it any more. */

@@ -107,7 +107,7 @@ function namesIn(folder: string): string[] {
   }
 }
 
-function isRunning(pid: string): boolean {
+export function isRunning(pid: string | number): boolean {
   try {
     process.kill(Number(pid), 0)
     return true

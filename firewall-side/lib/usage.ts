@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import type { Ledger } from '../../scripts/lib/ledger.ts'
+import { isRunning } from './turns.ts'
 
 /** What one owner may do in a minute. A thousand a second for ever; a flood waits. */
 const OPERATIONS = 60_000
@@ -18,6 +19,8 @@ interface Counts {
   /** Operations per owner since the beginning of the minute. */
   minute: number
   operations: Record<string, number>
+  /** Whose leases a process is changing in pieces, and what other processes of its owner have said since. */
+  pieces: Record<string, { pid: number; newer: string[] }>
   /** The never-ban list that the kernel has. */
   never: string
   /** What our part of the kernel looked like after our last change. */
@@ -119,6 +122,30 @@ export class Usage {
     }
   }
 
+  /** Says that this process is changing an owner's leases in pieces. */
+  beginPieces(owner: string): void {
+    if (this.#counts.pieces[owner]?.pid === process.pid) return
+    this.#counts.pieces[owner] = { pid: process.pid, newer: [] }
+  }
+
+  endPieces(owner: string): void {
+    delete this.#counts.pieces[owner]
+  }
+
+  /** Notes that an owner has said something about a lease, should another process be doing so. */
+  noteNewer(owner: string, lease: string): void {
+    const pieces = this.#counts.pieces[owner]
+    if (!pieces) return
+    // One of our own that failed, or one that was killed, is over.
+    if (pieces.pid !== process.pid && isRunning(pieces.pid)) pieces.newer.push(lease)
+    else this.endPieces(owner)
+  }
+
+  /** What was noted since `beginPieces`. */
+  newer(owner: string): readonly string[] {
+    return this.#counts.pieces[owner]?.newer ?? []
+  }
+
   leases(owner: string): number {
     return this.#counts.leases[owner] ?? 0
   }
@@ -163,6 +190,7 @@ function read(path: string): Counts {
     layout: LAYOUT,
     shape: known.layout === LAYOUT ? known.shape : undefined,
     leases: byOwner(known.leases),
+    pieces: byOwner(known.pieces),
     operations: byOwner(known.operations),
   }
 }

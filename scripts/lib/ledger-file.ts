@@ -43,14 +43,35 @@ export class LedgerFile {
     return this.#tail.reduce((sum, bytes) => sum + bytes.length, this.#bytes.length)
   }
 
-  /** Reads the file again if somebody else changed it. @returns whether somebody did */
-  refresh(): boolean {
-    const stamp = stampOf(this.#path)
-    if (stamp === this.#stamp) return false
-    this.#tail = []
-    this.#bytes = stamp === '' ? Buffer.alloc(0) : this.#read()
-    this.#stamp = stampOf(this.#path)
-    return true
+  /**
+   * Reads the file again if somebody else changed it.
+   *
+   * @returns what was appended since; undefined if anything else has changed
+   */
+  refresh(): Buffer | undefined {
+    return this.#become(() => {
+      const bytes = this.#read()
+      return { bytes, stamp: stampOf(this.#path) }
+    })
+  }
+
+  /** The same without the lock: it is looked at again under it, and a line that is being written left. */
+  look(): Buffer | undefined {
+    return this.#become(() => {
+      const bytes = this.#withoutMark(readWhole(this.#path))
+      return { bytes: bytes.subarray(0, bytes.lastIndexOf(10) + 1), stamp: 'stale' }
+    })
+  }
+
+  #become(read: () => { bytes: Buffer; stamp: string }): Buffer | undefined {
+    const found = stampOf(this.#path)
+    if (found === this.#stamp) return Buffer.alloc(0)
+    const before = this.whole()
+    const { bytes, stamp } = found === '' ? { bytes: Buffer.alloc(0), stamp: '' } : read()
+    this.#bytes = bytes
+    this.#stamp = stamp
+    const grown = before.length > 0 && bytes.subarray(0, before.length).equals(before)
+    return grown ? bytes.subarray(before.length) : undefined
   }
 
   /** Lets go of its content; `refresh` reads it again. */
@@ -142,8 +163,12 @@ export class LedgerFile {
 
   #read(): Buffer {
     if (this.#mode === undefined) return readFinished(this.#path)
-    const bytes = readWhole(this.#path)
-    // A byte order mark is an editor's, and no part of the first line.
-    return bytes.subarray(0, 3).equals(MARK) ? bytes.subarray(3) : bytes
+    return this.#withoutMark(readWhole(this.#path))
+  }
+
+  /** A byte order mark is an editor's, and no part of the first line. */
+  #withoutMark(bytes: Buffer): Buffer {
+    const marked = this.#mode !== undefined && bytes.subarray(0, 3).equals(MARK)
+    return marked ? bytes.subarray(3) : bytes
   }
 }

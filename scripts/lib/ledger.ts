@@ -1,5 +1,4 @@
 import { canonicalAddress } from './address.ts'
-import { joined } from './bulk.ts'
 import { alive } from './lease.ts'
 import { LedgerFile } from './ledger-file.ts'
 
@@ -49,15 +48,27 @@ export class Ledger {
   readonly #file: LedgerFile
   /** All rows by address, once somebody asked about everything. */
   #all: Map<string, Row[]> | undefined
+  /** The lines that nobody can read, once somebody asked. */
+  #bad: string[] | undefined
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
   readonly #style: Style
+  readonly #beforeParsing: (bytes: number) => void
 
-  /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
-  constructor(path: string, style: Style = APPENDED) {
+  /**
+   * Reads nothing yet: without the lock, somebody's unfinished line would be cut off.
+   *
+   * @param beforeParsing told how much is about to be parsed because somebody asked about everything
+   */
+  constructor(
+    path: string,
+    style: Style = APPENDED,
+    beforeParsing: (bytes: number) => void = () => {},
+  ) {
     this.#file = new LedgerFile(path, style.replace)
     this.#style = style
+    this.#beforeParsing = beforeParsing
   }
 
   /** False if there is no such file, so that "lost" can be told from "empty". */
@@ -75,9 +86,34 @@ export class Ledger {
     return this.#file.size
   }
 
-  /** Reads the file again if somebody else changed it. Call it after taking the lock. */
-  refresh(): void {
-    if (this.#file.refresh()) this.#forget()
+  /**
+   * Reads the file again if somebody else changed it. Call it after taking the lock.
+   *
+   * @param appended told what others have appended, if all before it was parsed already
+   */
+  refresh(appended?: (line: Line) => void): void {
+    this.#keepUp(this.#file.refresh(), appended)
+  }
+
+  /** Reads and parses everything without the lock, so that little is left to do under it. */
+  study(): void {
+    this.#keepUp(this.#file.look())
+    this.#all ??= this.#parsed()
+  }
+
+  /** Takes in what was appended; nothing is kept of what was read before if something else has changed. */
+  #keepUp(added: Buffer | undefined, appended: (line: Line) => void = () => {}): void {
+    if (added?.length === 0) return
+    if (!added || !this.#all) {
+      this.#forget()
+      return
+    }
+    this.#seen.clear()
+    this.#bad?.push(...this.#badIn(added.toString('latin1').split('\n')))
+    for (const line of this.#linesOf(added.toString('latin1'))) {
+      addTo(this.#all, line)
+      appended(line)
+    }
   }
 
   /** Every row about an address, also ended ones; change them with `put` only. */
@@ -105,18 +141,6 @@ export class Ledger {
     }
   }
 
-  /** The jails in lines about an owner, also in those that have ended: a tenth of a parse's time. */
-  jailsOf(owner: string): Set<string> {
-    const jails = new Set<string>()
-    const line = /^[^ \n#][^ \n]* ([^ \n]+) [^ \n]+ ([^ \n]+)$/gm
-    const text = [this.#file.whole().toString('latin1'), ...this.#pending].join('\n')
-    for (let found = line.exec(text); found; found = line.exec(text)) {
-      const [, jail = '', named] = found
-      if (named === owner) jails.add(jail)
-    }
-    return jails
-  }
-
   /** The remarks in order, without line ends. */
   remarks(): string[] {
     const found = Array.from(this.#file.startsWith('#'), (at) => this.#file.lineAt(at))
@@ -133,13 +157,6 @@ export class Ledger {
     if (this.#all && !known) this.#all.set(line.address, rows)
   }
 
-  /** Notes many changes at once, in a file to which changes are appended; what is asked next parses the file again. */
-  putAll(lines: readonly Line[]): void {
-    if (lines.length === 0) return
-    this.#pending.push(joined(lines, this.#style.format, '\n'))
-    this.#forget()
-  }
-
   /** Every line of the file in order, blank ones left out, with what it says. */
   *lines(): Generator<{ number: number; raw: string; line: Line | undefined }> {
     let number = 0
@@ -150,8 +167,13 @@ export class Ledger {
   }
 
   /** Lines that are neither remark nor lease of an address, a character for each byte. */
-  unreadable(): string[] {
-    return this.#file.lines().filter((raw) => {
+  unreadable(): readonly string[] {
+    this.#bad ??= this.#badIn(this.#file.lines())
+    return this.#bad
+  }
+
+  #badIn(lines: readonly string[]): string[] {
+    return lines.filter((raw) => {
       const line = this.#style.parse(raw)
       return line ? !canonicalAddress(line.address) : !isRemark(raw)
     })
@@ -206,20 +228,40 @@ export class Ledger {
    * @param mend leaves out what is unreadable, too
    */
   compact(at: number, remarks: string[] = this.remarks(), mend = false): void {
-    const { replace, parse, format } = this.#style
-    if (replace === undefined) {
-      const bad = mend ? [] : this.#file.lines().filter((raw) => !isRemark(raw) && !parse(raw))
-      const kept = bad.map((raw) => Buffer.from(raw, 'latin1').toString('utf8'))
-      const living = [...this.living(at)]
-      const left = mend ? living.filter((line) => canonicalAddress(line.address)) : living
-      this.#file.compact(textOf([...remarks, ...kept, ...left.map(format)], 'utf8'))
+    if (this.#style.replace === undefined) {
+      this.#file.compact(this.#withoutEnded(at, remarks, mend))
     } else {
       const lines = this.#file.lines()
-      const left = lines.filter((raw) => alive(parse(raw)?.expires ?? 0, at))
+      const left = lines.filter((raw) => alive(this.#style.parse(raw)?.expires ?? 0, at))
       this.#file.compact(textOf(left, 'latin1'))
       this.#pending = []
     }
     this.#forget()
+  }
+
+  /**
+   * Does without the lock what `compact` would do under it, in a file to which changes are appended.
+   *
+   * @returns what has to be done under the lock; nothing if somebody else has rewritten it since
+   */
+  compacting(at: number, remarks: string[]): () => void {
+    const before = this.#file.whole()
+    const text = this.#withoutEnded(at, remarks, false)
+    return () => {
+      const bytes = this.#file.whole()
+      if (!bytes.subarray(0, before.length).equals(before)) return
+      this.#file.compact(Buffer.concat([text, bytes.subarray(before.length)]))
+      this.#forget()
+    }
+  }
+
+  #withoutEnded(at: number, remarks: string[], mend: boolean): Buffer {
+    const { parse, format } = this.#style
+    const bad = mend ? [] : this.#file.lines().filter((raw) => !isRemark(raw) && !parse(raw))
+    const kept = bad.map((raw) => Buffer.from(raw, 'latin1').toString('utf8'))
+    const living = [...this.living(at)]
+    const left = mend ? living.filter((line) => canonicalAddress(line.address)) : living
+    return textOf([...remarks, ...kept, ...left.map(format)], 'utf8')
   }
 
   /** The lines of the file as what was noted leaves them; only lines about the same leases move. */
@@ -249,6 +291,7 @@ export class Ledger {
 
   #forget(): void {
     this.#all = undefined
+    this.#bad = undefined
     this.#seen.clear()
   }
 
@@ -263,17 +306,23 @@ export class Ledger {
 
   #parse(): Map<string, Row[]> {
     if (this.#all) return this.#all
+    this.#beforeParsing(this.#file.size)
+    this.#all = this.#parsed()
+    return this.#all
+  }
+
+  #parsed(): Map<string, Row[]> {
     const all = new Map<string, Row[]>()
-    const pending = this.#pending.join('\n').split('\n')
-    for (const raw of [...this.#file.whole().toString('latin1').split('\n'), ...pending]) {
-      const line = this.#style.parse(raw)
-      if (!line) continue
-      const rows = all.get(line.address)
-      if (rows) setRow(rows, line)
-      else all.set(line.address, [{ jail: line.jail, owner: line.owner, expires: line.expires }])
-    }
-    this.#all = all
+    for (const line of this.#linesOf(this.#file.whole().toString('latin1'))) addTo(all, line)
+    for (const line of this.#linesOf(this.#pending.join('\n'))) addTo(all, line)
     return all
+  }
+
+  *#linesOf(text: string): Generator<Line> {
+    for (const raw of text.split('\n')) {
+      const line = this.#style.parse(raw)
+      if (line) yield line
+    }
   }
 }
 
@@ -307,6 +356,12 @@ function parse(raw: string): Line | undefined {
 /** @param encoding `latin1` where lines have a character for each byte */
 function textOf(lines: string[], encoding: 'latin1' | 'utf8'): Buffer {
   return Buffer.from(lines.map((line) => `${line}\n`).join(''), encoding)
+}
+
+function addTo(all: Map<string, Row[]>, line: Line): void {
+  const rows = all.get(line.address)
+  if (rows) setRow(rows, line)
+  else all.set(line.address, [{ jail: line.jail, owner: line.owner, expires: line.expires }])
 }
 
 function setRow(rows: Row[], line: Line): void {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
-import { Books, SLACK } from '../../../firewall-side/lib/books.ts'
+import { Books, type Plan, SLACK } from '../../../firewall-side/lib/books.ts'
 import type { FirewallConfig } from '../../../firewall-side/lib/config.ts'
 import { parseAddress } from '../../../scripts/lib/address.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
@@ -37,13 +37,17 @@ function unban(books: Books, text: string, jail = 'sshd'): void {
 }
 
 function sync(books: Books, leases: [string, number][], jail = 'sshd'): string {
-  const parsed = leases.map(([text, expires]) => ({ address: parseAddress(text), expires }))
-  return books.sync({
-    verb: 'sync',
-    jail,
-    naming,
-    leases: parsed.map((lease) => ({ ...lease, jail })),
-  })
+  const parsed = leases.map(([text, expires]) => ({ address: parseAddress(text), jail, expires }))
+  return carryOut(books, books.plan({ verb: 'sync', jail, naming, leases: parsed }))
+}
+
+function flush(books: Books, jail?: string, but?: ReadonlySet<string>): string {
+  return carryOut(books, books.plan({ verb: 'flush', jail, ...(but && { but }) }))
+}
+
+function carryOut(books: Books, plan: Plan): string {
+  for (let next = 0; !plan.answer; ) next = books.step(plan, next, 3)
+  return plan.answer.join('\n')
 }
 
 function done(books: Books): void {
@@ -119,7 +123,7 @@ test('300 random changes by three owners come out as in a simple map', () => {
         unban(books, address, jail)
       } else if (what < 8) {
         for (const [key] of model.owned(owner, jail)) model.ends.delete(key)
-        books.flush(jail)
+        flush(books, jail)
       } else {
         const wanted = some.map((text): [string, number] => [text, end()])
         for (const [key] of model.owned(owner, jail)) model.ends.delete(key)
@@ -204,11 +208,11 @@ test('a chain has the union of its owners’ ports and goes with the last of the
   ])
   ban(two, '203.0.113.2')
   assert.deepEqual(services(two), [[{ protocol: 'tcp', ports: [[22, 22]] }]])
-  two.flush('sshd')
+  flush(two, 'sshd')
   assert.equal(two.chains().length, 1)
   done(two)
   one.open(NEVER)
-  one.flush(undefined)
+  flush(one)
   assert.deepEqual(one.chains(), [])
 })
 
@@ -247,56 +251,121 @@ test('an owner has ranges of 16 lengths of a family at most (77), counted as the
   unban(two, '2001:db8:1::/64', 'j0')
   ban(two, '2001:db8:99::/99', 'j0')
   assert.equal(two.chains()[0]?.widths.length, 6 + 1 + 16, 'one length has gone, another come')
-  assert.deepEqual([...two.loads], [['j0', undefined]])
+  assert.deepEqual([...two.loads], ['j0'])
   const others = lengths(80, 16).map((text): [string, number] => [text, 0])
   assert.match(sync(two, others, 'j0'), /^added 16, extended 0, removed 16,/)
   done(two)
   assert.deepEqual(booksOf('w1').chains(), two.chains())
 })
 
-test('a sync that changes more than it keeps is loaded as a whole', () => {
+const MANY = Array.from({ length: 1001 }, (_, i): [string, number] => [
+  `10.0.${i >> 8}.${i & 255}`,
+  0,
+])
+
+test('a sync is carried out in pieces, what it bans before what it frees', () => {
   const books = booksOf('w1', 2000)
-  const leases = Array.from({ length: 1001 }, (_, i): [string, number] => [
-    `10.0.${i >> 8}.${i & 255}`,
-    0,
-  ])
-  const text = sync(books, [...leases.slice(1), ['198.51.100.0/24', 0], ['127.0.0.1', 0]])
-  assert.equal(text, 'added 1001, extended 0, removed 0, unchanged 0, refused 1')
-  assert.deepEqual([...books.loads.keys()], ['sshd'])
-  assert.equal(books.loads.get('sshd')?.length, 1001)
-  assert.equal(books.touched.size, 0)
+  for (const text of ['10.0.0.9', '203.0.113.1', '203.0.113.2']) ban(books, text)
   done(books)
-  assert.match(sync(books, leases), /^added 1, extended 0, removed 1, unchanged 1000$/)
-  assert.deepEqual([...(books.touched.get('sshd')?.keys() ?? [])].sort(), [
-    '10.0.0.0',
-    '198.51.100.0/24',
+  const more: [string, number][] = [...MANY.slice(0, 5), ['198.51.100.0/24', 0], ['127.0.0.1', 0]]
+  const plan = books.plan({
+    verb: 'sync',
+    jail: 'sshd',
+    naming,
+    leases: more.map(([text]) => ({ address: parseAddress(text), jail: 'sshd', expires: 0 })),
+  })
+  const pieces: string[] = []
+  for (let next = 0; !plan.answer; ) {
+    books.open(NEVER)
+    next = books.step(plan, next, 3)
+    pieces.push([...(books.touched.get('sshd')?.keys() ?? [])].join(' '))
+    done(books)
+  }
+  assert.deepEqual(pieces, [
+    '10.0.0.0 10.0.0.1 10.0.0.2',
+    '10.0.0.3 10.0.0.4 198.51.100.0/24',
+    '10.0.0.9 203.0.113.1 203.0.113.2',
   ])
+  assert.deepEqual(plan.answer, ['added 6, extended 0, removed 3, unchanged 0, refused 1'])
+  assert.match(sync(books, MANY), /^added 996, extended 0, removed 1, unchanged 5$/)
 })
 
-test('what is loaded as a whole holds what other servers hold, until the latest of the ends', () => {
+test('what is too much for an owner is refused before the first piece', () => {
+  const books = booksOf('w1', 1000)
+  assert.throws(() => sync(books, MANY), { code: 77 })
+  assert.deepEqual([books.touched.size, books.leases, books.chains()], [0, 0, []])
+})
+
+test('what an owner says between two pieces of its sync or flush is newer, and stays', () => {
+  /** As if another process than this one did what comes next. */
+  const handOver = (from: number, to: number) => {
+    const usage = `${folder}/firewall.usage`
+    const text = readFileSync(usage, 'utf8')
+    writeFileSync(usage, text.replace(`"pid":${from}`, `"pid":${to}`))
+  }
+  for (const verb of ['sync', 'flush'] as const) {
+    for (const rewritten of [false, true]) {
+      const where = `${verb}, ${rewritten ? 'rewritten' : 'appended'}`
+      writeFileSync(`${folder}/leases`, '# generation abcd0123 1\n')
+      const one = booksOf('w1')
+      for (const n of [1, 2, 3, 4]) ban(one, `203.0.113.${n}`)
+      done(one)
+      const leases = [5, 6, 7].map((n) => ({
+        address: parseAddress(`203.0.113.${n}`),
+        jail: 'sshd',
+        expires: 0,
+      }))
+      const plan = one.plan(
+        verb === 'sync' ? { verb, jail: 'sshd', naming, leases } : { verb, jail: undefined },
+      )
+      let next = one.step(plan, 0, 2)
+      done(one)
+      handOver(process.pid, process.ppid)
+      const [same, other] = [booksOf('w1'), booksOf('w2')]
+      ban(same, '203.0.113.4')
+      unban(same, '203.0.113.7')
+      unban(same, '203.0.113.5')
+      ban(same, '203.0.113.9')
+      done(same)
+      other.open(NEVER)
+      ban(other, '203.0.113.3')
+      done(other)
+      if (rewritten) {
+        other.open(NEVER)
+        other.compacting()()
+      }
+      handOver(process.ppid, process.pid)
+      one.open(NEVER)
+      while (!plan.answer) next = one.step(plan, next, 2)
+      done(one)
+      const left = verb === 'sync' ? [4, 6, 9] : [4, 9]
+      assert.deepEqual(
+        one.list(undefined).sort(),
+        left.map((n) => `203.0.113.${n} sshd 0 w1`),
+        where,
+      )
+      assert.equal(one.ends('203.0.113.3', 'sshd').now, 0, where)
+      assert.equal(one.chains().length, 1, where)
+    }
+  }
+})
+
+test('what is synced is held until the latest of all owners’ ends', () => {
   const [soon, late] = [now() + 1000, now() + 2000]
   const one = booksOf('w4', 2000)
-  ban(one, '10.8.0.1', 'shared', late)
-  ban(one, '10.8.0.2', 'shared', soon)
-  ban(one, '203.0.113.0/24', 'shared', soon)
-  ban(one, '10.8.0.1', 'another', 0)
+  ban(one, '10.0.0.1', 'shared', late)
+  ban(one, '10.0.0.2', 'shared', soon)
+  ban(one, '10.0.0.1', 'another', 0)
   done(one)
   const two = booksOf('w5', 2000)
-  const many = Array.from({ length: 1001 }, (_, i): [string, number] => [
-    `10.8.${i >> 8}.${i & 255}`,
-    i === 2 ? late : soon,
+  const leases = MANY.map(([text], i): [string, number] => [text, i === 2 ? late : soon])
+  sync(two, leases, 'shared')
+  const end = (text: string) => two.ends(text, 'shared')
+  assert.deepEqual(['10.0.0.0', '10.0.0.1', '10.0.0.2'].map(end), [
+    { before: undefined, now: soon },
+    { before: late, now: late },
+    { before: soon, now: late },
   ])
-  sync(two, many, 'shared')
-  const loaded = new Map(two.loads.get('shared')?.map((e) => [e.address.text, e.expires]))
-  assert.deepEqual(
-    ['10.8.0.0', '10.8.0.1', '10.8.0.2', '203.0.113.0/24'].map((text) => loaded.get(text)),
-    [soon, late, late, soon],
-  )
-  assert.equal(loaded.size, 1002)
-  two.commit()
-  const all = two.contents().entries.filter(({ jail }) => jail === 'shared')
-  assert.deepEqual(new Map(all.map((e) => [e.address.text, e.expires])), loaded)
-  two.revert()
 })
 
 test('a flush of all other jails leaves those that are named, and the leases of others', () => {
@@ -307,12 +376,12 @@ test('a flush of all other jails leaves those that are named, and the leases of 
   ban(two, '10.7.0.1', 'gone')
   done(two)
   one.open(NEVER)
-  assert.equal(one.flush(undefined, new Set(['kept', 'gone'])), 0)
-  assert.equal(one.flush(undefined, new Set(['kept'])), 1)
+  assert.equal(flush(one, undefined, new Set(['kept', 'gone'])), 'removed 0')
+  assert.equal(flush(one, undefined, new Set(['kept'])), 'removed 1')
   done(one)
   assert.equal(
-    one.flush(undefined, new Set(['kept'])),
-    0,
+    flush(one, undefined, new Set(['kept'])),
+    'removed 0',
     'what was given back is not flushed again',
   )
   const left = [one, two].flatMap((books) => {
@@ -322,32 +391,19 @@ test('a flush of all other jails leaves those that are named, and the leases of 
   assert.deepEqual(left, ['10.7.0.1 kept w6', '10.7.0.1 gone w7'])
 })
 
-test('what comes after a whole sync in the same batch is not forgotten', () => {
-  const books = booksOf('w3', 2000)
-  const many = Array.from({ length: 1001 }, (_, i): [string, number] => [
-    `10.9.${i >> 8}.${i & 255}`,
-    0,
-  ])
-  sync(books, many, 'batch')
-  assert.equal(books.loads.get('batch')?.length, 1001)
-  unban(books, '10.9.0.1', 'batch')
-  assert.equal(books.loads.get('batch'), undefined)
-  books.revert()
-})
-
 test('a lost ledger begins a generation that each owner has to fill, whole', () => {
   rmSync(`${folder}/leases`)
   const one = booksOf('w1')
   assert.match(one.generation, /^[0-9a-f]{8}$/)
   ban(one, '203.0.113.1')
-  one.flush('sshd')
+  flush(one, 'sshd')
   assert.equal(one.needsSync, true)
   sync(one, [])
   assert.equal(one.needsSync, false)
   one.commit()
   one.revert()
   assert.equal(one.needsSync, true, 'what the kernel did not take was not synced')
-  one.flush(undefined)
+  flush(one)
   done(one)
   const again = [booksOf('w1'), booksOf('w2')]
   assert.deepEqual(
@@ -359,17 +415,35 @@ test('a lost ledger begins a generation that each owner has to fill, whole', () 
   )
 })
 
-test('compact() keeps what counts, and waits until it is worth it', () => {
+test('a rewrite keeps what counts, and what others have written while it was prepared', () => {
   const books = booksOf('w1')
   ban(books, '203.0.113.1')
   ban(books, '203.0.113.0/24')
   unban(books, '203.0.113.1')
   done(books)
-  const stamp = books.contents()
-  books.compact(1)
-  books.compact(0)
-  assert.deepEqual(booksOf('w2').contents(), stamp)
+  assert.deepEqual([books.ended, books.isLarge], [1, false])
+  const compact = books.compacting()
+  const other = booksOf('w2')
+  ban(other, '203.0.113.2', 'web')
+  done(other)
+  books.open(NEVER)
+  const contents = books.contents()
+  compact()
+  assert.deepEqual(booksOf('w3').contents(), contents)
   assert.deepEqual(booksOf('w1').list('sshd'), ['203.0.113.0/24 sshd 0 w1'])
+  assert.doesNotMatch(readFileSync(`${folder}/leases`, 'utf8'), /^203.0.113.1 /m)
+})
+
+test('a rewrite that another process was faster with is left alone', () => {
+  const books = booksOf('w1')
+  for (const what of [ban, unban, ban]) what(books, '203.0.113.1')
+  done(books)
+  const late = books.compacting()
+  booksOf('w2').compacting()()
+  const text = readFileSync(`${folder}/leases`, 'utf8')
+  books.open(NEVER)
+  late()
+  assert.equal(readFileSync(`${folder}/leases`, 'utf8'), text)
 })
 
 test('what the kernel refused counts toward the rate', () => {

@@ -48,28 +48,6 @@ test('Ledger reads nothing before it is told to, so that a lock can come first',
   assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1'])
 })
 
-test('jailsOf() names the jails in lines about an owner, the noted ones and the ended ones too', () => {
-  const lines = [
-    '# 192.0.2.1 remark 5 w',
-    '192.0.2.1 a 5 w',
-    '192.0.2.1 b 1 w',
-    '192.0.2.1 c 5 w2',
-    '192.0.2.1 d 5 2w',
-    '192.0.2.1 e 5 w ',
-    '2001:db8::/64 f 0 w',
-  ]
-  writeFileSync(path, `${lines.join('\n')}\n`)
-  const ledger = open()
-  assert.deepEqual([...ledger.jailsOf('w')], ['a', 'b', 'f'])
-  ledger.put({ address: '192.0.2.9', jail: 'g', expires: 0, owner: 'w' })
-  ledger.putAll([
-    { address: '192.0.2.9', jail: 'h', expires: 0, owner: 'w' },
-    { address: '192.0.2.9', jail: 'i', expires: 0, owner: 'w' },
-  ])
-  assert.deepEqual([...ledger.jailsOf('w')], ['a', 'b', 'f', 'g', 'h', 'i'])
-  assert.deepEqual([...ledger.jailsOf('x')], [])
-})
-
 test('held() finds the last line about an (address, jail, owner) and no look-alike', () => {
   const lines = [
     '1.2.3.4 a 5 w',
@@ -130,17 +108,56 @@ test('revert() leaves a file alone that somebody without the lock has changed', 
   assert.deepEqual(living(ledger), ['192.0.2.9 sshd 0 web1'])
 })
 
-test('putAll() is seen at once, written by commit() and taken back by revert()', () => {
+test('what was noted is seen at once, written by commit() and taken back by revert()', () => {
   const ledger = open()
   ledger.put(line('192.0.2.1 sshd 0 web1'))
   ledger.commit()
   ledger.settle()
-  ledger.putAll(['192.0.2.1 sshd 1 web1', '192.0.2.2 sshd 0 web1'].map(line))
+  for (const text of ['192.0.2.1 sshd 1 web1', '192.0.2.2 sshd 0 web1']) ledger.put(line(text))
   assert.deepEqual(living(ledger), ['192.0.2.2 sshd 0 web1'])
   ledger.commit()
   assert.deepEqual(living(open()), ['192.0.2.2 sshd 0 web1'])
   ledger.revert()
   assert.deepEqual(living(open()), ['192.0.2.1 sshd 0 web1'])
+})
+
+test('refresh() tells what others have appended, once everything was parsed', () => {
+  const told = (ledger: Ledger): string[] => {
+    const lines: string[] = []
+    ledger.refresh(({ address, jail, expires, owner }) => {
+      lines.push(`${address} ${jail} ${expires} ${owner}`)
+    })
+    return lines
+  }
+  const [a, b] = [open(), open()]
+  a.put(line('192.0.2.1 sshd 0 web1'))
+  a.put(line('192.0.2.2 sshd 0 web1'))
+  a.commit()
+  b.study()
+  assert.deepEqual(told(b), [])
+  a.put(line('192.0.2.1 sshd 1 web1'))
+  a.put(line('192.0.2.3 sshd 0 web2'))
+  a.commit()
+  assert.deepEqual(told(b), ['192.0.2.1 sshd 1 web1', '192.0.2.3 sshd 0 web2'])
+  assert.deepEqual(living(b), ['192.0.2.2 sshd 0 web1', '192.0.2.3 sshd 0 web2'])
+  a.put(line('192.0.2.2 sshd 5000000000 web1'))
+  a.put(line('192.0.2.4 sshd 0 web1'))
+  a.put(line('192.0.2.3 sshd 1 web2'))
+  a.commit()
+  a.compact(NOW)
+  assert.deepEqual(told(b), [], 'it was rewritten')
+  assert.deepEqual(living(b), living(a))
+})
+
+test('study() without the lock leaves a line that is being written alone', () => {
+  writeFileSync(path, '192.0.2.1 sshd 0 web1\n192.0.2.2 sshd 0 we')
+  const ledger = new Ledger(path)
+  ledger.study()
+  assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1'])
+  assert.match(readFileSync(path, 'utf8'), /we$/)
+  appendFileSync(path, 'b1\n')
+  ledger.refresh()
+  assert.deepEqual(living(ledger), ['192.0.2.1 sshd 0 web1', '192.0.2.2 sshd 0 web1'])
 })
 
 test('refresh() sees what another process wrote', () => {

@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict'
+import { createInterface } from 'node:readline'
+import { after, before, test } from 'node:test'
+import { leasesOf, openFirewall, PERIMETER, type TestFirewall } from './lib/firewall.ts'
+import { waitUntil } from './lib/wait.ts'
+
+// What one owner sends at once must not keep the others waiting: many leases are changed in pieces.
+
+const MANY = Array.from({ length: 60_000 }, (_, i) => `20.0.${i >> 8}.${i & 255} 0`)
+const LAST = MANY.at(-1)?.split(' ')[0] ?? ''
+const SLOW = { timeout: 240_000, every: 100 }
+
+let fw: TestFirewall
+before(async () => {
+  fw = await openFirewall()
+})
+after(() => fw.box.close())
+
+/** A session of web1 that has sent a sync; what it answers, once it does. */
+function sync(leases: string[]) {
+  const child = fw.box.start(process.execPath, [PERIMETER])
+  const request = ['owner web1 192.0.2.10', 'firewall', `sync fail2ban-many - - ${leases.length}`]
+  child.stdin.write(`${[...request, ...leases].join('\n')}\n`)
+  const answers: string[] = []
+  createInterface({ input: child.stdout }).on('line', (line) => answers.push(line))
+  return { child, answers, end: () => child.stdin.end() }
+}
+
+async function banned(): Promise<number> {
+  return Number(
+    await fw.box.sh("grep -c ' many 0 web1$' /var/lib/fail2ban-perimeter/firewall.leases; true"),
+  )
+}
+
+for (const backend of ['nftables', 'ipset'] as const) {
+  test(`${backend}: another owner’s ban is in force before a sync of 60,000 has ended`, async () => {
+    await fw.reset(backend)
+    const { answers, end } = sync(MANY)
+    await waitUntil('the first piece', async () => (await banned()) > 0, SLOW)
+    assert.equal((await fw.ask('banip fail2ban-sshd 203.0.113.1 22 tcp', 'web2')).code, 0)
+    assert.deepEqual(answers, [])
+    assert.ok((await banned()) < MANY.length)
+    assert.ok((await fw.blocks()).includes('fail2ban-sshd 203.0.113.1'))
+    await waitUntil('the answer', async () => answers.length > 0, SLOW)
+    end()
+    assert.deepEqual(answers, ['ok added 60000, extended 0, removed 0, unchanged 0'])
+    const blocks = await fw.blocks()
+    assert.equal(blocks.length, MANY.length + 1)
+    assert.deepEqual(blocks, leasesOf(await fw.ledger()))
+  })
+
+  test(`${backend}: what an owner frees while its sync goes on stays free`, async () => {
+    await fw.reset(backend)
+    const { answers, end } = sync(MANY)
+    await waitUntil('the first piece', async () => (await banned()) > 0, SLOW)
+    assert.equal((await fw.ask(`unbanip fail2ban-many ${LAST}`)).code, 0)
+    assert.deepEqual(answers, [])
+    await waitUntil('the answer', async () => answers.length > 0, SLOW)
+    end()
+    const blocks = await fw.blocks()
+    assert.equal(blocks.length, MANY.length - 1)
+    assert.ok(!blocks.includes(`fail2ban-many ${LAST}`))
+    assert.deepEqual(blocks, leasesOf(await fw.ledger()))
+  })
+
+  test(`${backend}: a sync that was killed half way is made good by the next`, async () => {
+    await fw.reset(backend)
+    const { child, answers } = sync(MANY)
+    await waitUntil('the first piece', async () => (await banned()) > 0, SLOW)
+    child.kill('SIGKILL')
+    await waitUntil(
+      'its end',
+      async () => child.exitCode !== null || child.signalCode !== null,
+      SLOW,
+    )
+    assert.deepEqual(answers, [])
+    const next = await fw.say([`sync fail2ban-many - - ${MANY.length}`, ...MANY].join('\n'))
+    const [, added, unchanged] =
+      /^ok added (\d+), extended 0, removed 0, unchanged (\d+)$/.exec(next) ?? []
+    assert.ok(Number(added) > 0 && Number(unchanged) > 0, next)
+    assert.equal(Number(added) + Number(unchanged), MANY.length)
+    const blocks = await fw.blocks()
+    assert.equal(blocks.length, MANY.length)
+    assert.deepEqual(blocks, leasesOf(await fw.ledger()))
+  })
+}
