@@ -100,12 +100,25 @@ export async function bodyOf(message: IncomingMessage, longest: number): Promise
   return Buffer.concat(chunks).toString()
 }
 
+/** Stands in an example for what may be missing. */
+export class Optional {
+  readonly like: unknown
+
+  constructor(like: unknown) {
+    this.like = like
+  }
+}
+
 /**
- * True if a value has the types of the example: of its keys, and of the first item of its lists. Null
- * in the example stands for anything.
+ * True if a value has the types of the example: of its keys, and of the first item of its lists. A
+ * number is a whole one; null in the example stands for anything.
  */
 export function isLike(value: unknown, example: unknown): boolean {
   if (example === null) return true
+  if (example instanceof Optional) {
+    return value === undefined || value === null || isLike(value, example.like)
+  }
+  if (typeof example === 'number') return Number.isSafeInteger(value)
   if (Array.isArray(example)) {
     if (!Array.isArray(value)) return false
     return example.length === 0 || value.every((one) => isLike(one, example[0]))
