@@ -1,7 +1,7 @@
 import { canonicalAddress } from './address.ts'
-import { joined } from './bulk.ts'
 import { alive } from './lease.ts'
 import { LedgerFile } from './ledger-file.ts'
+import { lock } from './lock.ts'
 
 /** What a line says about one address. */
 export interface Row {
@@ -14,6 +14,15 @@ export interface Row {
 /** A row together with its address. */
 export interface Line extends Row {
   address: string
+}
+
+/** What turns the leases of an owner into others. */
+export interface Difference {
+  changes: Line[]
+  added: number
+  extended: number
+  removed: number
+  unchanged: number
 }
 
 /** How a lease is written on a line, and whether a change is appended or the file replaced. */
@@ -35,6 +44,9 @@ export const RELEASED = 1
 /** Looking up so many addresses one by one takes as long as parsing 100,000 leases. */
 const FEW = 25
 
+/** A file is looked at for what can go each time that it has grown over a multiple of so many bytes. */
+const MEBIBYTE = 1_048_576
+
 /**
  * Whoever must remember leases remembers them here: a text file of the lines that `list` prints and
  * `sync` reads, with remarks (`#`), readable and repairable by hand.
@@ -52,6 +64,8 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
+  /** Whole mebibytes in the file when it was read, or looked at by `tidy`. */
+  #mebibytes = 0
   readonly #style: Style
 
   /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
@@ -77,7 +91,9 @@ export class Ledger {
 
   /** Reads the file again if somebody else changed it. Call it after taking the lock. */
   refresh(): void {
-    if (this.#file.refresh()) this.#forget()
+    if (!this.#file.refresh()) return
+    this.#forget()
+    this.#mebibytes = Math.floor(this.size / MEBIBYTE)
   }
 
   /** Every row about an address, also ended ones; change them with `put` only. */
@@ -136,8 +152,41 @@ export class Ledger {
   /** Notes many changes at once, in a file to which changes are appended; what is asked next parses the file again. */
   putAll(lines: readonly Line[]): void {
     if (lines.length === 0) return
-    this.#pending.push(joined(lines, this.#style.format, '\n'))
+    this.#pending.push(lines.map(this.#style.format).join('\n'))
     this.#forget()
+  }
+
+  /**
+   * What turns the leases of an owner that are in force at a moment into exactly the wanted ones.
+   *
+   * @param jail undefined for all jails
+   */
+  diff(owner: string, jail: string | undefined, wanted: readonly Line[], at: number): Difference {
+    const result: Difference = { changes: [], added: 0, extended: 0, removed: 0, unchanged: 0 }
+    const own = [...this.living(at)].filter((line) => {
+      return line.owner === owner && (jail === undefined || line.jail === jail)
+    })
+    const owned = (line: Line): Line => (line.owner === owner ? line : { ...line, owner })
+    if (own.length === 0) return { ...result, changes: wanted.map(owned), added: wanted.length }
+    const keep = new Set(wanted.map((line) => `${line.address} ${line.jail}`))
+    for (const line of own) {
+      if (keep.has(`${line.address} ${line.jail}`)) continue
+      result.changes.push({ ...line, expires: RELEASED })
+      result.removed++
+    }
+    for (const line of wanted) {
+      const known = this.held(line.address).find((row) => {
+        return row.jail === line.jail && row.owner === owner
+      })
+      if (known?.expires === line.expires) {
+        result.unchanged++
+        continue
+      }
+      result.changes.push(owned(line))
+      if (known && alive(known.expires, at)) result.extended++
+      else result.added++
+    }
+    return result
   }
 
   /** Every line of the file in order, blank ones left out, with what it says. */
@@ -197,6 +246,21 @@ export class Ledger {
   /** Says that what was committed has taken effect and will not be reverted. */
   settle(): void {
     this.#file.settle()
+  }
+
+  /**
+   * Rewrites the file if more than half of more than a mebibyte of it says nothing any more: has ended
+   * at a moment, or was replaced by a later line. Call it after `commit`: only the process that lets
+   * the file grow by another mebibyte walks through it.
+   *
+   * @param remarks which remarks to keep
+   */
+  tidy(at: number, remarks: () => string[] = () => this.remarks()): void {
+    if (Math.floor(this.size / MEBIBYTE) <= this.#mebibytes) return
+    let living = 0
+    for (const line of this.living(at)) living += this.#style.format(line).length + 1
+    if (2 * living < this.size) this.compact(at, remarks())
+    this.#mebibytes = Math.floor(this.size / MEBIBYTE)
   }
 
   /**
@@ -274,6 +338,38 @@ export class Ledger {
     }
     this.#all = all
     return all
+  }
+}
+
+/** How a ledger is opened for a while. */
+interface Opening {
+  /** Seconds to wait for the lock at most, and what ends the waiting earlier. */
+  seconds?: number
+  signal?: AbortSignal
+  style?: Style
+  /** The file that is locked; `<path>.lock` if left out. */
+  lock?: string
+}
+
+/**
+ * Reads a ledger under its lock, works with it and writes what was noted.
+ *
+ * @throws Failure 75 if it cannot be locked in time, read or written
+ */
+export async function withLedger<T>(
+  path: string,
+  work: (ledger: Ledger) => T | Promise<T>,
+  { seconds, signal, style, lock: file = `${path}.lock` }: Opening = {},
+): Promise<T> {
+  const release = await lock(file, seconds, signal)
+  try {
+    const ledger = new Ledger(path, style)
+    ledger.refresh()
+    const result = await work(ledger)
+    ledger.commit()
+    return result
+  } finally {
+    release()
   }
 }
 

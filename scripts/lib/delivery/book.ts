@@ -1,14 +1,11 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ioFailure } from '../failure.ts'
-import { alive, isSameEnd, later } from '../lease.ts'
+import { alive, isSameEnd, later, now } from '../lease.ts'
 import { Ledger, RELEASED } from '../ledger.ts'
 import type { Naming } from '../ports.ts'
 import type { Operation } from './operation.ts'
 import { isKept, type Truth } from './truth.ts'
-
-/** Bytes above which a ledger is looked at for lines that no longer count. */
-const WORTH_COMPACTING = 1_048_576
 
 /** So many changes are remembered for a sync that began before them. */
 const REMEMBERED = 200_000
@@ -106,14 +103,14 @@ export class Book {
   merge(truth: Truth, mark: number): Wish[] | undefined {
     if (mark < this.#forgotten) return undefined
     const isNewer = (key: Key): boolean => (this.#changed.get(textOf(key)) ?? 0) > mark
-    const now = Date.now() / 1000
+    const at = now()
     const merged = new Map<string, Wish>()
     for (const leases of [truth.leases, truth.inexact]) {
       for (const { address, jail, expires } of leases) {
         const key = { address: address.text, jail }
         if (isNewer(key) || merged.has(textOf(key))) continue
         const known = this.#row(key)
-        const isBetter = leases === truth.inexact && known !== undefined && alive(known, now)
+        const isBetter = leases === truth.inexact && known !== undefined && alive(known, at)
         const same = known !== undefined && (isBetter || isSameEnd(known, expires))
         merged.set(textOf(key), { ...key, expires: same ? known : expires })
       }
@@ -150,9 +147,9 @@ export class Book {
 
   /** Everything that is wanted, and everything that was and has been given back. */
   *keys(): Generator<Key> {
-    const now = Date.now() / 1000
-    for (const { address, jail } of this.#ledger.living(now)) yield { address, jail }
-    for (const { address, jail, expires } of this.#ledger.ended(now)) {
+    const at = now()
+    for (const { address, jail } of this.#ledger.living(at)) yield { address, jail }
+    for (const { address, jail, expires } of this.#ledger.ended(at)) {
       if (expires === RELEASED) yield { address, jail }
     }
   }
@@ -187,10 +184,10 @@ export class Book {
     if (this.#asked !== instance) this.#remark(`asked ${instance}`)
     const ended = this.#without(wishes)
     const isMass = ended.length > FEW && 2 * ended.length > [...this.#living(this.#owner)].length
-    const now = Math.floor(Date.now() / 1000)
-    const age = now - this.#doubtful
+    const at = now()
+    const age = at - this.#doubtful
     if (isMass && !isSure && (age < DOUBT || age > FORGET)) {
-      if (age > FORGET) this.#remark(`doubtful ${now}`)
+      if (age > FORGET) this.#remark(`doubtful ${at}`)
       const back = ended.map((key): Wish => ({ ...key, expires: this.#row(key) ?? RELEASED }))
       return { wishes: [...wishes, ...back], heldBack: ended.length }
     }
@@ -204,7 +201,7 @@ export class Book {
     this.#ledger.commit()
     this.#ledger.settle()
     this.#position = position
-    tidyLedger(this.#ledger, () => [
+    this.#ledger.tidy(now(), () => [
       ...(this.#asked ? [`# asked ${this.#asked}`] : []),
       `# doubtful ${this.#doubtful}`,
       ...[...this.namings].map(([jail, naming]) => `# ${namingRemark(jail, naming)}`),
@@ -213,7 +210,7 @@ export class Book {
   }
 
   *#living(owner: string): Generator<Wish> {
-    for (const line of this.#ledger.living(Date.now() / 1000)) {
+    for (const line of this.#ledger.living(now())) {
       const { address, jail, expires } = line
       if (line.owner === owner) yield { address, jail, expires }
     }
@@ -227,7 +224,7 @@ export class Book {
 
   #extend(key: Key, expires: number, owner: string): void {
     const known = this.#row(key, owner)
-    const inForce = known !== undefined && alive(known, Date.now() / 1000)
+    const inForce = known !== undefined && alive(known, now())
     if (!inForce) this.#put(key, expires, owner)
     else if (!isSameEnd(known, expires)) this.#put(key, later(known, expires), owner)
   }
@@ -280,9 +277,9 @@ export class Book {
 export function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
   const [own, held] = [rowIn(ledger, owner, key), rowIn(ledger, BY_HAND, key)]
   if (own === undefined || held === undefined) return own ?? held
-  const now = Date.now() / 1000
-  if (!alive(held, now)) return own
-  return alive(own, now) ? later(own, held) : held
+  const at = now()
+  if (!alive(held, at)) return own
+  return alive(own, at) ? later(own, held) : held
 }
 
 function rowIn(ledger: Ledger, owner: string, { address, jail }: Key): number | undefined {
@@ -300,14 +297,6 @@ export function openLedger(directory: string, name: string): Ledger {
   const ledger = new Ledger(join(directory, name))
   ledger.refresh()
   return ledger
-}
-
-/** Rewrites a ledger of which most has ended. */
-export function tidyLedger(ledger: Ledger, remarks: () => string[]): void {
-  if (ledger.size < WORTH_COMPACTING) return
-  const now = Date.now() / 1000
-  const lines = Array.from(ledger.living(now)).length
-  if (ledger.size > WORTH_COMPACTING + 2 * 64 * lines) ledger.compact(now, remarks())
 }
 
 export function textOf({ address, jail }: Key): string {

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
-import { alive, type Lease, later } from '../lease.ts'
+import { alive, type Lease, later, now } from '../lease.ts'
 import { type Ledger, RELEASED } from '../ledger.ts'
 import {
   type Call,
@@ -15,7 +14,7 @@ import {
   type Target,
 } from '../target.ts'
 import { Backlog, type Pending } from './backlog.ts'
-import { type Book, type Key, openLedger, textOf, tidyLedger, type Wish } from './book.ts'
+import { type Book, type Key, openLedger, textOf, type Wish } from './book.ts'
 import { makeChanges, withKept } from './change.ts'
 import type { Log } from './log.ts'
 import { banKey, type Rejection } from './rejected.ts'
@@ -294,8 +293,7 @@ export class Courier {
   #haveAll(wishes: readonly Wish[]): void {
     const { owner } = this.#options
     const lines = wishes.map((wish) => ({ ...wish, owner }))
-    const now = Date.now() / 1000
-    for (const line of differenceOf(this.#confirmed, owner, undefined, lines, now).changes) {
+    for (const line of this.#confirmed.diff(owner, undefined, lines, now()).changes) {
       this.#confirmed.put(line)
     }
     this.#commit()
@@ -342,7 +340,7 @@ export class Courier {
     try {
       this.#confirmed.commit()
       this.#confirmed.settle()
-      tidyLedger(this.#confirmed, () => [])
+      this.#confirmed.tidy(now())
     } catch (error) {
       this.#standing.warn('cannot keep what was confirmed', error)
     }
@@ -410,18 +408,18 @@ export function changesFor(
   has: number | undefined,
   owner: string,
 ): Change[] {
-  const now = Date.now() / 1000
+  const at = now()
   const address = parseAddress(key.address)
   const unban: Change = { verb: 'unban', address, jail: key.jail }
-  if (!alive(wanted, now)) {
+  if (!alive(wanted, at)) {
     // What ended by itself has ended there as well.
-    const over = wanted !== RELEASED || (has !== undefined && !alive(has, now))
+    const over = wanted !== RELEASED || (has !== undefined && !alive(has, at))
     return over ? [] : [unban]
   }
   if (has === wanted) return []
   const ban: Change = { verb: 'ban', lease: leaseOf(key, wanted, owner) }
   // A ban never cuts: what is to end sooner is given back first.
-  const sooner = has !== undefined && alive(has, now) && later(has, wanted) !== wanted
+  const sooner = has !== undefined && alive(has, at) && later(has, wanted) !== wanted
   return sooner ? [unban, ban] : [ban]
 }
 

@@ -1,10 +1,8 @@
 import { existsSync } from 'node:fs'
 import type { Address } from '../address.ts'
-import { type Difference, differenceOf } from '../difference.ts'
 import { replaceDurably } from '../durable.ts'
 import { alive, type Lease, later, now } from '../lease.ts'
-import { Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
-import { lock } from '../lock.ts'
+import { type Difference, Ledger, type Line, RELEASED, type Style, withLedger } from '../ledger.ts'
 import { listStyle } from './line.ts'
 
 /**
@@ -41,9 +39,7 @@ export class BlockList {
     // A ban that is in force already, restored after a restart for instance, need not queue up.
     if (covers(this.#read(), line)) return
     await this.#locked(signal, (ledger) => {
-      if (covers(ledger, line)) return
-      ledger.put(line)
-      ledger.commit()
+      if (!covers(ledger, line)) ledger.put(line)
     })
   }
 
@@ -52,9 +48,7 @@ export class BlockList {
     if (!existsSync(this.path)) return
     await this.#locked(signal, (ledger) => {
       const line = { address: address.text, jail, owner, expires: RELEASED }
-      if (!heldBy(ledger, line)) return
-      ledger.put(line)
-      ledger.commit()
+      if (heldBy(ledger, line)) ledger.put(line)
     })
   }
 
@@ -65,7 +59,6 @@ export class BlockList {
         const known = line.expires === RELEASED ? !heldBy(ledger, line) : covers(ledger, line)
         if (!known) ledger.put(line)
       }
-      ledger.commit()
     })
   }
 
@@ -78,7 +71,7 @@ export class BlockList {
   ): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     return this.#locked(signal, (ledger) => {
-      const difference = differenceOf(ledger, owner, jail, wanted, now())
+      const difference = ledger.diff(owner, jail, wanted, now())
       for (const line of difference.changes) ledger.put(line)
       ledger.commit()
       if (!ledger.ended(now()).next().done) ledger.compact(now())
@@ -89,7 +82,7 @@ export class BlockList {
   /** What `become` would do. */
   preview(owner: string, jail: string | undefined, leases: readonly Lease[]): Difference {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    return differenceOf(this.#read(), owner, jail, wanted, now())
+    return this.#read().diff(owner, jail, wanted, now())
   }
 
   /** Leases in force, other owners' and a person's lines included. */
@@ -112,13 +105,8 @@ export class BlockList {
     return readList(this.path, this.#style)
   }
 
-  async #locked<T>(signal: AbortSignal, work: (ledger: Ledger) => T): Promise<T> {
-    const release = await lock(`${this.path}.lock`, PATIENCE, signal)
-    try {
-      return work(this.#read())
-    } finally {
-      release()
-    }
+  #locked<T>(signal: AbortSignal, work: (ledger: Ledger) => T): Promise<T> {
+    return withLedger(this.path, work, { seconds: PATIENCE, signal, style: this.#style })
   }
 }
 

@@ -1,7 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { readFinished, replaceDurably } from '../durable.ts'
 import { alive, expiry, type Lease, later } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
@@ -38,7 +37,6 @@ export class Forwarded {
   /** True if it has never been known what nodes have. */
   isNew: boolean
   readonly #jails: Map<string, Known>
-  #lines = 0
 
   /** @throws Failure 75 if the files cannot be read */
   constructor(folder: string, at: number) {
@@ -102,7 +100,7 @@ export class Forwarded {
     if (!known || Object.keys(params).length > 0) this.#know({ file, name, params })
     else if (known.partial) this.#know({ file, name, params: known.params })
     const wanted = leases.map(({ address, expires }) => lineOf(address.text, jail, expires, owner))
-    const { changes } = differenceOf(this.#ledger, owner, jail, wanted, at)
+    const { changes } = this.#ledger.diff(owner, jail, wanted, at)
     for (const line of changes) this.#ledger.put(line)
   }
 
@@ -130,11 +128,7 @@ export class Forwarded {
   commit(at: number): void {
     this.#ledger.commit()
     this.#ledger.settle()
-    // Half of 100,000 lines that say nothing any more are worth a rewrite.
-    if (this.#lines > 50_000) {
-      this.#ledger.compact(at)
-      this.#lines = 0
-    }
+    this.#ledger.tidy(at)
   }
 
   /** The jail of a ban. One that was never started takes, once it is empty, what the next ban says. */
@@ -171,20 +165,15 @@ export class Forwarded {
     const end = endOf(params, iat)
     const known = this.#ledger.held(text).find((row) => row.jail === jail && row.owner === iss)
     const expires = known && alive(known.expires, iat) ? later(known.expires, end) : end
-    if (known?.expires !== expires) this.#put(lineOf(text, jail, expires, iss))
+    if (known?.expires !== expires) this.#ledger.put(lineOf(text, jail, expires, iss))
   }
 
   /** @returns false if somebody else still wants it blocked */
   #release({ params, iss }: Exec, jail: string, at: number): boolean {
     const { text } = parseAddress(params.ip ?? '')
-    this.#put(lineOf(text, jail, RELEASED, iss))
+    this.#ledger.put(lineOf(text, jail, RELEASED, iss))
     const rows = this.#ledger.held(text).filter((row) => row.jail === jail)
     return !rows.some((row) => alive(row.expires, at))
-  }
-
-  #put(line: Line): void {
-    this.#ledger.put(line)
-    this.#lines++
   }
 
   #of(jail: string, at: number): Line[] {
