@@ -95,7 +95,7 @@ export class Courier {
 
   /** How the delivery stands. */
   state(): State {
-    return this.#standing.refresh()
+    return this.#standing.state()
   }
 
   /** Delivers as long as there is something, and then waits for more; ends with `stop`. */

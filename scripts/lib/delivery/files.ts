@@ -8,7 +8,15 @@ import { BY_HAND, endIn, textOf } from './book.ts'
 import { canonicalText } from './operation.ts'
 import { Queue, wordsOf } from './queue.ts'
 import { Rejections } from './rejected.ts'
-import { deliveryDirectory, fileNameOf, queueDirectory, readState, type State } from './state.ts'
+import {
+  deliveryDirectory,
+  fileNameOf,
+  openKept,
+  queueDirectory,
+  rejectedIn,
+  type State,
+  statusIn,
+} from './state.ts'
 
 /** A change that a target is still to be told. */
 export interface Waiting {
@@ -50,15 +58,16 @@ export class DeliveryFiles {
 
   /** How the delivery to a target stands, with what f2b-deliver has not read yet. @throws Failure 75 */
   state(target: string): State {
-    const state = readState(this.#directory, fileNameOf(this.#sibling, target))
+    const kept = openKept(this.#directory, fileNameOf(this.#sibling, target))
+    const status = statusIn(kept)
     const unread = this.#unread()
     const waiting = this.waiting(target).length
     const since = [
       ...(unread.length > 0 ? [this.#oldest(unread)] : []),
-      ...(waiting > 0 && state.oldest > 0 ? [state.oldest] : []),
+      ...(waiting > 0 && status.oldest > 0 ? [status.oldest] : []),
     ]
     const oldest = since.length > 0 ? Math.min(...since) : 0
-    return { ...state, queued: unread.length + waiting, oldest }
+    return { ...status, queued: unread.length + waiting, oldest, rejected: rejectedIn(kept) }
   }
 
   /** When the lease is to end, for those that know it to a second otherwise. */
@@ -98,7 +107,7 @@ export class DeliveryFiles {
   /** What a target refuses for good; without one, the lines that can never work. */
   rejected(target?: string): Rejections {
     const name = target === undefined ? this.#sibling : fileNameOf(this.#sibling, target)
-    return new Rejections(name, readState(this.#directory, name).rejected)
+    return new Rejections(name, openKept(this.#directory, name))
   }
 
   /** The jails that the address is, or was, to be banned in. */

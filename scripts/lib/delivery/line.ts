@@ -13,11 +13,10 @@ import { Queue } from './queue.ts'
 import { banKey, type Rejection, Rejections } from './rejected.ts'
 import {
   deliveryDirectory,
-  FRESH,
+  type Kept,
+  openKept,
   queueDirectory,
-  readState,
   type SiblingState,
-  writeState,
 } from './state.ts'
 import type { Truth } from './truth.ts'
 
@@ -50,7 +49,7 @@ export class Line {
   readonly couriers: Courier[]
   readonly #book: Book
   readonly #queue: Queue
-  readonly #directory: string
+  readonly #kept: Kept
   readonly #log: Log
   readonly #tidies: boolean
   /** Lines that can never work, wherever they go. */
@@ -79,9 +78,9 @@ export class Line {
     const queues = queueDirectory(state_dir)
     this.#queue = new Queue(join(queues, kind.name), book.position)
     this.#tidies = statSync(queues).uid === process.getuid?.()
-    this.#directory = directory
     this.#log = log
-    this.#rejected = new Rejections(kind.name, readState(directory, kind.name).rejected)
+    this.#kept = openKept(directory, kind.name)
+    this.#rejected = new Rejections(kind.name, this.#kept)
   }
 
   /**
@@ -223,7 +222,7 @@ export class Line {
   #keepState(): void {
     this.#rejected.forgetOld()
     try {
-      writeState(this.#directory, this.kind.name, { ...FRESH, rejected: this.#rejected.list() })
+      this.#kept.commit()
     } catch (error) {
       this.#log.warn('cannot keep state', { reason: messageOf(error) })
     }

@@ -192,7 +192,7 @@ export function statesInFiles({ config }: Loaded, names: TargetName[]): SiblingS
 /** What is said of the delivery to a target of which nothing is known. */
 export function stateIn(siblings: SiblingState[], { sibling, target }: TargetName) {
   const own = siblings.find((one) => one.sibling === sibling)
-  return own?.targets.find((one) => one.target === target)?.state ?? FRESH
+  return own?.targets.find((one) => one.target === target)?.state ?? { ...FRESH, rejected: [] }
 }
 
 export function nothingAt({ sibling, target }: TargetName): Place {

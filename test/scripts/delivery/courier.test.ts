@@ -170,8 +170,8 @@ describe('Courier', () => {
     assert.equal(await courier.deliver(), true)
     assert.deepEqual(rejected(courier), [[65, 'ban 192.0.2.1 in sshd', false]])
     assert.equal(courier.queued, 1)
-    const kept = JSON.parse(readFileSync(`${directory}/firewall@edge1.state`, 'utf8'))
-    assert.equal(kept.rejected.length, 1)
+    const kept = readFileSync(`${directory}/firewall@edge1.state`, 'utf8')
+    assert.match(kept, /^\["ban 192\.0\.2\.1 sshd",\{"id":/m)
   })
 
   test('never sends again what was rejected, not in a sync, nor when it is restored', async () => {

@@ -37,7 +37,7 @@ function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
     leases: 3,
     drift: { missing: 0, extra: 0, wrong_expiry: 0, lines: [] },
     queue: { queued: 0, oldest: 0 },
-    state: FRESH,
+    state: { ...FRESH, rejected: [] },
     ...changes,
   }
 }
