@@ -1,7 +1,7 @@
 import { codeOf, EXIT, Failure } from '../failure.ts'
 import { type Lease, NO_JAIL } from '../lease.ts'
 import type { Call, Change, Changed, Target } from '../target.ts'
-import { isKept, type Truth } from './truth.ts'
+import { type Fail2BanBans, isKept } from './fail2ban-bans.ts'
 
 /** So many changes are made one by one; more are made by reading, changing and sending it all. */
 const FEW = 8
@@ -67,7 +67,7 @@ export async function withKept(
   target: Target,
   call: Call,
   leases: Lease[],
-  truth: Truth | undefined,
+  truth: Fail2BanBans | undefined,
 ): Promise<Lease[]> {
   const quiet = { ...call, jail: NO_JAIL, dryRun: false }
   const manual = target.byHand

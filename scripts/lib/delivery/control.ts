@@ -6,16 +6,16 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import { ask, bodyOf, ifRunning, LONGEST, Optional, VERSION } from './ask.ts'
 import type { Deliverer, DelivererState, SyncOptions } from './deliverer.ts'
+import { type Fail2BanBans, readBans, type WrittenBans, writeBans } from './fail2ban-bans.ts'
 import type { Acknowledged, Outcome } from './line.ts'
 import { type Freeing, ownProber, type Prober, type TargetName, type Trouble } from './probe.ts'
 import { deliveryDirectory, FRESH } from './state.ts'
-import { readTruth, type Truth, type WrittenTruth, writeTruth } from './truth.ts'
 
 /** What the one who delivers can be asked, in this process or another. */
 export interface Delivery {
   mark(): Promise<Record<string, number>>
   sync(
-    truth: Map<string, Truth>,
+    truth: Map<string, Fail2BanBans>,
     mark: Record<string, number>,
     options: SyncOptions,
   ): Promise<Outcome[]>
@@ -29,14 +29,14 @@ export interface Delivery {
 
 /** What a sync is told. */
 interface SyncAsked extends SyncOptions {
-  truth: Record<string, WrittenTruth>
+  truth: Record<string, WrittenBans>
   mark: Record<string, number>
 }
 
 /** What the questions about one target are told, as far as each needs it. */
 interface TargetAsked {
   site: TargetName
-  truth?: WrittenTruth
+  truth?: WrittenBans
   address: string
   seconds: number
   how: Freeing
@@ -78,15 +78,15 @@ const ANSWERS: Record<string, (deliverer: Deliverer, body: unknown) => unknown> 
   '/sync': (deliverer, body) => {
     const { truth, mark, ...options } = body as SyncAsked
     const { owner } = deliverer.loaded.config
-    const read = Object.entries(truth).map(([sibling, one]): [string, Truth] => {
-      return [sibling, readTruth(one, owner)]
+    const read = Object.entries(truth).map(([sibling, one]): [string, Fail2BanBans] => {
+      return [sibling, readBans(one, owner)]
     })
     return deliverer.sync(new Map(read), mark, options)
   },
   '/sites': ({ loaded }) => ownProber(loaded).targets(),
   '/look': ({ loaded }, body) => {
     const { site, truth, seconds } = body as TargetAsked
-    const read = truth && readTruth(truth, loaded.config.owner)
+    const read = truth && readBans(truth, loaded.config.owner)
     return ownProber(loaded).probe(site, read, seconds)
   },
   '/place': ({ loaded }, body) => {
@@ -133,7 +133,7 @@ export async function runningDelivery(stateDir: string): Promise<Delivery | unde
       return ask(stateDir, '/acknowledge', { body: word, like })
     },
     sync(truth, mark, options) {
-      const written = [...truth].map(([sibling, one]) => [sibling, writeTruth(one)])
+      const written = [...truth].map(([sibling, one]) => [sibling, writeBans(one)])
       const body = { truth: Object.fromEntries(written), mark, ...options }
       const like = [{ sibling: '', target: '', lines: [''] }]
       return ask(stateDir, '/sync', { body, seconds: PATIENCE.sync, like })
@@ -154,7 +154,7 @@ export function openProber(loaded: Loaded): Prober {
       return ask(state_dir, '/sites', { body: {}, like })
     },
     probe(site, truth, wait) {
-      const body = { site, seconds: wait, ...(truth && { truth: writeTruth(truth) }) }
+      const body = { site, seconds: wait, ...(truth && { truth: writeBans(truth) }) }
       const drift = new Optional({ missing: 0, extra: 0, wrong_expiry: 0, lines: [''] })
       const [leases, complaint] = [new Optional(0), new Optional('')]
       const like = { leases, drift, complaint, trouble: TROUBLE }

@@ -13,14 +13,14 @@ import {
   type Synced,
   type Target,
 } from '../target.ts'
-import { Backlog, type Pending } from './backlog.ts'
-import { type Book, type Key, openLedger, textOf, type Wish } from './book.ts'
 import { makeChanges, withKept } from './change.ts'
+import { type DesiredLeases, type Key, openLedger, textOf, type Wish } from './desired-leases.ts'
+import type { Fail2BanBans } from './fail2ban-bans.ts'
 import type { Log } from './log.ts'
+import { type Pending, PendingQueue } from './pending-queue.ts'
 import { banKey, type Rejection } from './rejected.ts'
-import { Standing } from './standing.ts'
 import { fileNameOf, type State } from './state.ts'
-import type { Truth } from './truth.ts'
+import { TargetStatus } from './target-status.ts'
 
 /** Changes that travel together. */
 const BATCH = 1000
@@ -37,7 +37,7 @@ const KEEP = 15_000
 export interface CourierOptions {
   sibling: string
   target: Target
-  book: Book
+  book: DesiredLeases
   directory: string
   owner: string
   /** Makes what every verb is told, with so many seconds to live. */
@@ -62,8 +62,8 @@ export class Courier {
   readonly target: Target
   readonly #options: CourierOptions
   readonly #confirmed: Ledger
-  readonly #backlog = new Backlog()
-  readonly #standing: Standing
+  readonly #pending = new PendingQueue()
+  readonly #status: TargetStatus
   readonly #inTurn = inTurn()
   #wake: () => void = () => {}
   /** Since `deliver` has begun. */
@@ -77,25 +77,25 @@ export class Courier {
     this.target = target
     this.#confirmed = openLedger(directory, `${name}.confirmed`)
     const shown = `${sibling}/${target.name}`
-    this.#standing = new Standing(directory, name, shown, log, this.#backlog)
-    for (const line of this.#confirmed.living(Date.now() / 1000)) this.#backlog.add(line)
-    for (const key of options.book.keys()) this.#backlog.add(key)
+    this.#status = new TargetStatus(directory, name, shown, log, this.#pending)
+    for (const line of this.#confirmed.living(Date.now() / 1000)) this.#pending.add(line)
+    for (const key of options.book.keys()) this.#pending.add(key)
     this.#dropDone()
   }
 
   /** Says that the book has changed about a lease. */
   notice(key: Key): void {
-    this.#backlog.add(key)
+    this.#pending.add(key)
     this.#wake()
   }
 
   get queued(): number {
-    return this.#backlog.size
+    return this.#pending.size
   }
 
   /** How the delivery stands. */
   state(): State {
-    return this.#standing.state()
+    return this.#status.state()
   }
 
   /** Delivers as long as there is something, and then waits for more; ends with `stop`. */
@@ -103,11 +103,11 @@ export class Courier {
     let works = await this.#keep()
     while (!this.#stopping.signal.aborted) {
       if (!works) await this.#pause()
-      else if (this.#backlog.waiting === 0) await this.#nextWake()
-      works = this.#backlog.waiting > 0 ? await this.deliver() : await this.#keep()
+      else if (this.#pending.waiting === 0) await this.#nextWake()
+      works = this.#pending.waiting > 0 ? await this.deliver() : await this.#keep()
     }
     await this.#inTurn(() => {})
-    this.#standing.keep(true)
+    this.#status.keep(true)
     await this.target.close?.()
   }
 
@@ -121,7 +121,7 @@ export class Courier {
   async deliver(): Promise<boolean> {
     return await this.#inTurn(async () => {
       this.#refilled = false
-      while (this.#backlog.waiting > 0 && !this.#stopping.signal.aborted) {
+      while (this.#pending.waiting > 0 && !this.#stopping.signal.aborted) {
         if (!(await this.#deliverBatch())) return false
       }
       return true
@@ -129,25 +129,29 @@ export class Courier {
   }
 
   /** Makes the target equal to the book, whatever it has. @throws Failure */
-  async sync(truth: Truth, show: (line: string) => void): Promise<Synced> {
+  async sync(truth: Fail2BanBans, show: (line: string) => void): Promise<Synced> {
     return await this.#inTurn(async () => {
       try {
         const counts = await this.#syncTarget({ ...this.#call(DEADLINE.sync), show }, truth)
-        this.#standing.succeeded()
+        this.#status.succeeded()
         // What it did not take is tried one by one: then it says why.
-        while (counts.refused && this.#backlog.waiting > 0) {
+        while (counts.refused && this.#pending.waiting > 0) {
           if (!(await this.#deliverBatch())) break
         }
         return counts
       } catch (error) {
-        this.#standing.failed(error)
+        this.#status.failed(error)
         throw error
       }
     })
   }
 
   /** Shows what a sync would change. @throws Failure */
-  async compare(wishes: Wish[], truth: Truth, show: (line: string) => void): Promise<Synced> {
+  async compare(
+    wishes: Wish[],
+    truth: Fail2BanBans,
+    show: (line: string) => void,
+  ): Promise<Synced> {
     const call = { ...this.#call(DEADLINE.sync), show, dryRun: true }
     return await this.#inTurn(() => this.#send(call, this.#possible(wishes), truth))
   }
@@ -155,7 +159,7 @@ export class Courier {
   /** @returns false if the target fails */
   async #deliverBatch(): Promise<boolean> {
     const began = Date.now()
-    const errands = this.#backlog.take(BATCH, (pending) => this.#errandFor(pending))
+    const errands = this.#pending.take(BATCH, (pending) => this.#errandFor(pending))
     if (errands.length === 0) return true
     const { results, failure } = await this.#make(errands.flatMap(({ changes }) => changes))
     const again: Pending[] = []
@@ -173,11 +177,11 @@ export class Courier {
       else this.#confirm(errand)
     }
     this.#commit()
-    this.#backlog.answered(again)
-    if (failure) this.#standing.failed(failure)
-    else this.#standing.succeeded()
-    if (rejected) this.#standing.keep(true)
-    this.#standing.delivered(errands.length - again.length, Date.now() - began)
+    this.#pending.answered(again)
+    if (failure) this.#status.failed(failure)
+    else this.#status.succeeded()
+    if (rejected) this.#status.keep(true)
+    this.#status.delivered(errands.length - again.length, Date.now() - began)
     return failure === undefined
   }
 
@@ -192,25 +196,25 @@ export class Courier {
 
   #confirm({ pending, wanted }: Errand): void {
     const { address, jail } = pending
-    this.#backlog.confirm(pending)
+    this.#pending.confirm(pending)
     this.#confirmed.put({ address, jail, expires: wanted, owner: this.#options.owner })
-    this.#standing.rejected.forget(banKey(address, jail))
+    this.#status.rejected.forget(banKey(address, jail))
   }
 
   /** @returns true if there is no hope for it */
   #refused({ pending, changes, wanted }: Errand, why: Failure): boolean {
-    if (this.#backlog.refuse(pending, why)) return false
+    if (this.#pending.refuse(pending, why)) return false
     const { address, jail } = pending
     const verb = changes.at(-1)?.verb ?? 'ban'
     const key = verb === 'ban' ? banKey(address, jail) : `${verb} ${address} ${jail}`
     const change = `${verb} ${address} in ${jail}`
-    this.#standing.reject({ change, key, expires: wanted }, why)
+    this.#status.reject({ change, key, expires: wanted }, why)
     return true
   }
 
   /** True if the target has said that it will not have this very ban. */
   #isRejected({ address, jail, expires }: Wish): boolean {
-    return this.#standing.rejected.refuses(banKey(address, jail), expires)
+    return this.#status.rejected.refuses(banKey(address, jail), expires)
   }
 
   async #make(changes: Change[]): Promise<Changed> {
@@ -256,7 +260,7 @@ export class Courier {
       for (const wish of has.values()) this.#confirmed.put({ ...wish, owner })
       this.#commit()
       for (const key of [...has.values(), ...wishes]) {
-        if (this.#errandFor({ ...key, since: 0 })) this.#backlog.add(key)
+        if (this.#errandFor({ ...key, since: 0 })) this.#pending.add(key)
       }
       return undefined
     } catch (error) {
@@ -267,7 +271,7 @@ export class Courier {
 
   /** The target has nothing of ours any more: it gets everything, in one go. */
   async #refill(): Promise<Failure | undefined> {
-    this.#standing.lostGeneration()
+    this.#status.lostGeneration()
     this.#refilled = true
     try {
       await this.#syncTarget(this.#call(DEADLINE.sync))
@@ -279,12 +283,12 @@ export class Courier {
   }
 
   /** @param truth says which leases of the target stay that the book does not know */
-  async #syncTarget(call: Call, truth?: Truth): Promise<Synced> {
+  async #syncTarget(call: Call, truth?: Fail2BanBans): Promise<Synced> {
     const wishes = this.#possible([...this.#options.book.living()])
     const counts = await this.#send(call, wishes, truth)
     const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
     this.#haveAll(wishes.filter((wish) => !lacks.has(wish)))
-    for (const wish of lacks) this.#backlog.add(wish)
+    for (const wish of lacks) this.#pending.add(wish)
     this.#dropDone()
     return counts
   }
@@ -313,12 +317,12 @@ export class Courier {
 
   /** @param word see `Rejections.acknowledge` */
   acknowledge(word: string): Rejection[] {
-    const done = this.#standing.rejected.acknowledge(word)
-    if (done.length > 0) this.#standing.keep(true)
+    const done = this.#status.rejected.acknowledge(word)
+    if (done.length > 0) this.#status.keep(true)
     return done
   }
 
-  async #send(call: Call, wishes: Wish[], truth?: Truth): Promise<Synced> {
+  async #send(call: Call, wishes: Wish[], truth?: Fail2BanBans): Promise<Synced> {
     const leases = wishes.map((wish) => leaseOf(wish, wish.expires, this.#options.owner))
     if (await this.target.has?.(call, leases)) {
       return { added: 0, extended: 0, removed: 0, unchanged: leases.length }
@@ -332,7 +336,7 @@ export class Courier {
 
   /** Forgets what the target has already. */
   #dropDone(): void {
-    this.#backlog.drop((pending) => this.#errandFor(pending) === undefined)
+    this.#pending.drop((pending) => this.#errandFor(pending) === undefined)
   }
 
   /** What cannot be written now is written with the next: at worst it is delivered twice. */
@@ -342,7 +346,7 @@ export class Courier {
       this.#confirmed.settle()
       this.#confirmed.tidy(now())
     } catch (error) {
-      this.#standing.warn('cannot keep what was confirmed', error)
+      this.#status.warn('cannot keep what was confirmed', error)
     }
   }
 
@@ -352,15 +356,15 @@ export class Courier {
     return await this.#inTurn(async () => {
       try {
         await this.target.keep?.(this.#call(DEADLINE.batch))
-        this.#standing.succeeded()
-        this.#standing.clock(this.target.clock?.())
+        this.#status.succeeded()
+        this.#status.clock(this.target.clock?.())
         return true
       } catch (error) {
         let failure: unknown = error
         if (error instanceof NewSession) failure = await this.#lookAnew()
         if (error instanceof LostGeneration) failure = await this.#refill()
-        if (failure) this.#standing.failed(failure)
-        else this.#standing.succeeded()
+        if (failure) this.#status.failed(failure)
+        else this.#status.succeeded()
         return failure === undefined
       }
     })
@@ -368,7 +372,7 @@ export class Courier {
 
   /** Waits until the next try is due, or the target that was away answers again. */
   async #pause(): Promise<void> {
-    const longest = Math.min(PAUSE.first * 2 ** (this.#standing.failures - 1), PAUSE.longest)
+    const longest = Math.min(PAUSE.first * 2 ** (this.#status.failures - 1), PAUSE.longest)
     const end = Date.now() + longest * (0.5 + Math.random() / 2)
     let away = false
     while (Date.now() < end && !this.#stopping.signal.aborted) {
@@ -385,11 +389,11 @@ export class Courier {
     let timer: NodeJS.Timeout | undefined
     await new Promise<void>((resolve) => {
       this.#wake = resolve
-      timer = setTimeout(resolve, this.#backlog.again ?? KEEP)
+      timer = setTimeout(resolve, this.#pending.again ?? KEEP)
     })
     clearTimeout(timer)
     this.#wake = () => {}
-    if (this.#backlog.waiting === 0) this.#backlog.retry()
+    if (this.#pending.waiting === 0) this.#pending.retry()
   }
 
   #call(seconds: number): Call {

@@ -1,10 +1,11 @@
 import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Address, overlaps, parseAddress } from '../address.ts'
-import { alive, now } from '../lease.ts'
-import { Ledger, type Line, LOOK_ONLY, RELEASED } from '../ledger.ts'
+import { now } from '../lease.ts'
+import { LOOK_ONLY } from '../ledger.ts'
 import type { Config } from '../settings/schema.ts'
-import { BY_HAND, endIn, textOf } from './book.ts'
+import { changesFor } from './courier.ts'
+import { DesiredLeases, type Key, openLedger } from './desired-leases.ts'
 import { canonicalText } from './operation.ts'
 import { Queue, wordsOf } from './queue.ts'
 import { Rejections } from './rejected.ts'
@@ -42,7 +43,7 @@ export class DeliveryFiles {
   readonly #owner: string
   readonly #queue: string
   readonly #directory: string
-  #read: Ledger | undefined
+  #desired: DesiredLeases | undefined
 
   constructor({ owner, state_dir }: Config, sibling: string) {
     this.#sibling = sibling
@@ -56,12 +57,18 @@ export class DeliveryFiles {
     return ['', '.taken', '.gone'].some((end) => existsSync(this.#queue + end))
   }
 
+  /** What the targets are to have, as far as f2b-deliver has read the queue. @throws Failure 75 */
+  get desired(): DesiredLeases {
+    this.#desired ??= new DesiredLeases(this.#directory, this.#sibling, this.#owner, LOOK_ONLY)
+    return this.#desired
+  }
+
   /** How the delivery to a target stands, with what f2b-deliver has not read yet. @throws Failure 75 */
   state(target: string): State {
     const kept = openKept(this.#directory, fileNameOf(this.#sibling, target))
     const status = statusIn(kept)
     const unread = this.#unread()
-    const waiting = this.waiting(target).length
+    const waiting = this.#waiting(target).length
     const since = [
       ...(unread.length > 0 ? [this.#oldest(unread)] : []),
       ...(waiting > 0 && status.oldest > 0 ? [status.oldest] : []),
@@ -70,38 +77,14 @@ export class DeliveryFiles {
     return { ...status, queued: unread.length + waiting, oldest, rejected: rejectedIn(kept) }
   }
 
-  /** When the lease is to end, for those that know it to a second otherwise. */
-  wants(address: string, jail: string): number | undefined {
-    return endIn(this.#wanted, this.#owner, { address, jail })
-  }
-
-  /** What is banned by hand. */
-  held(): Line[] {
-    return [...this.#wanted.living(now())].filter(({ owner }) => owner === BY_HAND)
-  }
-
-  /** What the target is to be told, given what it has confirmed. */
-  waiting(target: string): Waiting[] {
-    const [wanted, at] = [this.#wanted, now()]
-    const confirmed = this.#open(`${fileNameOf(this.#sibling, target)}.confirmed`)
-    const all = new Map<string, Line>()
-    for (const lines of [wanted.living(at), wanted.ended(at), confirmed.living(at)]) {
-      for (const line of lines) if (this.#isOwn(line)) all.set(textOf(line), line)
-    }
-    return [...all.values()].flatMap(({ address, jail }) => {
-      const expires = this.wants(address, jail) ?? RELEASED
-      if (!isDue(expires, endIn(confirmed, this.#owner, { address, jail }), at)) return []
-      return [{ verb: alive(expires, at) ? 'ban' : 'unban', address, jail }]
-    })
-  }
-
   /** What is on its way about an address: to this target, or to all of the sibling's. */
   about(address: Address, target: string): Waiting[] {
     const unread = this.#unread().flatMap(([word = '', ip = '', jail = '']) => {
       const verb = VERBS[word]
       return verb ? [{ verb, address: canonicalText(ip), jail }] : []
     })
-    return [...unread, ...this.waiting(target)].filter((one) => touches(one.address, address))
+    const isMeant = (one: { address: string }): boolean => touches(one.address, address)
+    return [...unread.filter(isMeant), ...this.#waiting(target, isMeant)]
   }
 
   /** What a target refuses for good; without one, the lines that can never work. */
@@ -110,19 +93,24 @@ export class DeliveryFiles {
     return new Rejections(name, openKept(this.#directory, name))
   }
 
-  /** The jails that the address is, or was, to be banned in. */
-  jails(address: string): string[] {
-    const rows = this.#wanted.held(address).filter((row) => this.#isOwn(row))
-    return rows.map(({ jail }) => jail)
-  }
-
-  #isOwn({ owner }: { owner: string }): boolean {
-    return owner === this.#owner || owner === BY_HAND
+  /** What the target is to be told, given what it has confirmed. */
+  #waiting(target: string, isMeant: (key: Key) => boolean = () => true): Waiting[] {
+    const name = `${fileNameOf(this.#sibling, target)}.confirmed`
+    const confirmed = openLedger(this.#directory, name, LOOK_ONLY)
+    const keys = new Map<string, Key>()
+    for (const { address, jail } of [...this.desired.keys(), ...confirmed.living(now())]) {
+      if (isMeant({ address, jail })) keys.set(`${address} ${jail}`, { address, jail })
+    }
+    return [...keys.values()].flatMap((key) => {
+      const has = confirmed.held(key.address).find(({ jail }) => jail === key.jail)?.expires
+      const changes = changesFor(key, this.desired.wants(key), has, this.#owner)
+      return changes.slice(-1).map(({ verb }) => ({ verb, ...key }))
+    })
   }
 
   /** The words of the lines that f2b-deliver has not read. @throws Failure 75 */
   #unread(): string[][] {
-    const queue = new Queue(this.#queue, this.#position())
+    const queue = new Queue(this.#queue, this.desired.position)
     const lines: string[][] = []
     try {
       for (let read = queue.read(); read.length > 0; read = queue.read()) {
@@ -132,23 +120,6 @@ export class DeliveryFiles {
       queue.close()
     }
     return lines.filter((words) => words.length > 0)
-  }
-
-  get #wanted(): Ledger {
-    this.#read ??= this.#open(`${this.#sibling}.wanted`)
-    return this.#read
-  }
-
-  #open(name: string): Ledger {
-    const ledger = new Ledger(join(this.#directory, name), LOOK_ONLY)
-    ledger.refresh()
-    return ledger
-  }
-
-  /** How far the queue has been read: the last remark of that kind counts. */
-  #position(): string {
-    const read = this.#wanted.remarks().filter((line) => line.startsWith('# read '))
-    return read.at(-1)?.slice('# read '.length) ?? ''
   }
 
   /** A line says when its ban began, which may be long before it was written: after a restart. */
@@ -164,12 +135,6 @@ export class DeliveryFiles {
     const first = moments.length > 0 ? Math.min(...moments) : 0
     return Math.floor(Math.min(Math.max(since / 1000, first), Date.now() / 1000))
   }
-}
-
-/** Whether a target that has a lease until `has` must be told, if it is wanted until `wanted`. */
-function isDue(wanted: number, has: number | undefined, at: number): boolean {
-  if (alive(wanted, at)) return has !== wanted
-  return wanted === RELEASED && (has === undefined || alive(has, at))
 }
 
 /** True if a text is an address that has something in common with this one. */

@@ -5,8 +5,9 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import type { Kind } from '../siblings.ts'
 import type { Call, Synced, Target } from '../target.ts'
-import { Book, type Wish } from './book.ts'
 import { Courier } from './courier.ts'
+import { DesiredLeases, type Wish } from './desired-leases.ts'
+import type { Fail2BanBans } from './fail2ban-bans.ts'
 import type { Log } from './log.ts'
 import { parseOperation, refusedOf } from './operation.ts'
 import { Queue } from './queue.ts'
@@ -18,7 +19,6 @@ import {
   queueDirectory,
   type SiblingState,
 } from './state.ts'
-import type { Truth } from './truth.ts'
 
 /** What a sync did to one target. */
 export interface Outcome {
@@ -47,7 +47,7 @@ function doubt(leases: number): { code: number; message: string } {
 export class Line {
   readonly kind: Kind
   readonly couriers: Courier[]
-  readonly #book: Book
+  readonly #book: DesiredLeases
   readonly #queue: Queue
   readonly #kept: Kept
   readonly #log: Log
@@ -69,7 +69,7 @@ export class Line {
     log: Log,
   ) {
     const directory = deliveryDirectory(state_dir)
-    const book = new Book(directory, kind.name, owner)
+    const book = new DesiredLeases(directory, kind.name, owner)
     this.kind = kind
     this.couriers = targets.map(
       (target) => new Courier({ sibling: kind.name, target, book, directory, owner, call, log }),
@@ -129,15 +129,15 @@ export class Line {
     return this.#book.mark()
   }
 
-  /** @returns what is to be; see Book.merge @throws Failure 75 if Fail2Ban must be asked again */
-  merge(truth: Truth, mark: number): Wish[] {
+  /** @returns what is to be; see DesiredLeases.merge @throws Failure 75 if Fail2Ban must be asked again */
+  merge(truth: Fail2BanBans, mark: number): Wish[] {
     const merged = this.#book.merge(truth, mark)
     if (merged) return merged
     throw new Failure(EXIT.temporary, 'Cannot sync: too much has changed meanwhile, try again')
   }
 
   /** Shows what a sync of these targets would change. */
-  compare(said: Wish[], truth: Truth, meant: Courier[]): Promise<Outcome>[] {
+  compare(said: Wish[], truth: Fail2BanBans, meant: Courier[]): Promise<Outcome>[] {
     const wishes = this.#book.withHeld(said)
     return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, truth, show)))
   }
@@ -148,7 +148,7 @@ export class Line {
    * @param sure whether Fail2Ban was told to release what it does not name any more. Of bans past the
    *   queue nobody knows: what is held back would be banned again.
    */
-  sync(said: Wish[], truth: Truth, meant: Courier[], sure: boolean): Promise<Outcome>[] {
+  sync(said: Wish[], truth: Fail2BanBans, meant: Courier[], sure: boolean): Promise<Outcome>[] {
     const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure || truth.direct)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)

@@ -10,10 +10,11 @@ import { longest } from '../sync-input.ts'
 import type { Block, Call, Target } from '../target.ts'
 import { makeCall } from '../verbs.ts'
 import { withKept } from './change.ts'
+import type { DesiredLeases } from './desired-leases.ts'
+import type { Fail2BanBans } from './fail2ban-bans.ts'
 import { DeliveryFiles, type Waiting } from './files.ts'
 import { banKey } from './rejected.ts'
 import { FRESH, type SiblingState } from './state.ts'
-import type { Truth } from './truth.ts'
 
 // How targets are looked at, and freed of an address, for f2b-status: by the process that has the keys
 // and the files of the delivery. What it says can travel as JSON, for root asks a service of an account.
@@ -82,7 +83,7 @@ export interface Prober {
   /** All targets of the configuration. @throws Failure */
   targets(): Promise<TargetName[]>
   /** What a target has, and how it differs from what Fail2Ban has banned, if that is known. */
-  probe(name: TargetName, truth: Truth | undefined, seconds: number): Promise<Probe>
+  probe(name: TargetName, bans: Fail2BanBans | undefined, seconds: number): Promise<Probe>
   /** What a target has of an address. */
   place(name: TargetName, address: string, seconds: number): Promise<Place>
   /** Takes from a target what it still has of an address. */
@@ -110,10 +111,10 @@ export function ownProber(loaded: Loaded): Prober {
         return { sibling, target: target.name, remote, queued: isQueued }
       })
     },
-    async probe(name, truth, seconds) {
+    async probe(name, bans, seconds) {
       const { target, pushed } = await found(name)
       const call = callFor(seconds)
-      const comparing = truth ? compare(target, filesOf(name), call, truth) : listOnly(target, call)
+      const comparing = bans ? compare(target, filesOf(name), call, bans) : listOnly(target, call)
       const checking = pushed ? target.check(call) : undefined
       try {
         const [probe] = await within(seconds, LATE, Promise.all([comparing, checking]))
@@ -126,7 +127,7 @@ export function ownProber(loaded: Loaded): Prober {
       const { target } = await found(name)
       const files = filesOf(name)
       const [call, address] = [callFor(seconds), parseAddress(text)]
-      const place = { ...nothingAt(name), known: files.jails(address.text) }
+      const place = { ...nothingAt(name), known: files.desired.jailsOf(address.text) }
       try {
         const waiting = files.isQueued ? files.about(address, target.name) : []
         return { ...place, waiting, ...(await within(seconds, LATE, held(target, call, address))) }
@@ -229,30 +230,31 @@ async function compare(
   target: Target,
   files: DeliveryFiles,
   call: Call,
-  truth: Truth,
+  bans: Fail2BanBans,
 ): Promise<Probe> {
   const lines: string[] = []
   const show = (line: string): void => void lines.push(line)
-  const dry = { ...call, dryRun: true, namings: truth.namings, show }
+  const dry = { ...call, dryRun: true, namings: bans.namings, show }
   const rejected = files.rejected(target.name)
-  const exact = truth.leases.map((lease) => asDelivered(lease, files, 1))
-  const inexact = truth.inexact.map((lease) => asDelivered(lease, files, Infinity))
-  const held = files.held().map(({ address, jail, expires }): Lease => {
+  const exact = bans.leases.map((lease) => asDelivered(lease, files.desired, 1))
+  const inexact = bans.inexact.map((lease) => asDelivered(lease, files.desired, Infinity))
+  const held = files.desired.withHeld([]).map(({ address, jail, expires }): Lease => {
     return { address: parseAddress(address), jail, expires, owner: call.owner }
   })
   const wanted = longest([...exact, ...inexact, ...held]).filter(({ address, jail, expires }) => {
     return !rejected.has(banKey(address.text, jail), expires)
   })
-  const counts = await target.sync(dry, await withKept(target, call, wanted, truth))
+  const counts = await target.sync(dry, await withKept(target, call, wanted, bans))
   const { added, extended, removed, unchanged } = counts
   const drift = { missing: added, extra: removed, wrong_expiry: extended, lines }
   return { leases: extended + removed + unchanged, drift }
 }
 
 /** Fail2Ban tells the end of a ban to some seconds more or less; what was delivered is as good. */
-function asDelivered(lease: Lease, files: DeliveryFiles, seconds: number): Lease {
-  const known = files.wants(lease.address.text, lease.jail)
-  if (known === undefined || known === 0 || lease.expires === 0) return lease
+function asDelivered(lease: Lease, desired: DesiredLeases, seconds: number): Lease {
+  const key = { address: lease.address.text, jail: lease.jail }
+  const known = desired.knows(key) ? desired.wants(key) : 0
+  if (known === 0 || lease.expires === 0) return lease
   return Math.abs(known - lease.expires) <= seconds ? { ...lease, expires: known } : lease
 }
 

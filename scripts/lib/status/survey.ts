@@ -3,6 +3,12 @@ import { NotRunning } from '../delivery/ask.ts'
 import type { ConfigState } from '../delivery/config-watch.ts'
 import { askStatus } from '../delivery/control.ts'
 import {
+  askFail2BanBans,
+  type Fail2BanBans,
+  sentenceOf,
+  problemsIn as unclearIn,
+} from '../delivery/fail2ban-bans.ts'
+import {
   type Drift,
   ownProber,
   type Probe,
@@ -16,7 +22,6 @@ import {
 } from '../delivery/probe.ts'
 import type { Rejection } from '../delivery/rejected.ts'
 import type { SiblingState, State } from '../delivery/state.ts'
-import { askTruth, sentenceOf, type Truth, problemsIn as unclearIn } from '../delivery/truth.ts'
 import { accountInstead } from '../delivery-account.ts'
 import { EXIT } from '../failure.ts'
 import { alive, now } from '../lease.ts'
@@ -72,20 +77,20 @@ export interface Problem {
 /** @param seconds for each target, all side by side */
 export async function takeSurvey(loaded: Loaded, prober: Prober, seconds: number): Promise<Survey> {
   const { owner, state_dir } = loaded.config
-  const [{ siblings: told, ...deliverer }, { truth, trouble }, missing] = await Promise.all([
+  const [{ siblings: told, ...deliverer }, { banned, trouble }, missing] = await Promise.all([
     askDeliverer(loaded),
     askFail2Ban(loaded),
     askJailActions(loaded),
   ])
   // What the configuration names, for a service that does not answer.
   const names = await prober.targets().catch(() => ownProber(loaded).targets())
-  const probes = await Promise.all(names.map(probeTwice(loaded, prober, seconds, truth)))
+  const probes = await Promise.all(names.map(probeTwice(loaded, prober, seconds, banned)))
   const siblings = told ?? (accountInstead(state_dir) ? [] : statesInFiles(loaded, names))
-  const unclear = truth ? unclearIn(truth) : []
+  const unclear = banned ? unclearIn(banned) : []
   return {
     at: now(),
     owner,
-    bans: truth && bansIn(truth),
+    bans: banned && bansIn(banned),
     fail2ban: trouble,
     jails: [
       ...missing,
@@ -141,10 +146,10 @@ async function askJailActions({ config }: Loaded): Promise<Problem[]> {
 /** What Fail2Ban has banned now, or why it does not say so. */
 async function askFail2Ban(
   loaded: Loaded,
-): Promise<{ truth?: Map<string, Truth>; trouble?: Trouble }> {
+): Promise<{ banned?: Map<string, Fail2BanBans>; trouble?: Trouble }> {
   try {
     const message = 'Cannot ask Fail2Ban: it does not answer in time'
-    return { truth: await within(PATIENCE.bans, message, askTruth(loaded)) }
+    return { banned: await within(PATIENCE.bans, message, askFail2BanBans(loaded)) }
   } catch (error) {
     return { trouble: troubleOf(error) }
   }
@@ -158,9 +163,9 @@ function probeTwice(
   loaded: Loaded,
   prober: Prober,
   seconds: number,
-  truth: Map<string, Truth> | undefined,
+  banned: Map<string, Fail2BanBans> | undefined,
 ): (name: TargetName) => Promise<Probe> {
-  const probe = (name: TargetName, known: Map<string, Truth> | undefined): Promise<Probe> =>
+  const probe = (name: TargetName, known: Map<string, Fail2BanBans> | undefined): Promise<Probe> =>
     prober.probe(name, known?.get(name.sibling), seconds).catch((error) => {
       return { trouble: troubleOf(error) }
     })
@@ -174,9 +179,9 @@ function probeTwice(
     return asking
   }
   return async (name) => {
-    const before = await probe(name, truth)
+    const before = await probe(name, banned)
     if (!before.drift || differencesIn(before.drift) === 0) return before
-    const { truth: later } = await askAgain()
+    const { banned: later } = await askAgain()
     const after = later ? await probe(name, later) : before
     return after.drift ? { ...after, drift: persistentDrift(before.drift, after.drift) } : before
   }
@@ -198,8 +203,8 @@ export function differencesIn({ missing, extra, wrong_expiry }: Drift): number {
 }
 
 /** One that several siblings block is one ban. */
-function bansIn(truth: Map<string, Truth>): number {
-  const leases = [...truth.values()].flatMap((one) => [...one.leases, ...one.inexact])
+function bansIn(banned: Map<string, Fail2BanBans>): number {
+  const leases = [...banned.values()].flatMap((one) => [...one.leases, ...one.inexact])
   return new Set(leases.map(({ address, jail }) => `${address.text} ${jail}`)).size
 }
 

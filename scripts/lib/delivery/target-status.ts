@@ -1,6 +1,6 @@
 import { codeOf, type Failure, messageOf } from '../failure.ts'
-import type { Backlog } from './backlog.ts'
 import type { Log } from './log.ts'
+import type { PendingQueue } from './pending-queue.ts'
 import { type Refused, Rejections } from './rejected.ts'
 import { type Kept, noteStatus, openKept, type State, type Status, statusIn } from './state.ts'
 
@@ -8,13 +8,13 @@ import { type Kept, noteStatus, openKept, type State, type Status, statusIn } fr
 const KEEP = 5_000
 
 /** How the delivery to one target stands: kept in a file for f2b-status, and told to the journal. */
-export class Standing {
+export class TargetStatus {
   readonly #status: Status
   readonly rejected: Rejections
   readonly #kept: Kept
   readonly #target: string
   readonly #log: Log
-  readonly #backlog: Backlog
+  readonly #pending: PendingQueue
   #failures = 0
   #keptAt = 0
   #told: { changes: number; ms: number; timer: NodeJS.Timeout | undefined } = {
@@ -24,13 +24,13 @@ export class Standing {
   }
 
   /** @param name of the file; @param target as the journal shows it */
-  constructor(directory: string, name: string, target: string, log: Log, backlog: Backlog) {
+  constructor(directory: string, name: string, target: string, log: Log, backlog: PendingQueue) {
     this.#kept = openKept(directory, name)
     this.#status = statusIn(this.#kept)
     this.rejected = new Rejections(target, this.#kept)
     this.#target = target
     this.#log = log
-    this.#backlog = backlog
+    this.#pending = backlog
   }
 
   /** Tries that have failed in a row. */
@@ -117,8 +117,8 @@ export class Standing {
 
   #refresh(): void {
     this.rejected.forgetOld()
-    this.#status.queued = this.#backlog.size
-    this.#status.oldest = this.#backlog.oldest
+    this.#status.queued = this.#pending.size
+    this.#status.oldest = this.#pending.oldest
   }
 
   #sayDelivered(): void {

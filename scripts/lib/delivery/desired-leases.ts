@@ -2,10 +2,10 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ioFailure } from '../failure.ts'
 import { alive, isSameEnd, later, now } from '../lease.ts'
-import { Ledger, RELEASED } from '../ledger.ts'
+import { Ledger, LOOK_ONLY, RELEASED, type Style } from '../ledger.ts'
 import type { Naming } from '../ports.ts'
+import { type Fail2BanBans, isKept } from './fail2ban-bans.ts'
 import type { Operation } from './operation.ts'
-import { isKept, type Truth } from './truth.ts'
 
 /** So many changes are remembered for a sync that began before them. */
 const REMEMBERED = 200_000
@@ -18,7 +18,7 @@ const DOUBT = 50
 const FORGET = 600
 
 /** Whose a lease is that a person bans; no server has such a name. */
-export const BY_HAND = '-'
+const BY_HAND = '-'
 
 /** A lease of ours, without saying whose. */
 export interface Key {
@@ -36,7 +36,7 @@ export interface Wish extends Key {
  * with the queue, and which `f2b-sync` makes equal to what Fail2Ban has banned. Its remarks hold the
  * ports and protocols of the jails, and how far the queue has been read: one write keeps all of it.
  */
-export class Book {
+export class DesiredLeases {
   readonly #ledger: Ledger
   readonly #owner: string
   readonly namings = new Map<string, Naming>()
@@ -54,8 +54,9 @@ export class Book {
   /** Since when most of the leases are said to be over; 0 if they are not. */
   #doubtful = 0
 
-  constructor(directory: string, sibling: string, owner: string) {
-    this.#ledger = openLedger(directory, `${sibling}.wanted`)
+  /** @param style `LOOK_ONLY` for a process that has no lock and changes nothing */
+  constructor(directory: string, sibling: string, owner: string, style?: Style) {
+    this.#ledger = openLedger(directory, `${sibling}.wanted`, style)
     this.#owner = owner
     for (const remark of this.#ledger.remarks()) this.#readRemark(remark)
   }
@@ -100,7 +101,7 @@ export class Book {
    *
    * @returns undefined if too much has happened since: ask again
    */
-  merge(truth: Truth, mark: number): Wish[] | undefined {
+  merge(truth: Fail2BanBans, mark: number): Wish[] | undefined {
     if (mark < this.#forgotten) return undefined
     const isNewer = (key: Key): boolean => (this.#changed.get(textOf(key)) ?? 0) > mark
     const at = now()
@@ -143,6 +144,12 @@ export class Book {
   /** True if it was ever told of the lease, wanted or given back. */
   knows(key: Key): boolean {
     return endIn(this.#ledger, this.#owner, key) !== undefined
+  }
+
+  /** The jails that it was ever told of for an address. */
+  jailsOf(address: string): string[] {
+    const rows = this.#ledger.held(address)
+    return rows.filter(({ owner }) => [this.#owner, BY_HAND].includes(owner)).map((row) => row.jail)
   }
 
   /** Everything that is wanted, and everything that was and has been given back. */
@@ -274,7 +281,7 @@ export class Book {
 }
 
 /** When a lease of a book is to end, whoever wants it; undefined if the book does not know it. */
-export function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
+function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
   const [own, held] = [rowIn(ledger, owner, key), rowIn(ledger, BY_HAND, key)]
   if (own === undefined || held === undefined) return own ?? held
   const at = now()
@@ -287,14 +294,14 @@ function rowIn(ledger: Ledger, owner: string, { address, jail }: Key): number | 
   return row?.expires
 }
 
-/** Opens a ledger of the delivery, with its directory, and reads it. @throws Failure 75 */
-export function openLedger(directory: string, name: string): Ledger {
+/** Opens a ledger of the delivery, with its directory unless it is only read. @throws Failure 75 */
+export function openLedger(directory: string, name: string, style?: Style): Ledger {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    if (style !== LOOK_ONLY) mkdirSync(directory, { recursive: true, mode: 0o700 })
   } catch (error) {
     throw ioFailure(`make "${directory}"`, error)
   }
-  const ledger = new Ledger(join(directory, name))
+  const ledger = new Ledger(join(directory, name), style)
   ledger.refresh()
   return ledger
 }
