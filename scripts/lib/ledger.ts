@@ -1,4 +1,5 @@
 import { canonicalAddress } from './address.ts'
+import { joined } from './bulk.ts'
 import { alive } from './lease.ts'
 import { LedgerFile } from './ledger-file.ts'
 import { lock } from './lock.ts'
@@ -152,7 +153,7 @@ export class Ledger {
   /** Notes many changes at once, in a file to which changes are appended; what is asked next parses the file again. */
   putAll(lines: readonly Line[]): void {
     if (lines.length === 0) return
-    this.#pending.push(lines.map(this.#style.format).join('\n'))
+    this.#pending.push(joined(lines, this.#style.format, '\n'))
     this.#forget()
   }
 
