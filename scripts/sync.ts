@@ -127,8 +127,8 @@ function report(outcomes: Outcome[], trouble: Failure | undefined): void {
 
 /**
  * Waits until Fail2Ban answers. It is stopping, or busy with the very command that asked for us, so
- * the first seconds are not even tried. One waits for all who ask meanwhile; whoever asks when the
- * wait is over waits himself, since Fail2Ban may have been asked before he had his reason.
+ * the first seconds are not even tried. One process waits for all that are started meanwhile; one that
+ * is started when the wait is over waits itself, since Fail2Ban may have been asked before its reason.
  */
 async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<void> {
   const file = lockOf(loaded)
@@ -146,7 +146,7 @@ async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<voi
   }
 }
 
-/** True while somebody waits for Fail2Ban to do what it was told, which is to release bans. */
+/** True while another f2b-sync waits for Fail2Ban to do what it was told, which is to release bans. */
 async function isAnnounced(loaded: Loaded): Promise<boolean> {
   const release = await tryLock(lockOf(loaded))
   release?.()

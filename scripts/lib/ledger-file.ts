@@ -10,8 +10,8 @@ import {
 const MARK = Buffer.from('\ufeff')
 
 /**
- * The text file under a ledger: what stands on the disk, read once for as long as nobody else changes
- * it, and the way back to what stood there before. The caller holds a lock.
+ * The text file under a ledger: what stands on the disk, read once for as long as no other process
+ * changes it, and the way back to what stood there before. The caller holds a lock.
  */
 export class LedgerFile {
   readonly #path: string
@@ -24,7 +24,7 @@ export class LedgerFile {
   #before: Buffer | number | undefined
 
   /**
-   * Reads nothing yet: without the lock, somebody's unfinished line would be cut off.
+   * Reads nothing yet: without the lock, another writer's unfinished line would be cut off.
    *
    * @param mode of a file that readers without our lock see, too: it is always whole
    */
@@ -43,7 +43,7 @@ export class LedgerFile {
     return this.#tail.reduce((sum, bytes) => sum + bytes.length, this.#bytes.length)
   }
 
-  /** Reads the file again if somebody else changed it. @returns whether somebody did */
+  /** Reads the file again if another process changed it. @returns whether one did */
   refresh(): boolean {
     const stamp = stampOf(this.#path)
     if (stamp === this.#stamp) return false
@@ -122,7 +122,7 @@ export class LedgerFile {
 
   /**
    * Takes back everything since the last `settle`, because it could not take effect. A file that
-   * somebody without the lock has changed since is left as it is.
+   * a process without the lock has changed since is left as it is.
    *
    * @throws Failure 75 if it cannot be written
    */

@@ -49,7 +49,7 @@ const FEW = 25
 const MEBIBYTE = 1_048_576
 
 /**
- * Whoever must remember leases remembers them here: a text file of the lines that `list` prints and
+ * Every program that must remember leases does so here: a text file of the lines that `list` prints and
  * `sync` reads, with remarks (`#`), readable and repairable by hand.
  *
  * A change is appended; the last line about an (address, jail, owner) wins. Looking up one address
@@ -60,7 +60,7 @@ const MEBIBYTE = 1_048_576
  */
 export class Ledger {
   readonly #file: LedgerFile
-  /** All rows by address, once somebody asked about everything. */
+  /** All rows by address, once there was a question about everything. */
   #all: Map<string, Row[]> | undefined
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
@@ -69,7 +69,7 @@ export class Ledger {
   #mebibytes = 0
   readonly #style: Style
 
-  /** Reads nothing yet: without the lock, somebody's unfinished line would be cut off. */
+  /** Reads nothing yet: without the lock, another writer's unfinished line would be cut off. */
   constructor(path: string, style: Style = APPENDED) {
     this.#file = new LedgerFile(path, style.replace)
     this.#style = style
@@ -90,7 +90,7 @@ export class Ledger {
     return this.#file.size
   }
 
-  /** Reads the file again if somebody else changed it. Call it after taking the lock. */
+  /** Reads the file again if another process changed it. Call it after taking the lock. */
   refresh(): void {
     if (!this.#file.refresh()) return
     this.#forget()
@@ -306,7 +306,7 @@ export class Ledger {
     return [...kept, ...held.map((line) => this.#style.format(line))]
   }
 
-  /** Lets go of the file's content, for somebody who waits long until the next change. */
+  /** Lets go of the file's content, for a process that waits long until the next change. */
   forget(): void {
     this.#file.forget()
     this.#forget()
@@ -376,7 +376,7 @@ export async function withLedger<T>(
 
 const APPENDED: Style = { format, parse }
 
-/** For a look without the lock: an unfinished last line is left to whoever is writing it. */
+/** For a look without the lock: an unfinished last line is left to the process that writes it. */
 export const LOOK_ONLY: Style = { format, parse, replace: 0o600 }
 
 function isRemark(line: string): boolean {

@@ -6,12 +6,12 @@ import { EXIT, type ExitCode, Failure } from '../failure.ts'
 import { deliveryDirectory } from './state.ts'
 
 // How root's tools ask a running f2b-deliver: HTTP on a socket, a POST per question. An account may
-// answer: what comes back is taken for something that anybody may have written.
+// answer: what comes back is taken for something that an attacker may have written.
 
 /** Bytes: more than the leases of any server are, and than what is said about them. */
 export const LONGEST = { question: 256 * 1024 * 1024, answer: 64 * 1024 * 1024 }
 
-/** Seconds for an answer that needs nobody else. */
+/** Seconds for an answer that needs no target. */
 const PATIENCE = 10
 
 /** Tells versions that would not understand each other. */
@@ -25,7 +25,7 @@ export function socketPath(stateDir: string): string {
   return deliveryAccount(stateDir) ? SERVICE_SOCKET : join(deliveryDirectory(stateDir), 'socket')
 }
 
-/** Nobody listens. */
+/** No f2b-deliver listens. */
 export class NotRunning extends Failure {
   constructor() {
     const start = 'start it (systemctl start fail2ban-perimeter-deliver.socket)'
@@ -78,7 +78,7 @@ export async function ask<T>(
   }
 }
 
-/** Undefined if nobody listens. */
+/** Undefined if no f2b-deliver listens. */
 export async function ifRunning<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
     return await answer

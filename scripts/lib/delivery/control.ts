@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
 import { join } from 'node:path'
+import { parseAddress } from '../address.ts'
 import { accountInstead } from '../delivery-account.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
@@ -8,7 +9,14 @@ import { ask, bodyOf, ifRunning, LONGEST, Optional, VERSION } from './ask.ts'
 import type { Deliverer, DelivererState, SyncOptions } from './deliverer.ts'
 import { type Fail2BanBans, readBans, type WrittenBans, writeBans } from './fail2ban-bans.ts'
 import type { Acknowledged, Outcome } from './line.ts'
-import { type Freeing, ownProber, type Prober, type TargetName, type Trouble } from './probe.ts'
+import {
+  type Freeing,
+  ownProber,
+  type Place,
+  type Prober,
+  type TargetName,
+  type Trouble,
+} from './probe.ts'
 import { deliveryDirectory, FRESH } from './state.ts'
 
 /** What the one who delivers can be asked, in this process or another. */
@@ -61,7 +69,7 @@ export async function serveControl(deliverer: Deliverer, loaded: Loaded): Promis
   const { LISTEN_PID, LISTEN_FDS } = process.env
   const isGiven = LISTEN_PID === `${process.pid}` && LISTEN_FDS === '1' // sd_listen_fds(3)
   const path = join(deliveryDirectory(state_dir), 'socket')
-  if (!isGiven) rmSync(path, { force: true }) // we hold the lock: whoever made it is dead
+  if (!isGiven) rmSync(path, { force: true }) // we hold the lock: the process that made it is dead
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject).listen(isGiven ? { fd: 3 } : { path }, resolve)
   })
@@ -160,14 +168,18 @@ export function openProber(loaded: Loaded): Prober {
       const like = { leases, drift, complaint, trouble: TROUBLE }
       return ask(state_dir, '/look', { body, seconds: wait + PATIENCE.target, like })
     },
-    place(site, address, wait) {
+    async place(site, address, wait) {
       const body = { site, address, seconds: wait }
       const leases = [{ address: '', jail: '', expires: 0, owner: '' }]
       const others = [{ address: '', expires: 0, partly: true }]
       const waiting = [{ verb: '', address: '', jail: '' }]
       const place = { sibling: '', target: '', leases, others, waiting, known: [''] }
       const like = { ...place, trouble: TROUBLE }
-      return ask(state_dir, '/place', { body, seconds: wait + PATIENCE.target, like })
+      const options = { body, seconds: wait + PATIENCE.target, like }
+      const said = await ask<Place>(state_dir, '/place', options)
+      // They become words of a command that f2b-status advises.
+      for (const { address: text } of [...said.leases, ...said.others]) parseAddress(text)
+      return said
     },
     async free(site, address, how) {
       const seconds = how.seconds + how.wait + PATIENCE.target

@@ -124,7 +124,7 @@ export class DesiredLeases {
   }
 
   /**
-   * Makes the leases exactly these; what somebody bans by hand stays.
+   * Makes the leases exactly these; what a person bans by hand stays.
    *
    * @returns those that had to be changed
    */
@@ -166,7 +166,7 @@ export class DesiredLeases {
     yield* this.withHeld([...this.#living(this.#owner)])
   }
 
-  /** The same, and what somebody bans by hand. */
+  /** The same, and what a person bans by hand. */
   withHeld(wishes: Wish[]): Wish[] {
     const held = [...this.#living(BY_HAND)]
     if (held.length === 0) return wishes
@@ -180,7 +180,7 @@ export class DesiredLeases {
 
   /**
    * Holds back a release of more than half of what Fail2Ban has banned here, until it has been asked
-   * for during a minute: should an answer be wrong for once, nobody is freed by it.
+   * for during a minute: should an answer be wrong for once, it frees no address.
    *
    * @param wishes what Fail2Ban says
    * @param sure whether it was told to release, or has been started since
@@ -280,7 +280,7 @@ export class DesiredLeases {
   }
 }
 
-/** When a lease of a book is to end, whoever wants it; undefined if the book does not know it. */
+/** When a lease is to end, for Fail2Ban or by hand; undefined if the ledger does not know it. */
 function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
   const [own, held] = [rowIn(ledger, owner, key), rowIn(ledger, BY_HAND, key)]
   if (own === undefined || held === undefined) return own ?? held

@@ -28,7 +28,7 @@ export interface Trouble {
 export interface TargetName {
   sibling: string
   target: string
-  /** False if it keeps its leases in files here, so that a look at them reaches nobody. */
+  /** False if it keeps its leases in files here, so that a look at them reaches no device. */
   remote: boolean
   /** Bans go to it through a queue. */
   queued: boolean

@@ -13,7 +13,7 @@ export interface Rejection {
   tried: number
   code: number
   reason: string
-  /** The change as a person reads it: `ban 203.0.113.7 in sshd`, or a line that nobody can. */
+  /** The change as a person reads it: `ban 203.0.113.7 in sshd`, or a line that cannot be read. */
   change: string
   /** What tells it from other changes. */
   key: string
@@ -84,7 +84,7 @@ export class Rejections {
     return this.#kept.delete(key)
   }
 
-  /** Forgets what is over, has been seen or is old, and so can trouble nobody any more. */
+  /** Forgets what is over, has been seen or is old, and so is no problem any more. */
   forgetOld(): void {
     for (const { key, at, expires, acknowledged } of this.list()) {
       const over = !alive(expires, now())

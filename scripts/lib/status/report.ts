@@ -160,7 +160,7 @@ function aboutHead({ address, bans, places, troubles }: About, paper: Paper): st
   return `${name} is not banned by Fail2Ban, ${forced > 0 ? `but ${where}` : `and ${nowhere}`}.`
 }
 
-/** Whether it is in force there, whoever banned it. */
+/** Whether it is in force there, for us or for another server. */
 function isBlocked({ leases, others }: Place): boolean {
   return leases.length + others.length > 0
 }

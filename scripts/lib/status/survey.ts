@@ -30,7 +30,7 @@ import { configuredKinds } from '../siblings.ts'
 import { missingActions } from './jail-actions.ts'
 import { count, plain, span } from './text.ts'
 
-/** Seconds for Fail2Ban, which answers nobody while an action of it runs, and for f2b-deliver. */
+/** Seconds for Fail2Ban, which answers no question while an action of it runs, and for f2b-deliver. */
 const PATIENCE = { jails: 20, bans: 10, deliverer: 3 }
 
 /** Milliseconds between two looks: what is different in both of them is no ban on its way. */

@@ -4,7 +4,7 @@ type Format = Parameters<typeof styleText>[0]
 
 /** Where a table or a report goes: how wide it is, and whether it has colours. */
 export interface Paper {
-  /** Infinity where nobody looks at it: in a file or a pipe. */
+  /** Infinity in a file or a pipe. */
   width: number
   style(format: Format, text: string): string
 }
