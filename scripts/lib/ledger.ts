@@ -65,8 +65,8 @@ export class Ledger {
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
-  /** Whole mebibytes in the file when it was read, or looked at by `tidy`. */
-  #mebibytes = 0
+  /** A change has let the file grow over a multiple of a mebibyte. */
+  #hasGrown = false
   readonly #style: Style
 
   /** Reads nothing yet: without the lock, another writer's unfinished line would be cut off. */
@@ -92,9 +92,7 @@ export class Ledger {
 
   /** Reads the file again if another process changed it. Call it after taking the lock. */
   refresh(): void {
-    if (!this.#file.refresh()) return
-    this.#forget()
-    this.#mebibytes = Math.floor(this.size / MEBIBYTE)
+    if (this.#file.refresh()) this.#forget()
   }
 
   /** Every row about an address, also ended ones; change them with `put` only. */
@@ -220,7 +218,9 @@ export class Ledger {
   commit(): void {
     if (this.#pending.length === 0) return
     if (this.#style.replace === undefined) {
+      const before = this.size
       this.#file.append(`${this.#pending.join('\n')}\n`)
+      this.#hasGrown ||= Math.floor(this.size / MEBIBYTE) > Math.floor(before / MEBIBYTE)
     } else {
       this.#file.replace(textOf(this.#withChanges(), 'latin1'))
       this.#forget()
@@ -257,11 +257,11 @@ export class Ledger {
    * @param remarks which remarks to keep
    */
   tidy(at: number, remarks: () => string[] = () => this.remarks()): void {
-    if (Math.floor(this.size / MEBIBYTE) <= this.#mebibytes) return
+    if (!this.#hasGrown) return
+    this.#hasGrown = false
     let living = 0
     for (const line of this.living(at)) living += this.#style.format(line).length + 1
     if (2 * living < this.size) this.compact(at, remarks())
-    this.#mebibytes = Math.floor(this.size / MEBIBYTE)
   }
 
   /**
@@ -350,6 +350,8 @@ interface Opening {
   style?: Style
   /** The file that is locked; `<path>.lock` if left out. */
   lock?: string
+  /** Neither locks nor writes anything. */
+  dryRun?: boolean
 }
 
 /**
@@ -360,17 +362,17 @@ interface Opening {
 export async function withLedger<T>(
   path: string,
   work: (ledger: Ledger) => T | Promise<T>,
-  { seconds, signal, style, lock: file = `${path}.lock` }: Opening = {},
+  { seconds, signal, style, lock: file = `${path}.lock`, dryRun = false }: Opening = {},
 ): Promise<T> {
-  const release = await lock(file, seconds, signal)
+  const release = dryRun ? undefined : await lock(file, seconds, signal)
   try {
-    const ledger = new Ledger(path, style)
+    const ledger = new Ledger(path, dryRun ? LOOK_ONLY : style)
     ledger.refresh()
     const result = await work(ledger)
-    ledger.commit()
+    if (!dryRun) ledger.commit()
     return result
   } finally {
-    release()
+    release?.()
   }
 }
 

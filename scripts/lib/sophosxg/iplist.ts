@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs'
 import { type Address, isSingle, parseAddress } from '../address.ts'
 import { ioFailure } from '../failure.ts'
 import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
-import { Ledger, type Line, LOOK_ONLY, RELEASED, withLedger } from '../ledger.ts'
+import { type Ledger, type Line, RELEASED, withLedger } from '../ledger.ts'
 import type { Synced } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { converge } from './converge.ts'
@@ -87,12 +87,9 @@ async function change(box: Box, edit: (listed: Set<string>) => void): Promise<vo
 /** Holds the lock around reading, writing the box and committing what it confirmed. */
 async function withBoxLedger<T>(box: Box, work: (ledger: Ledger) => Promise<T>): Promise<T> {
   const path = pathOf(box)
-  const how = { seconds: PATIENCE, signal: box.call.signal, lock: `${path}.lock` }
-  if (!box.call.dryRun) return await withLedger(`${path}.leases`, work, how)
-  // It makes neither folder nor lock.
-  const ledger = new Ledger(`${path}.leases`, LOOK_ONLY)
-  ledger.refresh()
-  return await work(ledger)
+  const { signal, dryRun } = box.call
+  const how = { seconds: PATIENCE, signal, lock: `${path}.lock`, dryRun }
+  return await withLedger(`${path}.leases`, work, how)
 }
 
 function pathOf(box: Box): string {

@@ -180,8 +180,9 @@ test('tidy() rewrites a file once it grows over a mebibyte of which more than ha
       return { address: `2001:db8::${i.toString(16)}`, jail, expires, owner: 'web1' }
     })
   const ledger = open()
+  assert.deepEqual(living(ledger), []) // so that it knows all of it
   const grow = (more: Line[]): void => {
-    ledger.putAll(more)
+    for (const one of more) ledger.put(one)
     ledger.commit()
     ledger.tidy(NOW, () => ['# kept'])
   }
@@ -218,6 +219,15 @@ test('withLedger() writes what the work notes, and nothing if it fails', async (
     throw new Error('odd')
   })
   await assert.rejects(failing, /odd/)
+  const seen = await withLedger(
+    path,
+    (ledger) => {
+      ledger.put(line('192.0.2.3 sshd 0 web1'))
+      return living(ledger).length
+    },
+    { dryRun: true, lock: `${folder}/none/lock` },
+  )
+  assert.equal(seen, 2)
   assert.deepEqual(living(open()), ['192.0.2.1 sshd 0 web1'])
 })
 
