@@ -19,7 +19,6 @@
 // Exit codes: f2b-dummy --help
 import { mkdirSync } from 'node:fs'
 import { parseAddress } from './lib/address.ts'
-import { differenceOf } from './lib/difference.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import { later, now } from './lib/lease.ts'
 import { Ledger, type Line, RELEASED } from './lib/ledger.ts'
@@ -70,7 +69,7 @@ const dummy: Target = {
   async sync(call, leases) {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     return await withFile(call, (ledger) => {
-      const { changes, ...counts } = differenceOf(ledger, call.owner, call.jail, wanted, now())
+      const { changes, ...counts } = ledger.diff(call.owner, call.jail, wanted, now())
       for (const line of changes) {
         call.show(describeChange(call, changeOf(line)))
         ledger.put(line)

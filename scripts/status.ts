@@ -7,24 +7,22 @@
 // Exit codes: f2b-status --help
 import { parseAddress } from './lib/address.ts'
 import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
+import { openProber } from './lib/delivery/control.ts'
 import { loadAll, openDelivery } from './lib/delivery/open.ts'
+import { replaceDurably } from './lib/durable.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
-import { aboutAddress } from './lib/status/about.ts'
-import { aboutReport } from './lib/status/about-report.ts'
-import { type Desk, openDesk } from './lib/status/desk.ts'
-import { freeEverywhere } from './lib/status/free.ts'
-import { freedomReport } from './lib/status/freedom-report.ts'
+import { aboutAddress, freeEverywhere } from './lib/status/address.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
-import { type Looker, openLooker } from './lib/status/looker.ts'
 import { metricsOf } from './lib/status/metrics.ts'
-import { codeOfSurvey, nameOf } from './lib/status/problems.ts'
-import { reportOf } from './lib/status/report.ts'
-import { takeSurvey } from './lib/status/survey.ts'
-import { paperOf } from './lib/status/table.ts'
-import { plain } from './lib/status/words.ts'
+import { aboutReport, freedomReport, reportOf } from './lib/status/report.ts'
+import { codeOfSurvey, nameOf, takeSurvey } from './lib/status/survey.ts'
+import { paperOf, plain } from './lib/status/text.ts'
+
+/** Mode of the file for node_exporter, which is another user. */
+const METRICS_MODE = 0o644
 
 void main({
   name: 'status',
@@ -96,31 +94,24 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
   const seconds = readTimeout(textOption(values, 'timeout'))
   const loaded = await loadAll(textOption(values, 'config') ?? textOption(values, 'configfile'))
   if (seen !== undefined) return await acknowledge(loaded, values, seen)
-  const desk = openDesk(loaded, metrics)
-  const looker = openLooker(loaded)
+  const prober = openProber(loaded)
+  const paper = paperOf(process.stdout)
   const json = values.json === true
-  if (!address) return await survey(loaded, { desk, looker }, { seconds, json, metrics })
-  if (unban === undefined) {
-    const about = await aboutAddress(desk, looker, address, seconds)
-    process.exitCode = worst([...about.troubles, ...about.places.map(({ trouble }) => trouble)])
-    return print(json ? jsonOf(aboutJson(about)) : aboutReport(about, paperOf(process.stdout)))
+  if (!address) {
+    const survey = await takeSurvey(loaded, prober, seconds)
+    if (metrics !== undefined) return replaceDurably(metrics, metricsOf(survey), METRICS_MODE)
+    process.exitCode = codeOfSurvey(survey)
+    return print(json ? jsonOf(surveyJson(survey)) : reportOf(survey, paper))
   }
-  const freedom = await freeEverywhere(loaded, desk, looker, address, seconds)
+  if (unban === undefined) {
+    const about = await aboutAddress(loaded, prober, address, seconds)
+    process.exitCode = worst([...about.troubles, ...about.places.map(({ trouble }) => trouble)])
+    return print(json ? jsonOf(aboutJson(about)) : aboutReport(about, paper))
+  }
+  const freedom = await freeEverywhere(loaded, prober, address, seconds)
   const { fail2ban, places } = freedom
   process.exitCode = worst([fail2ban.trouble, ...places.map(({ trouble }) => trouble)])
-  print(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paperOf(process.stdout)))
-}
-
-async function survey(
-  loaded: Loaded,
-  { desk, looker }: { desk: Desk; looker: Looker },
-  { seconds, json, metrics }: { seconds: number; json: boolean; metrics: string | undefined },
-): Promise<void> {
-  const found = await takeSurvey(loaded, desk, looker, seconds)
-  if (metrics !== undefined) return await desk.metrics(metricsOf(found))
-  const code = codeOfSurvey(found)
-  process.exitCode = code
-  print(json ? jsonOf(surveyJson(found)) : reportOf(found, paperOf(process.stdout)))
+  print(json ? jsonOf(freedomJson(freedom)) : freedomReport(freedom, paper))
 }
 
 async function acknowledge(loaded: Loaded, values: Values, word: string): Promise<void> {

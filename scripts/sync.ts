@@ -11,9 +11,9 @@ import { setTimeout } from 'node:timers/promises'
 import { main, textOption, usageFailure, type Values } from './lib/command.ts'
 import type { Delivery } from './lib/delivery/control.ts'
 import { isMeant, type SyncOptions } from './lib/delivery/deliverer.ts'
+import { askFail2BanBans, troubleIn } from './lib/delivery/fail2ban-bans.ts'
 import type { Synced } from './lib/delivery/line.ts'
 import { loadAll, openDelivery, tidyQueues } from './lib/delivery/open.ts'
-import { askTruth, troubleIn } from './lib/delivery/truth.ts'
 import { codeOf, EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { tryLock } from './lib/lock.ts'
@@ -79,7 +79,7 @@ async function syncAll(loaded: Loaded, names: string[], values: Values): Promise
     const dryRun = values['dry-run'] === true
     const sure = !dryRun && (values.wait === true || (await isAnnounced(loaded)))
     const options = { names, dryRun, sure }
-    const { outcomes, trouble } = await syncTruth(loaded, delivery, options)
+    const { outcomes, trouble } = await syncBans(loaded, delivery, options)
     report(outcomes, trouble)
   } finally {
     await delivery.close()
@@ -90,7 +90,7 @@ async function syncAll(loaded: Loaded, names: string[], values: Values): Promise
  * Where a ban does not go through the queue, one that arrives between the question and its answer's
  * use is taken for one that is over. So after something was removed, Fail2Ban is asked once more.
  */
-async function syncTruth(
+async function syncBans(
   loaded: Loaded,
   delivery: Delivery,
   options: SyncOptions,
@@ -98,14 +98,14 @@ async function syncTruth(
   let first: Synced[] | undefined
   for (let round = 1; ; round++) {
     const mark = await delivery.mark()
-    const truth = await askTruth(loaded)
-    const outcomes = await delivery.sync(truth, mark, options)
+    const bans = await askFail2BanBans(loaded)
+    const outcomes = await delivery.sync(bans, mark, options)
     first ??= outcomes
     const removed = outcomes.some(
       ({ counts }) => (counts?.removed ?? 0) + (counts?.extended ?? 0) > 0,
     )
     if (options.dryRun || !removed || round === ROUNDS) {
-      return { outcomes: first, trouble: troubleIn(truth) }
+      return { outcomes: first, trouble: troubleIn(bans) }
     }
   }
 }
@@ -127,8 +127,8 @@ function report(outcomes: Synced[], trouble: Failure | undefined): void {
 
 /**
  * Waits until Fail2Ban answers. It is stopping, or busy with the very command that asked for us, so
- * the first seconds are not even tried. One waits for all who ask meanwhile; whoever asks when the
- * wait is over waits himself, since Fail2Ban may have been asked before he had his reason.
+ * the first seconds are not even tried. One process waits for all that are started meanwhile; one that
+ * is started when the wait is over waits itself, since Fail2Ban may have been asked before its reason.
  */
 async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<void> {
   const file = lockOf(loaded)
@@ -146,7 +146,7 @@ async function patiently(loaded: Loaded, work: () => Promise<void>): Promise<voi
   }
 }
 
-/** True while somebody waits for Fail2Ban to do what it was told, which is to release bans. */
+/** True while another f2b-sync waits for Fail2Ban to do what it was told, which is to release bans. */
 async function isAnnounced(loaded: Loaded): Promise<boolean> {
   const release = await tryLock(lockOf(loaded))
   release?.()

@@ -17,7 +17,7 @@ const LONGEST = [
   'delivery',
   'scripts/sophosxg',
   'scripts/net2ban-setup',
-  'scripts/delivery/truth',
+  'scripts/delivery/fail2ban-bans',
   'hostile',
   'scripts/setup-delivery',
   'scripts/lib/net2ban-same',

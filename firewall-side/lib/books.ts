@@ -9,7 +9,6 @@ import {
 } from '../../scripts/lib/address.ts'
 import { bannable } from '../../scripts/lib/bannable.ts'
 import { latestEach } from '../../scripts/lib/bulk.ts'
-import { differenceOf } from '../../scripts/lib/difference.ts'
 import { digestOf } from '../../scripts/lib/digest.ts'
 import { appendDurably } from '../../scripts/lib/durable.ts'
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
@@ -371,7 +370,7 @@ export class Books {
     const lines = wanted.map(
       (e): Line => ({ address: e.address.text, jail, expires: e.expires, owner }),
     )
-    const difference = differenceOf(this.#ledger, owner, jail, lines, this.at)
+    const difference = this.#ledger.diff(owner, jail, lines, this.at)
     const { changes, added, extended, removed, unchanged } = difference
     const begin = (): void => {
       this.#checkRoom(added - removed)

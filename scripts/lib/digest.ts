@@ -9,7 +9,7 @@ export interface Held {
 
 /**
  * Tells one set of leases and ports from any other, in a few bytes: with it an unchanged firewall
- * costs one exchange, however many leases it has. Leases of no jail are somebody's own affair.
+ * costs one exchange, however many leases it has. Leases of no jail are a person's own affair.
  *
  * @param namingOf ports and protocol of a jail
  */

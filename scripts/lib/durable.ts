@@ -68,7 +68,7 @@ export function truncateDurably(path: string, bytes: number): void {
 export function replaceDurably(path: string, bytes: Buffer | string, mode = 0o600): void {
   const beside = `${path}.new`
   try {
-    rmSync(beside, { force: true }) // from somebody who was killed
+    rmSync(beside, { force: true }) // from a process that was killed
     const fd = openSync(beside, O_WRONLY | O_CREAT | O_EXCL, mode)
     try {
       fchmodSync(fd, mode) // Fail2Ban's umask is 0077
@@ -100,7 +100,7 @@ export function readWhole(path: string): Buffer {
 }
 
 /**
- * Reads a file and cuts off an unfinished last line: nobody was ever told that it is kept.
+ * Reads a file and cuts off an unfinished last line: its writer has told no client that it is kept.
  *
  * @throws Failure 75
  */

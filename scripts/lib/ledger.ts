@@ -1,6 +1,7 @@
 import { canonicalAddress } from './address.ts'
 import { alive } from './lease.ts'
 import { LedgerFile } from './ledger-file.ts'
+import { lock } from './lock.ts'
 
 /** What a line says about one address. */
 export interface Row {
@@ -13,6 +14,15 @@ export interface Row {
 /** A row together with its address. */
 export interface Line extends Row {
   address: string
+}
+
+/** What turns the leases of an owner into others. */
+export interface Difference {
+  changes: Line[]
+  added: number
+  extended: number
+  removed: number
+  unchanged: number
 }
 
 /** How a lease is written on a line, and whether a change is appended or the file replaced. */
@@ -34,8 +44,11 @@ export const RELEASED = 1
 /** Looking up so many addresses one by one takes as long as parsing 100,000 leases. */
 const FEW = 25
 
+/** A file is looked at for what can go each time that it has grown over a multiple of so many bytes. */
+const MEBIBYTE = 1_048_576
+
 /**
- * Whoever must remember leases remembers them here: a text file of the lines that `list` prints and
+ * Every program that must remember leases does so here: a text file of the lines that `list` prints and
  * `sync` reads, with remarks (`#`), readable and repairable by hand.
  *
  * A change is appended; the last line about an (address, jail, owner) wins. Looking up one address
@@ -46,13 +59,15 @@ const FEW = 25
  */
 export class Ledger {
   readonly #file: LedgerFile
-  /** All rows by address, once somebody asked about everything. */
+  /** All rows by address, once there was a question about everything. */
   #all: Map<string, Row[]> | undefined
   /** The lines that nobody can read, once somebody asked. */
   #bad: string[] | undefined
   /** Rows of the addresses that were looked up or changed since the last read. */
   #seen = new Map<string, Row[]>()
   #pending: string[] = []
+  /** A change has let the file grow over a multiple of a mebibyte. */
+  #hasGrown = false
   readonly #style: Style
   readonly #beforeParsing: (bytes: number) => void
 
@@ -157,6 +172,39 @@ export class Ledger {
     if (this.#all && !known) this.#all.set(line.address, rows)
   }
 
+  /**
+   * What turns the leases of an owner that are in force at a moment into exactly the wanted ones.
+   *
+   * @param jail undefined for all jails
+   */
+  diff(owner: string, jail: string | undefined, wanted: readonly Line[], at: number): Difference {
+    const result: Difference = { changes: [], added: 0, extended: 0, removed: 0, unchanged: 0 }
+    const own = [...this.living(at)].filter((line) => {
+      return line.owner === owner && (jail === undefined || line.jail === jail)
+    })
+    const owned = (line: Line): Line => (line.owner === owner ? line : { ...line, owner })
+    if (own.length === 0) return { ...result, changes: wanted.map(owned), added: wanted.length }
+    const keep = new Set(wanted.map((line) => `${line.address} ${line.jail}`))
+    for (const line of own) {
+      if (keep.has(`${line.address} ${line.jail}`)) continue
+      result.changes.push({ ...line, expires: RELEASED })
+      result.removed++
+    }
+    for (const line of wanted) {
+      const known = this.held(line.address).find((row) => {
+        return row.jail === line.jail && row.owner === owner
+      })
+      if (known?.expires === line.expires) {
+        result.unchanged++
+        continue
+      }
+      result.changes.push(owned(line))
+      if (known && alive(known.expires, at)) result.extended++
+      else result.added++
+    }
+    return result
+  }
+
   /** Every line of the file in order, blank ones left out, with what it says. */
   *lines(): Generator<{ number: number; raw: string; line: Line | undefined }> {
     let number = 0
@@ -192,7 +240,9 @@ export class Ledger {
   commit(): void {
     if (this.#pending.length === 0) return
     if (this.#style.replace === undefined) {
+      const before = this.size
       this.#file.append(`${this.#pending.join('\n')}\n`)
+      this.#hasGrown ||= Math.floor(this.size / MEBIBYTE) > Math.floor(before / MEBIBYTE)
     } else {
       this.#file.replace(textOf(this.#withChanges(), 'latin1'))
       this.#forget()
@@ -219,6 +269,21 @@ export class Ledger {
   /** Says that what was committed has taken effect and will not be reverted. */
   settle(): void {
     this.#file.settle()
+  }
+
+  /**
+   * Rewrites the file if more than half of more than a mebibyte of it says nothing any more: has ended
+   * at a moment, or was replaced by a later line. Call it after `commit`: only the process that lets
+   * the file grow by another mebibyte walks through it.
+   *
+   * @param remarks which remarks to keep
+   */
+  tidy(at: number, remarks: () => string[] = () => this.remarks()): void {
+    if (!this.#hasGrown) return
+    this.#hasGrown = false
+    let living = 0
+    for (const line of this.living(at)) living += this.#style.format(line).length + 1
+    if (2 * living < this.size) this.compact(at, remarks())
   }
 
   /**
@@ -283,7 +348,7 @@ export class Ledger {
     return [...kept, ...held.map((line) => this.#style.format(line))]
   }
 
-  /** Lets go of the file's content, for somebody who waits long until the next change. */
+  /** Lets go of the file's content, for a process that waits long until the next change. */
   forget(): void {
     this.#file.forget()
     this.#forget()
@@ -326,9 +391,43 @@ export class Ledger {
   }
 }
 
+/** How a ledger is opened for a while. */
+interface Opening {
+  /** Seconds to wait for the lock at most, and what ends the waiting earlier. */
+  seconds?: number
+  signal?: AbortSignal
+  style?: Style
+  /** The file that is locked; `<path>.lock` if left out. */
+  lock?: string
+  /** Neither locks nor writes anything. */
+  dryRun?: boolean
+}
+
+/**
+ * Reads a ledger under its lock, works with it and writes what was noted.
+ *
+ * @throws Failure 75 if it cannot be locked in time, read or written
+ */
+export async function withLedger<T>(
+  path: string,
+  work: (ledger: Ledger) => T | Promise<T>,
+  { seconds, signal, style, lock: file = `${path}.lock`, dryRun = false }: Opening = {},
+): Promise<T> {
+  const release = dryRun ? undefined : await lock(file, seconds, signal)
+  try {
+    const ledger = new Ledger(path, dryRun ? LOOK_ONLY : style)
+    ledger.refresh()
+    const result = await work(ledger)
+    if (!dryRun) ledger.commit()
+    return result
+  } finally {
+    release?.()
+  }
+}
+
 const APPENDED: Style = { format, parse }
 
-/** For a look without the lock: an unfinished last line is left to whoever is writing it. */
+/** For a look without the lock: an unfinished last line is left to the process that writes it. */
 export const LOOK_ONLY: Style = { format, parse, replace: 0o600 }
 
 function isRemark(line: string): boolean {

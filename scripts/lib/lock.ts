@@ -10,7 +10,7 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants
  * Node has no flock(2). `flock FD` locks the open file description that it shares with us, so the
  * lock stays ours after it has ended, and the kernel releases it the moment we die, however we die.
  *
- * @param seconds how long to wait for whoever holds it
+ * @param seconds how long to wait for the process that holds it
  * @param signal ends the waiting earlier
  * @param opened told what will hold the lock: it lasts until every copy of that is closed
  * @throws Failure 75 if the file cannot be opened or the lock is not free in time
@@ -26,7 +26,7 @@ export async function lock(
   throw new Failure(EXIT.temporary, `Cannot lock "${path}": somebody else is busy with it`)
 }
 
-/** Like `lock`, but undefined if somebody else holds it all the while. */
+/** Like `lock`, but undefined if another process holds it all the while. */
 export async function tryLock(
   path: string,
   seconds = 0,

@@ -158,7 +158,7 @@ test('what root does by hand locks nobody out, whether the deliverer runs or not
 })
 
 test('root sees through the service how the delivery stands, what an address is, and frees it', async () => {
-  const status = await server.sh('f2b-sync >/dev/null; f2b-status --json')
+  const status = await server.sh('f2b-sync >/dev/null; f2b-status --json --timeout 60')
   const { code, deliverer, targets } = JSON.parse(status)
   assert.deepEqual([code, deliverer.running, deliverer.error], [0, true, null], status)
   const [{ target, reachable, drift, queued }] = targets

@@ -51,7 +51,7 @@ async function about(): Promise<{ words: string[]; code: number }> {
 }
 
 async function targets() {
-  const { stdout, code } = await lab.server.exec(['f2b-status', '--json'])
+  const { stdout, code } = await lab.server.exec(['f2b-status', '--json', '--timeout', '60'])
   return { code, targets: JSON.parse(stdout).targets as Record<string, unknown>[] }
 }
 

@@ -6,12 +6,12 @@ import { EXIT, type ExitCode, Failure } from '../failure.ts'
 import { deliveryDirectory } from './state.ts'
 
 // How root's tools ask a running f2b-deliver: HTTP on a socket, a POST per question. An account may
-// answer: what comes back is taken for something that anybody may have written.
+// answer: what comes back is taken for something that an attacker may have written.
 
 /** Bytes: more than the leases of any server are, and than what is said about them. */
 export const LONGEST = { question: 256 * 1024 * 1024, answer: 64 * 1024 * 1024 }
 
-/** Seconds for an answer that needs nobody else. */
+/** Seconds for an answer that needs no target. */
 const PATIENCE = 10
 
 /** Tells versions that would not understand each other. */
@@ -25,7 +25,7 @@ export function socketPath(stateDir: string): string {
   return deliveryAccount(stateDir) ? SERVICE_SOCKET : join(deliveryDirectory(stateDir), 'socket')
 }
 
-/** Nobody listens. */
+/** No f2b-deliver listens. */
 export class NotRunning extends Failure {
   constructor() {
     const start = 'start it (systemctl start fail2ban-perimeter-deliver.socket)'
@@ -78,7 +78,7 @@ export async function ask<T>(
   }
 }
 
-/** Undefined if nobody listens. */
+/** Undefined if no f2b-deliver listens. */
 export async function ifRunning<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
     return await answer
@@ -100,12 +100,25 @@ export async function bodyOf(message: IncomingMessage, longest: number): Promise
   return Buffer.concat(chunks).toString()
 }
 
+/** Stands in an example for what may be missing. */
+export class Optional {
+  readonly like: unknown
+
+  constructor(like: unknown) {
+    this.like = like
+  }
+}
+
 /**
- * True if a value has the types of the example: of its keys, and of the first item of its lists. Null
- * in the example stands for anything.
+ * True if a value has the types of the example: of its keys, and of the first item of its lists. A
+ * number is a whole one; null in the example stands for anything.
  */
 export function isLike(value: unknown, example: unknown): boolean {
   if (example === null) return true
+  if (example instanceof Optional) {
+    return value === undefined || value === null || isLike(value, example.like)
+  }
+  if (typeof example === 'number') return Number.isSafeInteger(value)
   if (Array.isArray(example)) {
     if (!Array.isArray(value)) return false
     return example.length === 0 || value.every((one) => isLike(one, example[0]))

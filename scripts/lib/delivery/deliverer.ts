@@ -8,11 +8,11 @@ import type { Loaded } from '../settled.ts'
 import { configuredKinds, type Kind } from '../siblings.ts'
 import type { Call, Target } from '../target.ts'
 import { type ConfigState, ConfigWatch } from './config-watch.ts'
+import type { Fail2BanBans } from './fail2ban-bans.ts'
 import { type Acknowledged, Line, type Synced } from './line.ts'
 import type { Log } from './log.ts'
 import { queueDirectory, type SiblingState } from './state.ts'
 import type { TargetWorker } from './target-worker.ts'
-import type { Truth } from './truth.ts'
 
 export interface DelivererOptions {
   /** Makes what every verb is told. */
@@ -190,7 +190,7 @@ export class Deliverer {
    * @throws Failure 75 if so much has happened since `mark` that Fail2Ban must be asked again
    */
   async sync(
-    truth: Map<string, Truth>,
+    truth: Map<string, Fail2BanBans>,
     mark: Record<string, number>,
     options: SyncOptions,
   ): Promise<Synced[]> {
@@ -201,7 +201,7 @@ export class Deliverer {
   }
 
   async #sync(
-    truth: Map<string, Truth>,
+    truth: Map<string, Fail2BanBans>,
     mark: Record<string, number>,
     { names, dryRun, sure }: SyncOptions,
   ): Promise<Synced[]> {

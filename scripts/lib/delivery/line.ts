@@ -5,21 +5,20 @@ import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import type { Loaded } from '../settled.ts'
 import type { Kind } from '../siblings.ts'
 import type { Call, Counts, Target } from '../target.ts'
-import { Book, type Wish } from './book.ts'
+import { DesiredLeases, type Wish } from './desired-leases.ts'
+import type { Fail2BanBans } from './fail2ban-bans.ts'
 import type { Log } from './log.ts'
 import { parseOperation, refusedOf } from './operation.ts'
 import { Queue } from './queue.ts'
 import { banKey, type Rejection, Rejections } from './rejected.ts'
 import {
   deliveryDirectory,
-  FRESH,
+  type Kept,
+  openKept,
   queueDirectory,
-  readState,
   type SiblingState,
-  writeState,
 } from './state.ts'
 import { TargetWorker } from './target-worker.ts'
-import type { Truth } from './truth.ts'
 
 /** What a sync did to one target. */
 export interface Synced {
@@ -48,9 +47,9 @@ function doubt(leases: number): { code: number; message: string } {
 export class Line {
   readonly kind: Kind
   readonly workers: TargetWorker[]
-  readonly #book: Book
+  readonly #book: DesiredLeases
   readonly #queue: Queue
-  readonly #directory: string
+  readonly #kept: Kept
   readonly #log: Log
   readonly #tidies: boolean
   /** Lines that can never work, wherever they go. */
@@ -70,7 +69,7 @@ export class Line {
     log: Log,
   ) {
     const directory = deliveryDirectory(state_dir)
-    const book = new Book(directory, kind.name, owner)
+    const book = new DesiredLeases(directory, kind.name, owner)
     this.kind = kind
     this.workers = targets.map(
       (target) =>
@@ -80,9 +79,9 @@ export class Line {
     const queues = queueDirectory(state_dir)
     this.#queue = new Queue(join(queues, kind.name), book.position)
     this.#tidies = statSync(queues).uid === process.getuid?.()
-    this.#directory = directory
     this.#log = log
-    this.#rejected = new Rejections(kind.name, readState(directory, kind.name).rejected)
+    this.#kept = openKept(directory, kind.name)
+    this.#rejected = new Rejections(kind.name, this.#kept)
   }
 
   /**
@@ -131,15 +130,15 @@ export class Line {
     return this.#book.mark()
   }
 
-  /** @returns what is to be; see Book.merge @throws Failure 75 if Fail2Ban must be asked again */
-  merge(truth: Truth, mark: number): Wish[] {
+  /** @returns what is to be; see DesiredLeases.merge @throws Failure 75 if Fail2Ban must be asked again */
+  merge(truth: Fail2BanBans, mark: number): Wish[] {
     const merged = this.#book.merge(truth, mark)
     if (merged) return merged
     throw new Failure(EXIT.temporary, 'Cannot sync: too much has changed meanwhile, try again')
   }
 
   /** Shows what a sync of these targets would change. */
-  compare(said: Wish[], truth: Truth, meant: TargetWorker[]): Promise<Synced>[] {
+  compare(said: Wish[], truth: Fail2BanBans, meant: TargetWorker[]): Promise<Synced>[] {
     const wishes = this.#book.withHeld(said)
     return meant.map((one) => this.#outcome(one, (show) => one.compare(wishes, truth, show)))
   }
@@ -150,7 +149,7 @@ export class Line {
    * @param sure whether Fail2Ban was told to release what it does not name any more. Of bans past the
    *   queue we know nothing: what is held back would be banned again.
    */
-  sync(said: Wish[], truth: Truth, meant: TargetWorker[], sure: boolean): Promise<Synced>[] {
+  sync(said: Wish[], truth: Fail2BanBans, meant: TargetWorker[], sure: boolean): Promise<Synced>[] {
     const { wishes, heldBack } = this.#book.believe(said, truth.instance, sure || truth.direct)
     for (const [jail, naming] of truth.namings) this.#book.name(jail, naming)
     const changed = this.#book.become(wishes)
@@ -224,7 +223,7 @@ export class Line {
   #keepState(): void {
     this.#rejected.forgetOld()
     try {
-      writeState(this.#directory, this.kind.name, { ...FRESH, rejected: this.#rejected.list() })
+      this.#kept.commit()
     } catch (error) {
       this.#log.warn('cannot keep state', { reason: messageOf(error) })
     }

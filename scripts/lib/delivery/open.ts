@@ -15,7 +15,7 @@ import { type Log, SILENT } from './log.ts'
 import { Queue } from './queue.ts'
 import { deliveryDirectory, queueDirectory } from './state.ts'
 
-/** Seconds to wait for somebody who delivers and ends. */
+/** Seconds to wait for an f2b-deliver that delivers and ends. */
 const PATIENCE = 60
 
 /** Reads the configuration with the secrets of all siblings. @throws Failure 78 */
@@ -26,7 +26,7 @@ export async function loadAll(given?: string): Promise<Loaded> {
   throw new Failure(EXIT.config, `${loaded.path}: names no target`)
 }
 
-/** The right to deliver; undefined if somebody else has it. The kernel ends it when we die. */
+/** The right to deliver; undefined if another process has it. The kernel ends it when we die. */
 export async function lockDelivery(loaded: Loaded, seconds = 0): Promise<(() => void) | undefined> {
   const directory = deliveryDirectory(loaded.config.state_dir)
   try {
@@ -44,7 +44,7 @@ export function openDeliverer(loaded: Loaded, values: Values, log: Log): Promise
 }
 
 /**
- * Whoever delivers here: f2b-deliver if it runs, and where an account delivers only that; else this
+ * Who delivers here: f2b-deliver if it runs, and where an account delivers only that; else this
  * very process.
  *
  * @throws Failure 75

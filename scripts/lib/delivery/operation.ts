@@ -31,7 +31,7 @@ interface Banned {
  * `release-all[|<jail>]|.`
  *
  * @param never what may never be banned
- * @returns undefined for a line that a full disk cut off: whoever wrote it was told
+ * @returns undefined for a line that a full disk cut off: its action line failed
  * @throws Failure 65 for a line that can never work
  */
 export function parseOperation(
@@ -57,7 +57,7 @@ export function parseOperation(
   return { verb, address, jail, expires: readEnd(time, bantime), naming }
 }
 
-/** What to remember of a line that `parseOperation` refuses; undefined for an unban, which frees nobody. */
+/** What to remember of a line that `parseOperation` refuses; undefined for an unban, which frees no address. */
 export function refusedOf(line: string): { key: string; refused: Refused | undefined } {
   const [verb = '', ip = '', jail = '', time = '', bantime = ''] = wordsOf(line) ?? []
   const isBan = verb === 'ban' || verb === 'hold'

@@ -15,8 +15,8 @@ import { ioFailure } from '../failure.ts'
 const FULL = 65_536
 
 /**
- * Milliseconds for which a queue that was put away is still watched: for whoever had it open just
- * then. Whoever is even slower finds it gone and writes his line again.
+ * Milliseconds for which a queue that was put away is still watched: for an action line that had it
+ * open just then. One that is even slower finds it gone and writes its line again.
  */
 const GRACE = 5_000
 
@@ -48,7 +48,7 @@ interface Part {
  * A queue that has grown is renamed to `<path>.taken` and watched a while longer; then to
  * `<path>.gone`, read to its end once more and deleted. An action line looks, after it has written,
  * whether its file still has one of the first two names, and writes again if not
- * (action.d/perimeter-queue.conf). So no line is ever in a file that nobody will read.
+ * (action.d/perimeter-queue.conf). So no line is ever in a file that is not read to its end.
  *
  * Who reads need not be who puts away: an account reads, and root, whose folder it is, calls `tidy`
  * in a process of its own with the `position` that the account has kept.
@@ -82,7 +82,7 @@ export class Queue {
   read(): string[] {
     try {
       this.#look()
-      // Whoever wrote into an older file had done so before he wrote into a newer one: so the end of
+      // An action line that wrote into an older file did so before it wrote into a newer one: the end of
       // the newest is fixed first, and a newer one is read only when the older ones are at their end.
       const last = this.#parts.at(-1)
       const newest = last ? sizeOf(last) : 0

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { parseAddress } from '../address.ts'
 import type { Failure } from '../failure.ts'
 import { alive, isSameEnd, now } from '../lease.ts'
+import { type Kept, rejectedIn } from './state.ts'
 
 /** A change that a target, or the delivery itself, refuses for good. */
 export interface Rejection {
@@ -12,7 +13,7 @@ export interface Rejection {
   tried: number
   code: number
   reason: string
-  /** The change as a person reads it: `ban 203.0.113.7 in sshd`, or a line that nobody can. */
+  /** The change as a person reads it: `ban 203.0.113.7 in sshd`, or a line that cannot be read. */
   change: string
   /** What tells it from other changes. */
   key: string
@@ -38,56 +39,56 @@ const MOST = 10_000
  */
 export class Rejections {
   readonly #place: string
-  readonly #all = new Map<string, Rejection>()
+  readonly #kept: Kept
 
-  /** @param place whose they are, for the ids; @param kept what `list` said before */
-  constructor(place: string, kept: readonly Rejection[] = []) {
+  /** @param place whose they are, for the ids; @param kept who holds it commits what is noted here */
+  constructor(place: string, kept: Kept) {
     this.#place = place
-    for (const one of kept) this.#all.set(one.key, one)
+    this.#kept = kept
   }
 
   list(): Rejection[] {
-    return [...this.#all.values()]
+    return rejectedIn(this.#kept)
   }
 
   /** @returns true if it happened anew */
   note({ change, key, expires }: Refused, { code, message }: Failure): boolean {
-    const known = this.#all.get(key)
+    const known = this.#get(key)
     const tried = now()
     if (known && isSameEnd(known.expires, expires)) {
-      this.#all.set(key, { ...known, tried, code, reason: message })
+      this.#kept.set(key, { ...known, tried, code, reason: message })
       return false
     }
     const id = createHash('sha256').update(`${this.#place} ${key}`).digest('hex').slice(0, 6)
     const one = { id, at: tried, tried, code, reason: message, change, key, expires }
-    this.#all.delete(key)
-    this.#all.set(key, { ...one, acknowledged: false })
-    const [oldest] = this.#all.keys()
-    if (this.#all.size > MOST && oldest !== undefined) this.#all.delete(oldest)
+    this.#kept.set(key, { ...one, acknowledged: false })
+    if (this.#kept.size > MOST) {
+      for (const oldest of this.list().slice(0, MOST / 10)) this.#kept.delete(oldest.key)
+    }
     return true
   }
 
   /** True if it makes no sense to try this ban again now. */
   refuses(key: string, expires: number): boolean {
-    return this.has(key, expires) && now() - (this.#all.get(key)?.tried ?? 0) < AGAIN
+    return this.has(key, expires) && now() - (this.#get(key)?.tried ?? 0) < AGAIN
   }
 
   /** True if this very ban was refused. */
   has(key: string, expires: number): boolean {
-    const known = this.#all.get(key)
+    const known = this.#get(key)
     return known !== undefined && isSameEnd(known.expires, expires)
   }
 
   /** Says that it was taken after all, or is not wanted any more. @returns true if it was known */
   forget(key: string): boolean {
-    return this.#all.delete(key)
+    return this.#kept.delete(key)
   }
 
-  /** Forgets what is over, has been seen or is old, and so can trouble nobody any more. */
+  /** Forgets what is over, has been seen or is old, and so is no problem any more. */
   forgetOld(): void {
-    for (const [key, { at, expires, acknowledged }] of this.#all) {
+    for (const { key, at, expires, acknowledged } of this.list()) {
       const over = !alive(expires, now())
-      if (over && (acknowledged || at <= now() - DAY)) this.#all.delete(key)
+      if (over && (acknowledged || at <= now() - DAY)) this.#kept.delete(key)
     }
   }
 
@@ -98,8 +99,13 @@ export class Rejections {
       const isMeant = word === 'all' || word === id || key.split(' ')[1] === address
       return isMeant && !acknowledged
     })
-    for (const one of meant) this.#all.set(one.key, { ...one, acknowledged: true })
+    for (const one of meant) this.#kept.set(one.key, { ...one, acknowledged: true })
     return meant
+  }
+
+  #get(key: string): Rejection | undefined {
+    const one = this.#kept.get(key)
+    return one && 'key' in one ? one : undefined
   }
 }
 

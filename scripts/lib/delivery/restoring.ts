@@ -1,7 +1,7 @@
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { replaceDurably } from '../durable.ts'
 import type { Ban, Jail } from '../fail2ban.ts'
+import { Journal } from '../journal.ts'
 
 /** Seconds without any progress after which Fail2Ban has restored what it will. */
 const PATIENCE = 120
@@ -20,27 +20,26 @@ interface Progress {
  * far it is, so those that have not had their turn count until nothing has been restored for a while.
  */
 export function stillRestoring(stateDir: string, jails: Jail[]): Map<string, Ban[]> {
-  const file = join(stateDir, 'restoring.json')
-  const known = readProgress(file)
+  const known = new Journal<Progress>(join(stateDir, 'restoring.json'), (value) => {
+    return Object.entries(value as Record<string, Progress>)
+  })
   const now = Date.now() / 1000
-  const progress: Record<string, Progress> = {}
+  const restoring = jails.filter((jail) => jail.waiting.length > 0)
+  const names = new Set(restoring.map(({ name }) => name))
+  for (const [name] of known.entries()) if (!names.has(name)) known.delete(name)
   const waiting = new Map<string, Ban[]>()
-  for (const jail of jails) {
-    if (jail.waiting.length === 0) continue
-    const next = progressOf(jail, known[jail.name], now)
-    progress[jail.name] = next
+  for (const jail of restoring) {
+    const next = progressOf(jail, known.get(jail.name), now)
+    known.set(jail.name, next)
     if (now - next.since < PATIENCE) waiting.set(jail.name, jail.waiting)
   }
-  if (JSON.stringify(progress) !== JSON.stringify(known)) keep(stateDir, file, progress)
-  return waiting
-}
-
-/** What cannot be kept is found anew the next time: they then count for longer. */
-function keep(stateDir: string, file: string, progress: Record<string, Progress>): void {
   try {
-    mkdirSync(stateDir, { recursive: true, mode: 0o755 })
-    replaceDurably(file, `${JSON.stringify(progress)}\n`)
-  } catch {}
+    if (restoring.length > 0) mkdirSync(stateDir, { recursive: true, mode: 0o755 })
+    known.commit()
+  } catch {
+    // What cannot be kept is found anew the next time: the bans then count for longer.
+  }
+  return waiting
 }
 
 function progressOf(
@@ -51,12 +50,4 @@ function progressOf(
   // The moment of a start is found anew each time, and differs by the clock's last digits.
   if (!known || Math.abs(known.started - started) > 2) return { started, restored, since: now }
   return restored > known.restored ? { ...known, restored, since: now } : known
-}
-
-function readProgress(file: string): Record<string, Progress> {
-  try {
-    return JSON.parse(readFileSync(file, 'utf8'))
-  } catch {
-    return {}
-  }
 }

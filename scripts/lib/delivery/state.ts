@@ -1,11 +1,14 @@
-import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { replaceDurably } from '../durable.ts'
-import { ioFailure } from '../failure.ts'
+import { Journal } from '../journal.ts'
 import type { Rejection } from './rejected.ts'
 
 /** How the delivery to one target stands; times in epoch seconds, 0 = never. */
-export interface State {
+export interface State extends Status {
+  /** What the target refuses for good. */
+  rejected: Rejection[]
+}
+
+export interface Status {
   lastSuccess: number
   /** Since when it has failed without a break; 0 if the last try went well. */
   failingSince: number
@@ -16,8 +19,6 @@ export interface State {
   /** Changes that wait, and since when the oldest of them does. */
   queued: number
   oldest: number
-  /** What the target refuses for good. */
-  rejected: Rejection[]
 }
 
 /** How the delivery to the targets of a sibling stands. */
@@ -28,13 +29,12 @@ export interface SiblingState {
   targets: { target: string; state: State }[]
 }
 
-export const FRESH: State = {
+export const FRESH: Status = {
   lastSuccess: 0,
   failingSince: 0,
   lastError: null,
   queued: 0,
   oldest: 0,
-  rejected: [],
 }
 
 /** Where the delivery keeps its books and states, and where its socket is. */
@@ -52,22 +52,30 @@ export function fileNameOf(sibling: string, target: string): string {
   return `${sibling}@${target.replace(/[^\w.:-]/g, '_')}`
 }
 
-export function readState(directory: string, name: string): State {
-  try {
-    const kept = JSON.parse(readFileSync(join(directory, `${name}.state`), 'utf8'))
-    return { ...FRESH, ...kept }
-  } catch {
-    return FRESH
-  }
+/** What is kept about a target, or about all of a sibling: its status, and what it refuses by key. */
+export type Kept = Journal<Partial<Status> | Rejection>
+
+/** No key of what is refused is this one. */
+const STATUS = 'status'
+
+export function openKept(directory: string, name: string): Kept {
+  return new Journal<Partial<Status> | Rejection>(join(directory, `${name}.state`), (value) => {
+    const { rejected = [], ...status } = value as Partial<State>
+    return [[STATUS, status], ...rejected.map((one): [string, Rejection] => [one.key, one])]
+  })
 }
 
-/** @throws Failure 75 */
-export function writeState(directory: string, name: string, state: State): void {
-  const text = JSON.stringify(state, null, 1)
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-  } catch (error) {
-    throw ioFailure(`make "${directory}"`, error)
-  }
-  replaceDurably(join(directory, `${name}.state`), `${text}\n`)
+export function statusIn(kept: Kept): Status {
+  return { ...FRESH, ...(kept.get(STATUS) as Partial<Status> | undefined) }
+}
+
+/** Notes how it stands; `commit` writes it. */
+export function noteStatus(kept: Kept, status: Status): void {
+  kept.set(STATUS, { ...status })
+}
+
+/** What is refused for good, in the order in which it happened. */
+export function rejectedIn(kept: Kept): Rejection[] {
+  const all = kept.entries().flatMap(([, one]) => ('key' in one ? [one] : []))
+  return all.sort((a, b) => a.at - b.at)
 }

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { Failure } from '../failure.ts'
 import { inTurn } from '../in-turn.ts'
-import { alive, type Lease, later, NO_JAIL } from '../lease.ts'
+import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
 import { type Ledger, RELEASED } from '../ledger.ts'
 import {
   type Call,
@@ -15,13 +14,13 @@ import {
   Refusal,
   type Target,
 } from '../target.ts'
-import { Backlog, type Pending } from './backlog.ts'
-import { type Book, type Key, openLedger, textOf, tidyLedger, type Wish } from './book.ts'
+import { type DesiredLeases, type Key, openLedger, textOf, type Wish } from './desired-leases.ts'
+import { type Fail2BanBans, isKept } from './fail2ban-bans.ts'
 import type { Log } from './log.ts'
+import { type Pending, PendingQueue } from './pending-queue.ts'
 import { banKey, type Rejection } from './rejected.ts'
-import { Standing } from './standing.ts'
 import { fileNameOf, type State } from './state.ts'
-import { isKept, type Truth } from './truth.ts'
+import { TargetStatus } from './target-status.ts'
 
 /** Changes that travel together. */
 const BATCH = 1000
@@ -38,7 +37,7 @@ const KEEP = 15_000
 export interface WorkerOptions {
   sibling: string
   target: Target
-  book: Book
+  book: DesiredLeases
   directory: string
   owner: string
   /** Makes what every verb is told, with so many seconds to live. */
@@ -63,8 +62,8 @@ export class TargetWorker {
   readonly target: Target
   readonly #options: WorkerOptions
   readonly #confirmed: Ledger
-  readonly #backlog = new Backlog()
-  readonly #standing: Standing
+  readonly #pending = new PendingQueue()
+  readonly #status: TargetStatus
   readonly #inTurn = inTurn()
   #wake: () => void = () => {}
   #isOpened = false
@@ -79,25 +78,25 @@ export class TargetWorker {
     this.target = target
     this.#confirmed = openLedger(directory, `${name}.confirmed`)
     const shown = `${sibling}/${target.name}`
-    this.#standing = new Standing(directory, name, shown, log, this.#backlog)
-    for (const line of this.#confirmed.living(Date.now() / 1000)) this.#backlog.add(line)
-    for (const key of options.book.keys()) this.#backlog.add(key)
+    this.#status = new TargetStatus(directory, name, shown, log, this.#pending)
+    for (const line of this.#confirmed.living(Date.now() / 1000)) this.#pending.add(line)
+    for (const key of options.book.keys()) this.#pending.add(key)
     this.#dropDone()
   }
 
   /** Says that the book has changed about a lease. */
   notice(key: Key): void {
-    this.#backlog.add(key)
+    this.#pending.add(key)
     this.#wake()
   }
 
   get queued(): number {
-    return this.#backlog.size
+    return this.#pending.size
   }
 
   /** How the delivery stands. */
   state(): State {
-    return this.#standing.refresh()
+    return this.#status.state()
   }
 
   /** Delivers as long as there is something, and then waits for more; ends with `stop`. */
@@ -105,11 +104,11 @@ export class TargetWorker {
     let works = await this.#keep()
     while (!this.#stopping.signal.aborted) {
       if (!works) await this.#pause()
-      else if (this.#backlog.waiting === 0) await this.#nextWake()
-      works = this.#backlog.waiting > 0 ? await this.deliver() : await this.#keep()
+      else if (this.#pending.waiting === 0) await this.#nextWake()
+      works = this.#pending.waiting > 0 ? await this.deliver() : await this.#keep()
     }
     await this.#inTurn(() => {})
-    this.#standing.keep(true)
+    this.#status.keep(true)
     await this.target.close?.()
   }
 
@@ -123,7 +122,7 @@ export class TargetWorker {
   async deliver(): Promise<boolean> {
     return await this.#inTurn(async () => {
       this.#refilled = false
-      while (this.#backlog.waiting > 0 && !this.#stopping.signal.aborted) {
+      while (this.#pending.waiting > 0 && !this.#stopping.signal.aborted) {
         if (!(await this.#deliverBatch())) return false
       }
       return true
@@ -131,25 +130,29 @@ export class TargetWorker {
   }
 
   /** Makes the target equal to the book, whatever it has. @throws Failure */
-  async sync(truth: Truth, show: (line: string) => void): Promise<Counts> {
+  async sync(truth: Fail2BanBans, show: (line: string) => void): Promise<Counts> {
     return await this.#inTurn(async () => {
       try {
         const counts = await this.#syncTarget({ ...this.#call(DEADLINE.sync), show }, truth)
-        this.#standing.succeeded()
+        this.#status.succeeded()
         // What it did not take is tried one by one: then it says why.
-        while (counts.refused && this.#backlog.waiting > 0) {
+        while (counts.refused && this.#pending.waiting > 0) {
           if (!(await this.#deliverBatch())) break
         }
         return counts
       } catch (error) {
-        this.#standing.failed(error)
+        this.#status.failed(error)
         throw error
       }
     })
   }
 
   /** Shows what a sync would change. @throws Failure */
-  async compare(wishes: Wish[], truth: Truth, show: (line: string) => void): Promise<Counts> {
+  async compare(
+    wishes: Wish[],
+    truth: Fail2BanBans,
+    show: (line: string) => void,
+  ): Promise<Counts> {
     const call = { ...this.#call(DEADLINE.sync), show, dryRun: true }
     return await this.#inTurn(() => this.#send(call, this.#possible(wishes), truth))
   }
@@ -157,7 +160,7 @@ export class TargetWorker {
   /** @returns false if the target fails */
   async #deliverBatch(): Promise<boolean> {
     const began = Date.now()
-    const taken = this.#backlog.take(BATCH, (pending) => this.#changeFor(pending))
+    const taken = this.#pending.take(BATCH, (pending) => this.#changeFor(pending))
     if (taken.length === 0) return true
     const { outcomes, failure } = await this.#make(taken.flatMap(({ changes }) => changes))
     const again: Pending[] = []
@@ -172,11 +175,11 @@ export class TargetWorker {
       else this.#confirm(one)
     }
     this.#commit()
-    this.#backlog.answered(again)
-    if (failure) this.#standing.failed(failure)
-    else this.#standing.succeeded()
-    if (rejected) this.#standing.keep(true)
-    this.#standing.delivered(taken.length - again.length, Date.now() - began)
+    this.#pending.answered(again)
+    if (failure) this.#status.failed(failure)
+    else this.#status.succeeded()
+    if (rejected) this.#status.keep(true)
+    this.#status.delivered(taken.length - again.length, Date.now() - began)
     return failure === undefined
   }
 
@@ -191,25 +194,25 @@ export class TargetWorker {
 
   #confirm({ pending, wanted }: PendingChange): void {
     const { address, jail } = pending
-    this.#backlog.confirm(pending)
+    this.#pending.confirm(pending)
     this.#confirmed.put({ address, jail, expires: wanted, owner: this.#options.owner })
-    this.#standing.rejected.forget(banKey(address, jail))
+    this.#status.rejected.forget(banKey(address, jail))
   }
 
   /** @returns true if there is no hope for it */
   #refused({ pending, changes, wanted }: PendingChange, why: Failure): boolean {
-    if (this.#backlog.refuse(pending, why)) return false
+    if (this.#pending.refuse(pending, why)) return false
     const { address, jail } = pending
     const verb = changes.at(-1)?.verb ?? 'ban'
     const key = verb === 'ban' ? banKey(address, jail) : `${verb} ${address} ${jail}`
     const change = `${verb} ${address} in ${jail}`
-    this.#standing.reject({ change, key, expires: wanted }, why)
+    this.#status.reject({ change, key, expires: wanted }, why)
     return true
   }
 
   /** True if the target has said that it will not have this very ban. */
   #isRejected({ address, jail, expires }: Wish): boolean {
-    return this.#standing.rejected.refuses(banKey(address, jail), expires)
+    return this.#status.rejected.refuses(banKey(address, jail), expires)
   }
 
   /** @returns no outcomes where everything is to be tried again, and why the target fails, if it does */
@@ -264,7 +267,7 @@ export class TargetWorker {
       for (const wish of has.values()) this.#confirmed.put({ ...wish, owner })
       this.#commit()
       for (const key of [...has.values(), ...wishes]) {
-        if (this.#changeFor({ ...key, since: 0 })) this.#backlog.add(key)
+        if (this.#changeFor({ ...key, since: 0 })) this.#pending.add(key)
       }
       return undefined
     } catch (error) {
@@ -275,7 +278,7 @@ export class TargetWorker {
 
   /** The target has nothing of ours any more: it gets everything, in one go. */
   async #refill(): Promise<Failure | undefined> {
-    this.#standing.lostGeneration()
+    this.#status.lostGeneration()
     this.#refilled = true
     try {
       await this.#syncTarget(this.#call(DEADLINE.sync))
@@ -287,12 +290,12 @@ export class TargetWorker {
   }
 
   /** @param truth says which leases of the target stay that the book does not know */
-  async #syncTarget(call: Call, truth?: Truth): Promise<Counts> {
+  async #syncTarget(call: Call, truth?: Fail2BanBans): Promise<Counts> {
     const wishes = this.#possible([...this.#options.book.living()])
     const counts = await this.#send(call, wishes, truth)
     const lacks = counts.refused ? await this.#lackedOf(call, wishes) : new Set<Wish>()
     this.#haveAll(wishes.filter((wish) => !lacks.has(wish)))
-    for (const wish of lacks) this.#backlog.add(wish)
+    for (const wish of lacks) this.#pending.add(wish)
     this.#dropDone()
     return counts
   }
@@ -301,8 +304,7 @@ export class TargetWorker {
   #haveAll(wishes: readonly Wish[]): void {
     const { owner } = this.#options
     const lines = wishes.map((wish) => ({ ...wish, owner }))
-    const now = Date.now() / 1000
-    for (const line of differenceOf(this.#confirmed, owner, undefined, lines, now).changes) {
+    for (const line of this.#confirmed.diff(owner, undefined, lines, now()).changes) {
       this.#confirmed.put(line)
     }
     this.#commit()
@@ -322,12 +324,12 @@ export class TargetWorker {
 
   /** @param word see `Rejections.acknowledge` */
   acknowledge(word: string): Rejection[] {
-    const done = this.#standing.rejected.acknowledge(word)
-    if (done.length > 0) this.#standing.keep(true)
+    const done = this.#status.rejected.acknowledge(word)
+    if (done.length > 0) this.#status.keep(true)
     return done
   }
 
-  async #send(call: Call, wishes: Wish[], truth?: Truth): Promise<Counts> {
+  async #send(call: Call, wishes: Wish[], truth?: Fail2BanBans): Promise<Counts> {
     const leases = wishes.map((wish) => leaseOf(wish, wish.expires, this.#options.owner))
     if (await this.target.inSync?.(call, leases)) {
       return { added: 0, extended: 0, removed: 0, unchanged: leases.length }
@@ -341,7 +343,7 @@ export class TargetWorker {
 
   /** Forgets what the target has already. */
   #dropDone(): void {
-    this.#backlog.drop((pending) => this.#changeFor(pending) === undefined)
+    this.#pending.drop((pending) => this.#changeFor(pending) === undefined)
   }
 
   /** What cannot be written now is written with the next: at worst it is delivered twice. */
@@ -349,9 +351,9 @@ export class TargetWorker {
     try {
       this.#confirmed.commit()
       this.#confirmed.settle()
-      tidyLedger(this.#confirmed, () => [])
+      this.#confirmed.tidy(now())
     } catch (error) {
-      this.#standing.warn('cannot keep what was confirmed', error)
+      this.#status.warn('cannot keep what was confirmed', error)
     }
   }
 
@@ -362,20 +364,20 @@ export class TargetWorker {
       this.#refilled = false
       try {
         await this.#open()
-        this.#standing.clock(this.target.complaint?.())
+        this.#status.clock(this.target.complaint?.())
       } catch (error) {
         const failure = error instanceof Failure ? await this.#mend(error) : error
-        if (failure) this.#standing.failed(failure)
+        if (failure) this.#status.failed(failure)
         if (failure) return false
       }
-      this.#standing.succeeded()
+      this.#status.succeeded()
       return true
     })
   }
 
   /** Waits until the next try is due, or the target that was away answers again. */
   async #pause(): Promise<void> {
-    const longest = Math.min(PAUSE.first * 2 ** (this.#standing.failures - 1), PAUSE.longest)
+    const longest = Math.min(PAUSE.first * 2 ** (this.#status.failures - 1), PAUSE.longest)
     const end = Date.now() + longest * (0.5 + Math.random() / 2)
     let away = false
     while (Date.now() < end && !this.#stopping.signal.aborted) {
@@ -392,11 +394,11 @@ export class TargetWorker {
     let timer: NodeJS.Timeout | undefined
     await new Promise<void>((resolve) => {
       this.#wake = resolve
-      timer = setTimeout(resolve, this.#backlog.again ?? KEEP)
+      timer = setTimeout(resolve, this.#pending.again ?? KEEP)
     })
     clearTimeout(timer)
     this.#wake = () => {}
-    if (this.#backlog.waiting === 0) this.#backlog.retry()
+    if (this.#pending.waiting === 0) this.#pending.retry()
   }
 
   #call(seconds: number): Call {
@@ -415,18 +417,18 @@ export function changesFor(
   has: number | undefined,
   owner: string,
 ): Change[] {
-  const now = Date.now() / 1000
+  const at = now()
   const address = parseAddress(key.address)
   const unban: Change = { verb: 'unban', address, jail: key.jail }
-  if (!alive(wanted, now)) {
+  if (!alive(wanted, at)) {
     // What ended by itself has ended there as well.
-    const over = wanted !== RELEASED || (has !== undefined && !alive(has, now))
+    const over = wanted !== RELEASED || (has !== undefined && !alive(has, at))
     return over ? [] : [unban]
   }
   if (has === wanted) return []
   const ban: Change = { verb: 'ban', lease: leaseOf(key, wanted, owner) }
   // A ban never cuts: what is to end sooner is given back first.
-  const sooner = has !== undefined && alive(has, now) && later(has, wanted) !== wanted
+  const sooner = has !== undefined && alive(has, at) && later(has, wanted) !== wanted
   return sooner ? [unban, ban] : [ban]
 }
 
@@ -447,7 +449,7 @@ export async function withKept(
   target: Target,
   call: Call,
   leases: Lease[],
-  truth: Truth | undefined,
+  truth: Fail2BanBans | undefined,
 ): Promise<Lease[]> {
   const quiet = { ...call, jail: NO_JAIL, dryRun: false }
   const manual = target.manual

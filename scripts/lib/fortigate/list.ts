@@ -1,8 +1,6 @@
-import { type Difference, differenceOf } from '../difference.ts'
 import { replaceDurably } from '../durable.ts'
 import { alive, type Lease, later, now } from '../lease.ts'
-import { Ledger, type Line, RELEASED, type Style } from '../ledger.ts'
-import { lock } from '../lock.ts'
+import { type Difference, Ledger, type Line, RELEASED, type Style, withLedger } from '../ledger.ts'
 import { listStyle } from './line.ts'
 
 /**
@@ -43,7 +41,6 @@ export class BlockList {
     if (lines.every((line) => isKnown(read, line))) return
     await this.#locked(signal, (ledger) => {
       for (const line of lines) if (!isKnown(ledger, line)) ledger.put(line)
-      ledger.commit()
     })
   }
 
@@ -56,7 +53,7 @@ export class BlockList {
   ): Promise<Difference> {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
     return this.#locked(signal, (ledger) => {
-      const difference = differenceOf(ledger, owner, jail, wanted, now())
+      const difference = ledger.diff(owner, jail, wanted, now())
       for (const line of difference.changes) ledger.put(line)
       ledger.commit()
       if (!ledger.ended(now()).next().done) ledger.compact(now())
@@ -67,7 +64,7 @@ export class BlockList {
   /** What `become` would do. */
   preview(owner: string, jail: string | undefined, leases: readonly Lease[]): Difference {
     const wanted = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    return differenceOf(this.#read(), owner, jail, wanted, now())
+    return this.#read().diff(owner, jail, wanted, now())
   }
 
   /** Leases in force, other owners' and a person's lines included. */
@@ -90,13 +87,8 @@ export class BlockList {
     return readList(this.path, this.#style)
   }
 
-  async #locked<T>(signal: AbortSignal, work: (ledger: Ledger) => T): Promise<T> {
-    const release = await lock(`${this.path}.lock`, PATIENCE, signal)
-    try {
-      return work(this.#read())
-    } finally {
-      release()
-    }
+  #locked<T>(signal: AbortSignal, work: (ledger: Ledger) => T): Promise<T> {
+    return withLedger(this.path, work, { seconds: PATIENCE, signal, style: this.#style })
   }
 }
 

@@ -1,7 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { readFinished, replaceDurably } from '../durable.ts'
 import { alive, expiry, type Lease, later } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
@@ -46,7 +45,6 @@ export class Forwarded {
   /** True if it has never been known what nodes have. */
   isNew: boolean
   readonly #jails: Map<string, Known>
-  #lines = 0
 
   /** @throws Failure 75 if the files cannot be read */
   constructor(folder: string, at: number) {
@@ -95,7 +93,8 @@ export class Forwarded {
         return this.#release(exec, jail, at)
       case 'actionflush':
       case 'actionstop': {
-        for (const line of this.#of(jail, at)) if (owns(exec, line)) this.#put(released(line))
+        for (const line of this.#of(jail, at))
+          if (owns(exec, line)) this.#ledger.put(released(line))
         const verdict = verdictOf(exec, this.#of(jail, at))
         return verdict === 'keep' && exec.action === 'actionflush' ? 'snapshot' : verdict
       }
@@ -118,10 +117,10 @@ export class Forwarded {
     else if (known.partial) this.#know({ file, name, params: known.params })
     const owner = ownerOf(sender)
     const wanted = leases.map(({ address, expires }) => lineOf(address.text, jail, expires, owner))
-    const { changes } = differenceOf(this.#ledger, owner, jail, wanted, at)
-    for (const line of changes) this.#put(line)
+    const { changes } = this.#ledger.diff(owner, jail, wanted, at)
+    for (const line of changes) this.#ledger.put(line)
     for (const line of this.#of(jail, at)) {
-      if (line.owner !== owner && owns(sender, line)) this.#put(released(line))
+      if (line.owner !== owner && owns(sender, line)) this.#ledger.put(released(line))
     }
   }
 
@@ -163,11 +162,7 @@ export class Forwarded {
   commit(at: number): void {
     this.#ledger.commit()
     this.#ledger.settle()
-    // Half of 100,000 lines that say nothing any more are worth a rewrite.
-    if (this.#lines > 50_000) {
-      this.#ledger.compact(at)
-      this.#lines = 0
-    }
+    this.#ledger.tidy(at)
   }
 
   /** The jail of a ban. One that was never started takes, once it is empty, what the next ban says. */
@@ -205,23 +200,18 @@ export class Forwarded {
     const end = endOf(params, iat)
     const known = this.#ledger.held(text).find((row) => row.jail === jail && row.owner === owner)
     const expires = known && alive(known.expires, iat) ? later(known.expires, end) : end
-    if (known?.expires !== expires) this.#put(lineOf(text, jail, expires, owner))
+    if (known?.expires !== expires) this.#ledger.put(lineOf(text, jail, expires, owner))
   }
 
   #release(exec: Exec, jail: string, at: number): Verdict {
     const { text } = parseAddress(exec.params.ip ?? '')
     const rows = this.#ledger.held(text).filter((row) => row.jail === jail)
     const own = rows.filter((row) => owns(exec, row) && alive(row.expires, at))
-    for (const row of own) this.#put(lineOf(text, jail, RELEASED, row.owner))
+    for (const row of own) this.#ledger.put(lineOf(text, jail, RELEASED, row.owner))
     return verdictOf(
       exec,
       rows.filter((row) => alive(row.expires, at)),
     )
-  }
-
-  #put(line: Line): void {
-    this.#ledger.put(line)
-    this.#lines++
   }
 
   #of(jail: string, at: number): Line[] {

@@ -1,6 +1,5 @@
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { type Address, parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { ioFailure } from '../failure.ts'
 import { alive, type Lease } from '../lease.ts'
 import { Ledger, type Line, RELEASED } from '../ledger.ts'
@@ -10,9 +9,6 @@ export const OWNER = 'net2ban'
 
 /** So many changes go to the disk together, and would be redone together after a crash. */
 const BATCH = 64
-
-/** The ledger is rewritten when so many lines more than there are leases are in it. */
-const SUPERFLUOUS = 5000
 
 /** A lease that is in force here, also if its time is over and it is not unbanned yet. */
 export interface Held {
@@ -29,7 +25,6 @@ export interface Held {
 export class NodeLeases {
   readonly #ledger: Ledger
   readonly #inProgress: InProgress
-  #appended = 0
   /** No lease ends before this moment; infinite for none, 0 if it has to be looked up. */
   #next = 0
 
@@ -93,7 +88,7 @@ export class NodeLeases {
   /** What makes a jail's leases exactly these: whatever is over has been unbanned before. */
   difference(jail: string, wanted: readonly Lease[], at: number) {
     const lines = wanted.map(({ address, expires }) => lineOf(address, jail, expires))
-    return differenceOf(this.#ledger, OWNER, jail, lines, at)
+    return this.#ledger.diff(OWNER, jail, lines, at)
   }
 
   /** Notes other ends for bans that go on as they are. @throws Failure 75 */
@@ -136,7 +131,7 @@ export class NodeLeases {
       this.#ledger.settle()
       this.#inProgress.end()
     }
-    this.#shrink()
+    this.#ledger.tidy(RELEASED)
     return failures
   }
 
@@ -160,16 +155,7 @@ export class NodeLeases {
       this.#ledger.put(line)
       if (line.expires !== RELEASED) this.#next = earlier(this.#next, line.expires)
     }
-    this.#appended += lines.length
     this.#ledger.commit()
-  }
-
-  #shrink(): void {
-    if (this.#appended < SUPERFLUOUS) return
-    const living = [...this.#ledger.living(RELEASED)].length
-    if (this.#appended < SUPERFLUOUS + living) return
-    this.#ledger.compact(RELEASED)
-    this.#appended = 0
   }
 }
 

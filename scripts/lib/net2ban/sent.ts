@@ -1,10 +1,8 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseAddress } from '../address.ts'
-import { type Difference, differenceOf } from '../difference.ts'
 import { alive, type Lease, later, now } from '../lease.ts'
-import { Ledger, type Line, RELEASED } from '../ledger.ts'
-import { lock } from '../lock.ts'
+import { type Difference, type Ledger, type Line, RELEASED, withLedger } from '../ledger.ts'
 import { type Call, nameOf } from './call.ts'
 import { endOf } from './forwarded.ts'
 
@@ -35,7 +33,7 @@ export class Sent {
     leases: readonly Lease[],
   ): Promise<Difference> {
     const wanted = leases.map((lease): Line => ({ ...lease, address: lease.address.text, owner }))
-    return this.#locked((ledger) => differenceOf(ledger, owner, jail, wanted, now()))
+    return this.#locked((ledger) => ledger.diff(owner, jail, wanted, now()))
   }
 
   /** Remembers what has been sent. @throws Failure 75 */
@@ -44,21 +42,13 @@ export class Sent {
       for (const call of calls) note(ledger, owner, call)
       for (const line of changes) ledger.put(line)
       ledger.commit()
-      if (ledger.size > 8_000_000) ledger.compact(now())
+      ledger.tidy(now())
     })
   }
 
   async #locked<T>(work: (ledger: Ledger) => T): Promise<T> {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
-    const path = join(this.#folder, `${this.#file}.leases`)
-    const release = await lock(`${path}.lock`)
-    try {
-      const ledger = new Ledger(path)
-      ledger.refresh()
-      return work(ledger)
-    } finally {
-      release()
-    }
+    return await withLedger(join(this.#folder, `${this.#file}.leases`), work)
   }
 }
 

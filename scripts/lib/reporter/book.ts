@@ -9,9 +9,6 @@ const REFUSED = 'refused'
 /** Seconds before its end in which an entry is left to end by itself. */
 const ENDS_BY_ITSELF = 5
 
-/** Bytes above which a ledger is looked at for lines that no longer count. */
-const WORTH_COMPACTING = 1024 * 1024
-
 /**
  * What one machine holds at one service, in two ledgers: the leases of its jails (`wanted`), and
  * what the service was told about each address (`reported`). What is due is their difference, so a
@@ -127,12 +124,7 @@ export class Book {
 
   /** Rewrites a ledger of which most has ended. */
   tidy(now: number): void {
-    for (const ledger of [this.wanted, this.#reported]) {
-      if (ledger.size < WORTH_COMPACTING) continue
-      const kept = now - this.#service.late
-      const lines = Array.from(ledger.living(kept)).length
-      if (ledger.size > 2 * 64 * lines) ledger.compact(kept)
-    }
+    for (const ledger of [this.wanted, this.#reported]) ledger.tidy(now - this.#service.late)
   }
 
   #row(line: Omit<Line, 'expires'>): Row | undefined {

@@ -1,7 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { isSingle, parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import { type Line, RELEASED } from '../ledger.ts'
@@ -162,7 +161,7 @@ export class Reporter {
     const fit = leases.filter(({ address }) => isPublic(address))
     const lines = fit.map(lineOf)
     const { changes, ...counts } = await this.locked(call, (book) => {
-      const found = differenceOf(book.wanted, call.owner, call.jail, lines, this.seconds())
+      const found = book.wanted.diff(call.owner, call.jail, lines, this.seconds())
       if (!call.dryRun) for (const line of found.changes) book.wanted.put(line)
       return found
     })

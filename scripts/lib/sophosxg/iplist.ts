@@ -1,11 +1,8 @@
-import { existsSync, mkdirSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { mkdirSync } from 'node:fs'
 import { type Address, isSingle, parseAddress } from '../address.ts'
-import { differenceOf } from '../difference.ts'
 import { ioFailure } from '../failure.ts'
 import { alive, type Lease, later, NO_JAIL, now } from '../lease.ts'
-import { Ledger, type Line, RELEASED } from '../ledger.ts'
-import { lock } from '../lock.ts'
+import { type Ledger, type Line, RELEASED, withLedger } from '../ledger.ts'
 import type { Counts } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { converge } from './converge.ts'
@@ -23,7 +20,7 @@ const PATIENCE = 600
  * objects of their own.
  */
 export async function banListed(box: Box, lease: Lease): Promise<void> {
-  await withLedger(box, async (ledger) => {
+  await withBoxLedger(box, async (ledger) => {
     const held = rowOf(ledger, lease.address, lease.jail, lease.owner)
     const expires = later(held ?? RELEASED, lease.expires)
     if (isSingle(lease.address)) await change(box, (all) => all.add(lease.address.text))
@@ -34,7 +31,7 @@ export async function banListed(box: Box, lease: Lease): Promise<void> {
 
 /** The address leaves its list when the last jail lets it go. */
 export async function unbanListed(box: Box, address: Address, jail: string): Promise<void> {
-  await withLedger(box, async (ledger) => {
+  await withBoxLedger(box, async (ledger) => {
     const rows = ledger.held(address.text)
     const others = rows.filter((row) => row.jail !== jail && alive(row.expires, now()))
     if (!isSingle(address)) await unbanHost(box, address, jail)
@@ -52,7 +49,7 @@ export async function listListed(box: Box, jail: string | undefined): Promise<Le
     .map((one) => readHost(box.settings, box.owner, one)?.lease)
     .filter((lease) => lease !== undefined && lease.expires !== RELEASED)
   const texts = [...listed(box.settings, readLists(box.settings, box.owner, found))]
-  const leases = await withLedger(box, async (ledger) =>
+  const leases = await withBoxLedger(box, async (ledger) =>
     texts.flatMap((text) => leasesOf(ledger, text, box.owner)),
   )
   return [...leases, ...(ranges as Lease[])].filter((l) => jail === undefined || l.jail === jail)
@@ -64,9 +61,9 @@ export async function syncListed(
   leases: readonly Lease[],
   jail: string | undefined,
 ): Promise<{ counts: Counts; lines: string[] }> {
-  return await withLedger(box, async (ledger) => {
+  return await withBoxLedger(box, async (ledger) => {
     const lines = leases.map((lease) => ({ ...lease, address: lease.address.text }))
-    const { changes, ...counts } = differenceOf(ledger, box.owner, jail, lines, now())
+    const { changes, ...counts } = ledger.diff(box.owner, jail, lines, now())
     for (const line of changes) ledger.put(line)
     const wanted = singles([...ledger.living(now())])
     const goal = { leases: leases.filter((l) => !isSingle(l.address)), listed: wanted, jail }
@@ -88,21 +85,11 @@ async function change(box: Box, edit: (listed: Set<string>) => void): Promise<vo
 }
 
 /** Holds the lock around reading, writing the box and committing what it confirmed. */
-async function withLedger<T>(box: Box, work: (ledger: Ledger) => Promise<T>): Promise<T> {
+async function withBoxLedger<T>(box: Box, work: (ledger: Ledger) => Promise<T>): Promise<T> {
   const path = pathOf(box)
-  // A dry run makes no folder; without one there is no ledger to lock either.
-  const unlock = existsSync(dirname(path))
-    ? await lock(`${path}.lock`, PATIENCE, box.call.signal)
-    : undefined
-  try {
-    const ledger = new Ledger(`${path}.leases`)
-    ledger.refresh()
-    const result = await work(ledger)
-    if (!box.call.dryRun) ledger.commit()
-    return result
-  } finally {
-    unlock?.()
-  }
+  const { signal, dryRun } = box.call
+  const how = { seconds: PATIENCE, signal, lock: `${path}.lock`, dryRun }
+  return await withLedger(`${path}.leases`, work, how)
 }
 
 function pathOf(box: Box): string {

@@ -1,8 +1,8 @@
 import { EXIT } from '../failure.ts'
 import { run } from '../run.ts'
 import type { Fail2Ban } from '../settings/fail2ban.ts'
-import type { Problem } from './problems.ts'
-import { plain } from './words.ts'
+import type { Problem } from './survey.ts'
+import { plain } from './text.ts'
 
 /** Seconds for each question. */
 const PATIENCE = 20

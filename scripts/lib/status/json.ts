@@ -1,10 +1,7 @@
 import type { Rejection } from '../delivery/rejected.ts'
 import type { State } from '../delivery/state.ts'
-import type { Lease } from '../lease.ts'
-import type { About } from './about.ts'
-import type { Freedom } from './free.ts'
-import { codeOfSurvey, problemsIn } from './problems.ts'
-import type { Survey } from './survey.ts'
+import type { About, Freedom } from './address.ts'
+import { codeOfSurvey, problemsIn, type Survey } from './survey.ts'
 
 /** Text that holds no code a terminal could obey, and is the same value when it is parsed. */
 export function jsonOf(value: unknown): string {
@@ -71,15 +68,15 @@ function momentOf(at: number | undefined): number | null {
 export function aboutJson({ address, at, bans, troubles, places }: About) {
   return {
     time: at,
-    address: address.text,
-    bans: bans.map((ban) => ({ ...ban, address: ban.address.text, times: ban.times ?? null })),
+    address,
+    bans: bans.map((ban) => ({ ...ban, times: ban.times ?? null })),
     errors: troubles,
     places: places.map(({ sibling, target, leases, others, trouble, waiting }) => ({
       sibling,
       target,
       error: trouble ?? null,
-      leases: leases.map(leaseJson),
-      others: others.map(({ address, ...block }) => ({ address: address.text, ...block })),
+      leases,
+      others,
       waiting,
     })),
   }
@@ -88,19 +85,15 @@ export function aboutJson({ address, at, bans, troubles, places }: About) {
 /** What `f2b-status --unban <ip> --json` prints. */
 export function freedomJson({ fail2ban, places, after }: Freedom) {
   return {
-    address: after.address.text,
+    address: after.address,
     fail2ban: { freed: fail2ban.jails, error: fail2ban.trouble ?? null },
     places: places.map(({ sibling, target, freed, trouble, queued }) => ({
       sibling,
       target,
-      freed: freed.map(leaseJson),
+      freed,
       error: trouble ?? null,
       queued,
     })),
     now: aboutJson(after),
   }
-}
-
-function leaseJson({ address, jail, expires, owner }: Lease) {
-  return { address: address.text, jail, expires, owner }
 }

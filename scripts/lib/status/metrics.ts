@@ -1,6 +1,5 @@
-import { codeOfSurvey, isUnseen } from './problems.ts'
-import type { Survey, TargetSurvey } from './survey.ts'
-import { plain } from './words.ts'
+import { codeOfSurvey, isUnseen, type Survey, type TargetSurvey } from './survey.ts'
+import { plain } from './text.ts'
 
 type Labels = Record<string, string>
 type Sample = [Labels, number | undefined]

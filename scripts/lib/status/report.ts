@@ -1,8 +1,28 @@
+import type { Place } from '../delivery/probe.ts'
 import type { Rejection } from '../delivery/rejected.ts'
-import { isUnseen, nameOf, problemsIn } from './problems.ts'
-import type { Survey, TargetSurvey } from './survey.ts'
-import { type Column, entry, fit, type Paper, tableOf } from './table.ts'
-import { count, plain, span } from './words.ts'
+import { NO_JAIL } from '../lease.ts'
+import type { Line } from '../ledger.ts'
+import type { About, Ban, Freed, Freedom } from './address.ts'
+import {
+  differencesIn,
+  isUnseen,
+  nameOf,
+  problemsIn,
+  type Survey,
+  type TargetSurvey,
+} from './survey.ts'
+import {
+  type Column,
+  count,
+  ending,
+  entry,
+  fit,
+  moment,
+  type Paper,
+  plain,
+  span,
+  tableOf,
+} from './text.ts'
 
 const COLUMNS: Column[] = [
   { title: 'TARGET' },
@@ -35,10 +55,14 @@ export function reportOf(survey: Survey, paper: Paper): string {
     name,
     text: `${text} (${code})`,
   }))
+  const notes = (all: Note[]): string[] => {
+    const plained = all.map(({ name, text }) => ({ name, text: plain(text) }))
+    return hanging(plained, 24, paper)
+  }
   const sections = [
-    section('Problems', problems, 'red', paper),
-    section('Last errors', errorsIn(survey), 'bold', paper),
-    section('Rejected', rejectedIn(survey), 'bold', paper),
+    section('Problems', notes(problems), paper, ['bold', 'red']),
+    section('Last errors', notes(errorsIn(survey)), paper),
+    section('Rejected', notes(rejectedIn(survey)), paper),
   ]
   const lines = [headOf(survey, paper), '', ...tableOf(COLUMNS, rows, paper), ...sections.flat()]
   return `${lines.join('\n')}\n`
@@ -72,7 +96,7 @@ function rowOf(one: TargetSurvey, survey: Survey, paper: Paper): string[] {
     one.trouble ? paper.style(['bold', 'red'], name) : name,
     reachable === undefined ? (one.trouble ? paper.style('red', 'no') : never) : reached,
     leases === undefined ? '?' : String(leases),
-    drift ? alarming(drift.missing + drift.extra + drift.wrong_expiry) : '?',
+    drift ? alarming(differencesIn(drift)) : '?',
     queue ? String(queue.queued) : never,
     queue ? age(queue.oldest) : never,
     queue || rejected > 0 ? alarming(rejected) : never,
@@ -114,11 +138,196 @@ function rejectionText({ id, at, code, reason, change }: Rejection, now: number)
   return `${id}, ${span(now - at)} ago, ${change}: ${reason} (${code})`
 }
 
-function section(title: string, notes: Note[], format: 'red' | 'bold', paper: Paper): string[] {
-  if (notes.length === 0) return []
-  const indent = Math.min(Math.max(...notes.map(({ name }) => plain(name).length)), 24) + 4
-  const lines = notes.flatMap(({ name, text }) =>
-    entry(`  ${fit(plain(name), 24)}`, indent, plain(text), paper),
+/** Who banned it, where it is in force, what is on its way, and why. */
+export function aboutReport(about: About, paper: Paper): string {
+  const lines = [aboutHead(about, paper), ...detailsOf(about, paper)]
+  return `${lines.join('\n')}\n`
+}
+
+function aboutHead({ address, bans, places, troubles }: About, paper: Paper): string {
+  const name = paper.style('bold', address)
+  const banned = bans.filter(({ live }) => live).length
+  const forced = places.filter(isBlocked).length
+  const silent = places.some(({ trouble }) => trouble)
+  const where = `in force on ${forced} of ${count(places.length, 'target')}`
+  const nowhere = `no target${silent ? ' that answers' : ''} has it`
+  if (banned > 0) return `${name} is banned in ${count(banned, 'jail')}, and ${where}.`
+  if (troubles.length > 0) {
+    const stored = bans.length > 0 ? ` (it has stored ${count(bans.length, 'ban')})` : ''
+    const rest = forced > 0 ? `it is ${where}` : nowhere
+    return `Fail2Ban cannot be asked about ${name}${stored}; ${rest}.`
+  }
+  return `${name} is not banned by Fail2Ban, ${forced > 0 ? `but ${where}` : `and ${nowhere}`}.`
+}
+
+/** Whether it is in force there, for us or for another server. */
+function isBlocked({ leases, others }: Place): boolean {
+  return leases.length + others.length > 0
+}
+
+function detailsOf(about: About, paper: Paper): string[] {
+  const { bans, places } = about
+  const seen = bans.filter(({ matches }) => matches.length > 0)
+  return [
+    ...section('Fail2Ban', bans.length > 0 ? bansTable(bans, about, paper) : [], paper),
+    ...section('In force', placesTable(about, paper), paper),
+    ...section('On its way', hanging(waitingIn(places), 30, paper), paper),
+    ...section('Problems', hanging(troublesIn(about), 30, paper), paper, ['bold', 'red']),
+    ...section(
+      'What Fail2Ban saw',
+      seen.flatMap(({ jail, matches }) =>
+        matches.map((line) => `  ${plain(jail)}  ${plain(line)}`),
+      ),
+      paper,
+    ),
+  ]
+}
+
+function bansTable(bans: Ban[], { address, at }: About, paper: Paper): string[] {
+  const ranges = bans.some((ban) => ban.address !== address)
+  const columns = ['JAIL', ...(ranges ? ['ADDRESS'] : []), 'SINCE', 'UNTIL', 'TIMES']
+  const rows = bans.map((ban) => [
+    plain(ban.jail),
+    ...(ranges ? [ban.address] : []),
+    ban.live ? since(ban, at) : 'only stored',
+    ending(ban.expires, at),
+    String(ban.times ?? ''),
+  ])
+  return tableOf(columns.map(columnOf), rows, paper).map(indented)
+}
+
+function since({ began }: Ban, at: number): string {
+  return began === undefined ? '?' : `${moment(began)} (${span(at - began)} ago)`
+}
+
+function placesTable({ address, at, places }: About, paper: Paper): string[] {
+  const held = places.flatMap((place) => [
+    ...place.leases.map((lease) => ({ place, lease, owner: plain(lease.owner) || '(by hand)' })),
+    ...place.others.map((block) => ({
+      place,
+      lease: { ...block, jail: block.partly ? '(part of it)' : '' },
+      owner: '(another server)',
+    })),
+  ])
+  if (held.length === 0) return []
+  const ranges = held.some(({ lease }) => lease.address !== address)
+  const columns = ['TARGET', 'JAIL', ...(ranges ? ['ADDRESS'] : []), 'UNTIL', 'OWNER']
+  const rows = held.map(({ place, lease, owner }) => [
+    nameOf(place),
+    plain(lease.jail),
+    ...(ranges ? [lease.address] : []),
+    ending(lease.expires, at),
+    owner,
+  ])
+  const without = places.filter((place) => !isBlocked(place) && !place.trouble)
+  const missing = without.map((place) => [nameOf(place), paper.style('dim', 'not there')])
+  return tableOf(columns.map(columnOf), [...rows, ...missing], paper).map(indented)
+}
+
+function waitingIn(places: Place[]) {
+  return places.flatMap((place) =>
+    place.waiting.map(({ verb, address, jail }) => ({
+      name: nameOf(place),
+      text: plain(`${verb} ${address} in ${jail}`),
+    })),
   )
-  return ['', paper.style(format === 'red' ? ['bold', 'red'] : 'bold', title), ...lines]
+}
+
+function troublesIn({ troubles, places }: About) {
+  return [
+    ...troubles.map(({ code, message }) => ({ name: 'Fail2Ban', text: `${message} (${code})` })),
+    ...places.flatMap((place) => {
+      const { trouble } = place
+      if (!trouble) return []
+      return [{ name: nameOf(place), text: `${trouble.message} (${trouble.code})` }]
+    }),
+  ].map(({ name, text }) => ({ name, text: plain(text) }))
+}
+
+function columnOf(title: string) {
+  return { title, right: title === 'TIMES' }
+}
+
+/** What was freed where, and what is in force of it now. */
+export function freedomReport({ fail2ban, places, after }: Freedom, paper: Paper): string {
+  const jails = fail2ban.jails.map(plain).join(', ')
+  const said = fail2ban.trouble
+    ? bad(`not told: ${plain(fail2ban.trouble.message)} (${fail2ban.trouble.code})`, paper)
+    : jails
+      ? good(`freed in ${jails}`, paper)
+      : 'had not banned it'
+  const rows = places.map((one) => ({ name: nameOf(one), text: outcomeText(one, paper) }))
+  const lines = [
+    paper.style('bold', `Free ${after.address}`),
+    ...hanging([{ name: 'Fail2Ban', text: said }, ...rows], 30, paper),
+    '',
+    aboutHead(after, paper),
+    ...detailsOf({ ...after, troubles: [], places: after.places.map(untroubled) }, paper),
+    ...adviceOn(after),
+  ]
+  return `${lines.join('\n')}\n`
+}
+
+/** Its trouble stands above already. */
+function untroubled(place: Place): Place {
+  return { ...place, trouble: undefined }
+}
+
+function outcomeText({ freed, trouble, queued }: Freed, paper: Paper): string {
+  if (trouble) {
+    const later = queued ? '; it is queued, and freed there by f2b-deliver' : ''
+    return bad(`not freed: ${plain(trouble.message)} (${trouble.code})${later}`, paper)
+  }
+  if (freed.length === 0) return 'was not there'
+  return good(`freed in ${freed.map(leaseText).join(', ')}`, paper)
+}
+
+function leaseText({ address, jail }: Line, _: number, all: readonly Line[]): string {
+  const several = all.some((one) => one.address !== address)
+  const name = jail === NO_JAIL ? '- (by hand)' : jail
+  return several ? `${name} (${address})` : name
+}
+
+/** What remains, and what to do about it. */
+function adviceOn({ address, bans, places }: About): string[] {
+  const ranges = [
+    ...bans.map((ban) => ban.address),
+    ...places.flatMap(({ leases }) => leases.map((lease) => lease.address)),
+  ].filter((text) => text !== address)
+  const others = places.some((place) => place.others.length > 0)
+  const stored = bans.some((ban) => !ban.live && ban.address === address)
+  return [
+    ...[...new Set(ranges)].map((range) => `To free all of ${range}: f2b-status --unban ${range}`),
+    ...(others ? ['What another server has banned, only that server can free.'] : []),
+    ...(stored ? ['Fail2Ban will ban it again when it starts: free it again then.'] : []),
+  ].flatMap((line) => ['', line])
+}
+
+function good(text: string, paper: Paper): string {
+  return paper.style('green', text)
+}
+
+function bad(text: string, paper: Paper): string {
+  return paper.style('red', text)
+}
+
+function section(
+  title: string,
+  lines: string[],
+  paper: Paper,
+  format: Parameters<Paper['style']>[0] = 'bold',
+): string[] {
+  return lines.length === 0 ? [] : ['', paper.style(format, title), ...lines]
+}
+
+/** Each text behind its name, which is shortened if it is longer than most. */
+function hanging(notes: Note[], longest: number, paper: Paper): string[] {
+  const indent = Math.min(Math.max(...notes.map(({ name }) => plain(name).length), 0), longest) + 4
+  return notes.flatMap(({ name, text }) =>
+    entry(`  ${fit(plain(name), longest)}`, indent, text, paper),
+  )
+}
+
+function indented(line: string): string {
+  return `  ${line}`
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, rmSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { after, test } from 'node:test'
-import { ask, isLike, VERSION } from '../../../scripts/lib/delivery/ask.ts'
+import { ask, isLike, Optional, VERSION } from '../../../scripts/lib/delivery/ask.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 
 const state = temporaryFolder('ask')
@@ -89,6 +89,16 @@ test('isLike() looks at keys, lists and what is in them', () => {
     { a: [null], c: 1 },
     'x',
   ]) {
+    assert.equal(isLike(odd, example), false, JSON.stringify(odd))
+  }
+})
+
+test('isLike() takes whole numbers only, and lets an Optional be missing', () => {
+  const example = { code: new Optional(0), lines: new Optional(['']) }
+  for (const good of [{}, { code: null }, { code: 75, lines: ['x'] }]) {
+    assert.equal(isLike(good, example), true, JSON.stringify(good))
+  }
+  for (const odd of [{ code: '75' }, { code: 0.5 }, { code: {} }, { lines: [1] }, { lines: 'x' }]) {
     assert.equal(isLike(odd, example), false, JSON.stringify(odd))
   }
 })

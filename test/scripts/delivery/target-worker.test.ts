@@ -2,10 +2,10 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { beforeEach, describe, test } from 'node:test'
 import { parseAddress } from '../../../scripts/lib/address.ts'
-import { Book, type Wish } from '../../../scripts/lib/delivery/book.ts'
+import { DesiredLeases, type Wish } from '../../../scripts/lib/delivery/desired-leases.ts'
+import type { Fail2BanBans } from '../../../scripts/lib/delivery/fail2ban-bans.ts'
 import { SILENT } from '../../../scripts/lib/delivery/log.ts'
 import { changesFor, TargetWorker } from '../../../scripts/lib/delivery/target-worker.ts'
-import type { Truth } from '../../../scripts/lib/delivery/truth.ts'
 import { Failure } from '../../../scripts/lib/failure.ts'
 import type { Lease } from '../../../scripts/lib/lease.ts'
 import { RELEASED } from '../../../scripts/lib/ledger.ts'
@@ -37,7 +37,7 @@ const folder = temporaryFolder('worker')
 const END = Math.floor(Date.now() / 1000) + 600
 
 let directory: string
-let book: Book
+let book: DesiredLeases
 let told: string[]
 /** What the target does with the next changes. */
 let answer: (changes: readonly Change[]) => Outcome[]
@@ -66,7 +66,7 @@ const target = {
 
 beforeEach(() => {
   directory = mkdtempSync(`${folder}/state-`)
-  book = new Book(directory, 'firewall', 'web1')
+  book = new DesiredLeases(directory, 'firewall', 'web1')
   told = []
   has = []
   refuses = []
@@ -134,7 +134,7 @@ describe('TargetWorker', () => {
     want(first, '192.0.2.1', RELEASED)
     assert.equal(await first.deliver(), false)
     book.commit('')
-    book = new Book(directory, 'firewall', 'web1')
+    book = new DesiredLeases(directory, 'firewall', 'web1')
     answer = (changes) => changes.map(() => undefined)
     const second = open()
     assert.equal(second.queued, 2)
@@ -183,7 +183,7 @@ describe('TargetWorker', () => {
     assert.deepEqual(first.acknowledge('192.0.2.9'), [])
     assert.deepEqual(first.acknowledge(id).length, 1)
     book.commit('')
-    book = new Book(directory, 'firewall', 'web1')
+    book = new DesiredLeases(directory, 'firewall', 'web1')
     const worker = open()
     want(worker, '192.0.2.1', 0)
     want(worker, '192.0.2.2')
@@ -281,7 +281,7 @@ test('changesFor() gives back first what is to end sooner', () => {
   assert.deepEqual(texts(END - 6000, undefined), [])
 })
 
-describe('Book', () => {
+describe('DesiredLeases', () => {
   const lease = (ip: string, expires: number) => ({
     address: parseAddress(ip),
     jail: 'sshd',
@@ -317,7 +317,7 @@ describe('Book', () => {
       expires: END,
       naming: undefined,
     })
-    const merge = (truth: Partial<Truth>): string[] =>
+    const merge = (truth: Partial<Fail2BanBans>): string[] =>
       wishes(book.merge({ ...NOTHING, ...truth }, book.mark()))
     assert.deepEqual(merge({}), [])
     assert.deepEqual(merge({ kept: new Set(['web']) }), ['192.0.2.2 0'])
@@ -341,7 +341,7 @@ describe('Book', () => {
     book.take({ verb: 'unban', address, jail: 'sshd' })
     assert.deepEqual(wishes([...book.living()]), ['192.0.2.1 0'])
     book.commit('1.1:1')
-    const again = new Book(directory, 'firewall', 'web1')
+    const again = new DesiredLeases(directory, 'firewall', 'web1')
     assert.deepEqual(wishes(again.withHeld([])), ['192.0.2.1 0'])
     assert.equal(again.take({ verb: 'release-all', jail: 'web' }).length, 0)
     assert.equal(again.take({ verb: 'release-all', jail: 'sshd' }).length, 1)
@@ -367,7 +367,10 @@ describe('Book', () => {
     assert.equal(heldBack([], '6'), 30)
     book.commit('1.1:1')
     t.mock.timers.tick(20_000)
-    assert.equal(new Book(directory, 'firewall', 'web1').believe([], '6', false).heldBack, 0)
+    assert.equal(
+      new DesiredLeases(directory, 'firewall', 'web1').believe([], '6', false).heldBack,
+      0,
+    )
     assert.equal(heldBack(all, '6'), 0) // it has changed its mind
     assert.equal(heldBack([], '6'), 30)
     t.mock.timers.tick(20_000)
@@ -378,7 +381,7 @@ describe('Book', () => {
     book.name('sshd', { ports: '22,2222', protocol: 'tcp' })
     ban('192.0.2.1')
     book.commit('7.8:90')
-    const again = new Book(directory, 'firewall', 'web1')
+    const again = new DesiredLeases(directory, 'firewall', 'web1')
     assert.equal(again.position, '7.8:90')
     assert.deepEqual([...again.namings], [['sshd', { ports: '22,2222', protocol: 'tcp' }]])
     assert.deepEqual(wishes([...again.living()]), ['192.0.2.1 0'])
@@ -396,7 +399,7 @@ describe('Book', () => {
       if (round % 1000 === 999) book.commit(`1.1:${round}`)
     }
     assert.ok(readFileSync(`${directory}/firewall.wanted`).length < 1_100_000)
-    const again = new Book(directory, 'firewall', 'web1')
+    const again = new DesiredLeases(directory, 'firewall', 'web1')
     assert.deepEqual([again.position, again.namings.size], ['1.1:29999', 1])
   })
 })

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict'
 import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { beforeEach, test } from 'node:test'
-import { differenceOf } from '../../../scripts/lib/difference.ts'
 import { replaceDurably } from '../../../scripts/lib/durable.ts'
 import { alive } from '../../../scripts/lib/lease.ts'
-import { Ledger, type Line, RELEASED } from '../../../scripts/lib/ledger.ts'
-import { lock } from '../../../scripts/lib/lock.ts'
+import { Ledger, type Line, RELEASED, withLedger } from '../../../scripts/lib/ledger.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 
 const folder = temporaryFolder('ledger')
@@ -169,17 +167,17 @@ test('refresh() sees what another process wrote', () => {
   assert.equal(b.held('192.0.2.1').length, 1)
 })
 
-test('difference() counts and lists what makes one set of leases another', () => {
+test('diff() counts and lists what makes one set of leases another', () => {
   writeFileSync(
     path,
     '1.1.1.1 a 0 w\n1.1.1.2 a 0 w\n1.1.1.3 a 5 w\n1.1.1.1 b 0 w\n1.1.1.9 a 0 other\n',
   )
   const wanted = ['1.1.1.1 a 0 w', '1.1.1.3 a 0 w', '1.1.1.4 a 0 w', '1.1.1.9 a 0 w'].map(line)
-  const { changes, ...counts } = differenceOf(open(), 'w', 'a', wanted, NOW)
+  const { changes, ...counts } = open().diff('w', 'a', wanted, NOW)
   assert.deepEqual(counts, { added: 3, extended: 0, removed: 1, unchanged: 1 })
   const expected = ['1.1.1.2 a 1 w', '1.1.1.3 a 0 w', '1.1.1.4 a 0 w', '1.1.1.9 a 0 w'].map(line)
   assert.deepEqual(changes, expected)
-  assert.equal(differenceOf(open(), 'w', undefined, wanted, NOW).removed, 2)
+  assert.equal(open().diff('w', undefined, wanted, NOW).removed, 2)
 })
 
 test('compact() drops what has ended and keeps remarks and what it cannot read', () => {
@@ -191,6 +189,63 @@ test('compact() drops what has ended and keeps remarks and what it cannot read',
   ledger.compact(NOW)
   assert.equal(readFileSync(path, 'utf8'), '# a\nwhat?\n192.0.2.3 b 0 w\n')
   assert.deepEqual(living(ledger), ['192.0.2.3 b 0 w'])
+})
+
+test('tidy() rewrites a file once it grows over a mebibyte of which more than half is over', () => {
+  const lines = (count: number, jail: string, expires: number): Line[] =>
+    Array.from({ length: count }, (_, i) => {
+      return { address: `2001:db8::${i.toString(16)}`, jail, expires, owner: 'web1' }
+    })
+  const ledger = open()
+  assert.deepEqual(living(ledger), []) // so that it knows all of it
+  const grow = (more: Line[]): void => {
+    for (const one of more) ledger.put(one)
+    ledger.commit()
+    ledger.tidy(NOW, () => ['# kept'])
+  }
+  grow(lines(20_000, 'sshd', 5))
+  assert.ok(ledger.size < 1_048_576)
+  assert.ok(readFileSync(path, 'utf8').startsWith('2001:db8::0 sshd 5'), 'it is small')
+  grow(lines(20_000, 'other', 0))
+  assert.ok(ledger.size > 1_048_576)
+  assert.ok(readFileSync(path, 'utf8').startsWith('2001:db8::0 sshd 5'), 'half of it is in force')
+  const [first] = lines(1, 'other', 0)
+  for (let i = 0; i < 6; i++) grow(Array<Line>(10_000).fill(first as Line))
+  const text = readFileSync(path, 'utf8')
+  assert.ok(text.startsWith('# kept\n2001:db8::0 other 0 web1\n'), text.slice(0, 80))
+  assert.equal(living(ledger).length, 20_000)
+})
+
+test('tidy() looks through a file only where it has let it grow by another mebibyte', () => {
+  writeFileSync(path, '192.0.2.1 sshd 5 web1\n'.repeat(60_000))
+  const ledger = open()
+  ledger.put(line('192.0.2.2 sshd 0 web1'))
+  ledger.commit()
+  ledger.tidy(NOW)
+  assert.ok(ledger.size > 1_048_576)
+})
+
+test('withLedger() writes what the work notes, and nothing if it fails', async () => {
+  const answer = await withLedger(path, (ledger) => {
+    ledger.put(line('192.0.2.1 sshd 0 web1'))
+    return 7
+  })
+  assert.equal(answer, 7)
+  const failing = withLedger(path, (ledger) => {
+    ledger.put(line('192.0.2.2 sshd 0 web1'))
+    throw new Error('odd')
+  })
+  await assert.rejects(failing, /odd/)
+  const seen = await withLedger(
+    path,
+    (ledger) => {
+      ledger.put(line('192.0.2.3 sshd 0 web1'))
+      return living(ledger).length
+    },
+    { dryRun: true, lock: `${folder}/none/lock` },
+  )
+  assert.equal(seen, 2)
+  assert.deepEqual(living(open()), ['192.0.2.1 sshd 0 web1'])
 })
 
 test('refresh() cuts off an unfinished last line', () => {
@@ -259,16 +314,10 @@ test('2000 random operations leave what a simple model says, in memory and on th
 })
 
 test('50 appenders side by side under the lock lose nothing', async () => {
-  const append = async (n: number): Promise<void> => {
-    const release = await lock(`${folder}/lock`)
-    try {
-      const ledger = open()
+  const append = (n: number): Promise<void> =>
+    withLedger(path, (ledger) => {
       ledger.put(line(`192.0.2.${[...ledger.living(NOW)].length} sshd 0 w${n}`))
-      ledger.commit()
-    } finally {
-      release()
-    }
-  }
+    })
   await Promise.all(Array.from({ length: 50 }, (_, n) => append(n)))
   const lines = readFileSync(path, 'utf8').trim().split('\n')
   assert.deepEqual(

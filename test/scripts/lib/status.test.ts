@@ -1,15 +1,26 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { within } from '../../../scripts/lib/delivery/probe.ts'
 import type { Rejection } from '../../../scripts/lib/delivery/rejected.ts'
 import { FRESH } from '../../../scripts/lib/delivery/state.ts'
 import { jsonOf } from '../../../scripts/lib/status/json.ts'
-import { within } from '../../../scripts/lib/status/look.ts'
 import { metricsOf } from '../../../scripts/lib/status/metrics.ts'
-import { codeOfSurvey, problemsIn } from '../../../scripts/lib/status/problems.ts'
 import { reportOf } from '../../../scripts/lib/status/report.ts'
-import type { Survey, TargetSurvey } from '../../../scripts/lib/status/survey.ts'
-import { entry, fit, paperOf, tableOf } from '../../../scripts/lib/status/table.ts'
-import { ending, plain, span } from '../../../scripts/lib/status/words.ts'
+import {
+  codeOfSurvey,
+  problemsIn,
+  type Survey,
+  type TargetSurvey,
+} from '../../../scripts/lib/status/survey.ts'
+import {
+  ending,
+  entry,
+  fit,
+  paperOf,
+  plain,
+  span,
+  tableOf,
+} from '../../../scripts/lib/status/text.ts'
 import { parseMetrics } from '../../lib/prometheus.ts'
 
 const HOSTILE = 'a "b" \\ \u001b[31m\u009b1m\u202e\u2028\n{c="d"}'
@@ -26,7 +37,7 @@ function target(changes: Partial<TargetSurvey> = {}): TargetSurvey {
     leases: 3,
     drift: { missing: 0, extra: 0, wrong_expiry: 0, lines: [] },
     queue: { queued: 0, oldest: 0 },
-    state: FRESH,
+    state: { ...FRESH, rejected: [] },
     ...changes,
   }
 }
@@ -38,7 +49,6 @@ function survey(...targets: TargetSurvey[]): Survey {
     owner: 'web1',
     bans: 3,
     fail2ban: undefined,
-    unclear: [],
     jails: [],
     deliverer,
     rejected: [],

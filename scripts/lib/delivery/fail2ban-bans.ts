@@ -30,7 +30,7 @@ export interface Problem {
 }
 
 /** What Fail2Ban has banned for one sibling: what the action lines would have queued. */
-export interface Truth {
+export interface Fail2BanBans {
   leases: readonly Lease[]
   /** Those whose beginning is not known: their end is the latest that it can be. */
   inexact: readonly Lease[]
@@ -56,7 +56,7 @@ const START = 120
  *
  * @throws Failure 75 if Fail2Ban cannot be asked
  */
-export async function askTruth(loaded: Loaded): Promise<Map<string, Truth>> {
+export async function askFail2BanBans(loaded: Loaded): Promise<Map<string, Fail2BanBans>> {
   const { config } = loaded
   const kinds = configuredKinds(config)
   const uses = new RegExp(kinds.map((kind) => kind.uses.source).join('|'))
@@ -70,14 +70,14 @@ export async function askTruth(loaded: Loaded): Promise<Map<string, Truth>> {
     kinds.map((kind) => {
       const reader = new Reader(kind, config.owner, { instance, database }, mayBan)
       for (const jail of jails) reader.read(jail, waiting.get(jail.name) ?? [])
-      return [kind.name, reader.truth()]
+      return [kind.name, reader.bans()]
     }),
   )
 }
 
 /** Whether a lease that Fail2Ban did not name is to stay as it is. */
 export function isKept(
-  { kept, keepsOthers, namings }: Pick<Truth, 'kept' | 'keepsOthers' | 'namings'>,
+  { kept, keepsOthers, namings }: Pick<Fail2BanBans, 'kept' | 'keepsOthers' | 'namings'>,
   name: string,
 ): boolean {
   return name === NO_JAIL || kept.has(name) || (keepsOthers && !namings.has(name))
@@ -90,7 +90,7 @@ class Reader {
   readonly #database: boolean
   readonly #mayBan: (address: Address) => boolean
   readonly #leases: { exact: Lease[]; inexact: Lease[] } = { exact: [], inexact: [] }
-  readonly #truth: Omit<Truth, 'leases' | 'inexact'>
+  readonly #bans: Omit<Fail2BanBans, 'leases' | 'inexact'>
 
   constructor(
     kind: Kind,
@@ -103,12 +103,12 @@ class Reader {
     this.#database = database
     this.#mayBan = mayBan
     const no = { used: false, direct: false, keepsOthers: false }
-    this.#truth = { instance, ...no, namings: new Map(), kept: new Set(), problems: [] }
+    this.#bans = { instance, ...no, namings: new Map(), kept: new Set(), problems: [] }
   }
 
-  truth(): Truth {
+  bans(): Fail2BanBans {
     const { exact, inexact } = this.#leases
-    return { ...this.#truth, leases: longest(exact), inexact: longest(inexact) }
+    return { ...this.#bans, leases: longest(exact), inexact: longest(inexact) }
   }
 
   /** @param waiting bans of the jail that Fail2Ban has not restored yet */
@@ -121,7 +121,7 @@ class Reader {
   }
 
   #readAction(jail: Jail, action: Action, waiting: Ban[]): void {
-    this.#truth.used = true
+    this.#bans.used = true
     const inet4 = handedOver(this.#kind, action, 'inet4')
     const inet6 = handedOver(this.#kind, action, 'inet6')
     if (!inet4 || !inet6) {
@@ -129,7 +129,7 @@ class Reader {
       this.#isUnknown(jail, action.name, reason, EXIT.input)
       return
     }
-    this.#truth.direct ||= !(inet4.queued && inet6.queued)
+    this.#bans.direct ||= !(inet4.queued && inet6.queued)
     const names = [inet4.name, inet6.name]
     try {
       checkBlocktype(action.properties ?? {})
@@ -182,8 +182,8 @@ class Reader {
 
   /** The last action counts, as with bans one after another. */
   #name(jail: Jail, action: Action, name: string, naming: Naming): void {
-    const known = this.#truth.namings.get(name)
-    this.#truth.namings.set(name, naming)
+    const known = this.#bans.namings.get(name)
+    this.#bans.namings.set(name, naming)
     if (!known || (known.ports === naming.ports && known.protocol === naming.protocol)) return
     const [was, is] = [known, naming].map(({ ports, protocol }) => `${ports}/${protocol}`)
     const reason = `blocks ${is} under the name "${name}", for which another blocks ${was}: give it another name`
@@ -192,7 +192,7 @@ class Reader {
 
   /** The leases of these names stay as they are. */
   #isWrong(jail: Jail, action: Action, names: string[], code: ExitCode, reason: string): void {
-    for (const name of names) this.#truth.kept.add(name)
+    for (const name of names) this.#bans.kept.add(name)
     this.#note(jail, action.name, code, reason)
   }
 
@@ -203,13 +203,13 @@ class Reader {
     reason: string,
     code: ExitCode = EXIT.temporary,
   ): void {
-    this.#truth.kept.add(jail.name)
-    this.#truth.keepsOthers = true
+    this.#bans.kept.add(jail.name)
+    this.#bans.keepsOthers = true
     this.#note(jail, action, code, reason)
   }
 
   #note({ name }: Jail, action: string | undefined, code: ExitCode, reason: string): void {
-    this.#truth.problems.push({ jail: name, action, code, reason })
+    this.#bans.problems.push({ jail: name, action, code, reason })
   }
 }
 
@@ -222,26 +222,26 @@ function addressOf({ address }: HandedOver, ip: string): Address {
   return parseBanned(address.replaceAll('<ip>', ip))
 }
 
-/** A truth as it travels to whom delivers: without its problems, which are said here. */
-export type WrittenTruth = Pick<Truth, 'instance' | 'used' | 'direct' | 'keepsOthers'> & {
+/** The bans as they travel to f2b-deliver: without the problems, which are said here. */
+export type WrittenBans = Pick<Fail2BanBans, 'instance' | 'used' | 'direct' | 'keepsOthers'> & {
   leases: string[]
   inexact: string[]
   namings: [string, Naming][]
   kept: string[]
 }
 
-export function writeTruth({ problems: _, ...truth }: Truth): WrittenTruth {
+export function writeBans({ problems: _, ...bans }: Fail2BanBans): WrittenBans {
   return {
-    ...truth,
-    leases: truth.leases.map(formatLease),
-    inexact: truth.inexact.map(formatLease),
-    namings: [...truth.namings],
-    kept: [...truth.kept],
+    ...bans,
+    leases: bans.leases.map(formatLease),
+    inexact: bans.inexact.map(formatLease),
+    namings: [...bans.namings],
+    kept: [...bans.kept],
   }
 }
 
 /** @throws Failure 65 */
-export function readTruth(written: WrittenTruth, owner: string): Truth {
+export function readBans(written: WrittenBans, owner: string): Fail2BanBans {
   return {
     ...written,
     leases: written.leases.map((line) => parseLease(line, owner)),
@@ -253,16 +253,16 @@ export function readTruth(written: WrittenTruth, owner: string): Truth {
 }
 
 /** One sentence for all that is not understood; undefined if all is. */
-export function troubleIn(truth: Map<string, Truth>): Failure | undefined {
-  const problems = problemsIn(truth)
+export function troubleIn(bans: Map<string, Fail2BanBans>): Failure | undefined {
+  const problems = problemsIn(bans)
   if (problems.length === 0) return undefined
   const worst = Math.max(...problems.map(({ code }) => code)) as ExitCode
   return new Failure(worst, problems.map(sentenceOf).join('; '))
 }
 
 /** Each once, whatever siblings it is about. */
-export function problemsIn(truth: Map<string, Truth>): Problem[] {
-  const all = [...truth.values()].flatMap(({ problems }) => problems)
+export function problemsIn(bans: Map<string, Fail2BanBans>): Problem[] {
+  const all = [...bans.values()].flatMap(({ problems }) => problems)
   return [...new Map(all.map((one) => [sentenceOf(one), one])).values()]
 }
 

@@ -1,14 +1,11 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ioFailure } from '../failure.ts'
-import { alive, isSameEnd, later } from '../lease.ts'
-import { Ledger, RELEASED } from '../ledger.ts'
+import { alive, isSameEnd, later, now } from '../lease.ts'
+import { Ledger, LOOK_ONLY, RELEASED, type Style } from '../ledger.ts'
 import type { Naming } from '../ports.ts'
+import { type Fail2BanBans, isKept } from './fail2ban-bans.ts'
 import type { Operation } from './operation.ts'
-import { isKept, type Truth } from './truth.ts'
-
-/** Bytes above which a ledger is looked at for lines that no longer count. */
-const WORTH_COMPACTING = 1_048_576
 
 /** So many changes are remembered for a sync that began before them. */
 const REMEMBERED = 200_000
@@ -21,7 +18,7 @@ const DOUBT = 50
 const FORGET = 600
 
 /** Whose a lease is that a person bans; no server has such a name. */
-export const BY_HAND = '-'
+const BY_HAND = '-'
 
 /** A lease of ours, without saying whose. */
 export interface Key {
@@ -39,7 +36,7 @@ export interface Wish extends Key {
  * with the queue, and which `f2b-sync` makes equal to what Fail2Ban has banned. Its remarks hold the
  * ports and protocols of the jails, and how far the queue has been read: one write keeps all of it.
  */
-export class Book {
+export class DesiredLeases {
   readonly #ledger: Ledger
   readonly #owner: string
   readonly namings = new Map<string, Naming>()
@@ -57,8 +54,9 @@ export class Book {
   /** Since when most of the leases are said to be over; 0 if they are not. */
   #doubtful = 0
 
-  constructor(directory: string, sibling: string, owner: string) {
-    this.#ledger = openLedger(directory, `${sibling}.wanted`)
+  /** @param style `LOOK_ONLY` for a process that has no lock and changes nothing */
+  constructor(directory: string, sibling: string, owner: string, style?: Style) {
+    this.#ledger = openLedger(directory, `${sibling}.wanted`, style)
     this.#owner = owner
     for (const remark of this.#ledger.remarks()) this.#readRemark(remark)
   }
@@ -103,17 +101,17 @@ export class Book {
    *
    * @returns undefined if too much has happened since: ask again
    */
-  merge(truth: Truth, mark: number): Wish[] | undefined {
+  merge(truth: Fail2BanBans, mark: number): Wish[] | undefined {
     if (mark < this.#forgotten) return undefined
     const isNewer = (key: Key): boolean => (this.#changed.get(textOf(key)) ?? 0) > mark
-    const now = Date.now() / 1000
+    const at = now()
     const merged = new Map<string, Wish>()
     for (const leases of [truth.leases, truth.inexact]) {
       for (const { address, jail, expires } of leases) {
         const key = { address: address.text, jail }
         if (isNewer(key) || merged.has(textOf(key))) continue
         const known = this.#row(key)
-        const isBetter = leases === truth.inexact && known !== undefined && alive(known, now)
+        const isBetter = leases === truth.inexact && known !== undefined && alive(known, at)
         const same = known !== undefined && (isBetter || isSameEnd(known, expires))
         merged.set(textOf(key), { ...key, expires: same ? known : expires })
       }
@@ -126,7 +124,7 @@ export class Book {
   }
 
   /**
-   * Makes the leases exactly these; what somebody bans by hand stays.
+   * Makes the leases exactly these; what a person bans by hand stays.
    *
    * @returns those that had to be changed
    */
@@ -148,11 +146,17 @@ export class Book {
     return endIn(this.#ledger, this.#owner, key) !== undefined
   }
 
+  /** The jails that it was ever told of for an address. */
+  jailsOf(address: string): string[] {
+    const rows = this.#ledger.held(address)
+    return rows.filter(({ owner }) => [this.#owner, BY_HAND].includes(owner)).map((row) => row.jail)
+  }
+
   /** Everything that is wanted, and everything that was and has been given back. */
   *keys(): Generator<Key> {
-    const now = Date.now() / 1000
-    for (const { address, jail } of this.#ledger.living(now)) yield { address, jail }
-    for (const { address, jail, expires } of this.#ledger.ended(now)) {
+    const at = now()
+    for (const { address, jail } of this.#ledger.living(at)) yield { address, jail }
+    for (const { address, jail, expires } of this.#ledger.ended(at)) {
       if (expires === RELEASED) yield { address, jail }
     }
   }
@@ -162,7 +166,7 @@ export class Book {
     yield* this.withHeld([...this.#living(this.#owner)])
   }
 
-  /** The same, and what somebody bans by hand. */
+  /** The same, and what a person bans by hand. */
   withHeld(wishes: Wish[]): Wish[] {
     const held = [...this.#living(BY_HAND)]
     if (held.length === 0) return wishes
@@ -176,7 +180,7 @@ export class Book {
 
   /**
    * Holds back a release of more than half of what Fail2Ban has banned here, until it has been asked
-   * for during a minute: should an answer be wrong for once, nobody is freed by it.
+   * for during a minute: should an answer be wrong for once, it frees no address.
    *
    * @param wishes what Fail2Ban says
    * @param sure whether it was told to release, or has been started since
@@ -187,10 +191,10 @@ export class Book {
     if (this.#asked !== instance) this.#remark(`asked ${instance}`)
     const ended = this.#without(wishes)
     const isMass = ended.length > FEW && 2 * ended.length > [...this.#living(this.#owner)].length
-    const now = Math.floor(Date.now() / 1000)
-    const age = now - this.#doubtful
+    const at = now()
+    const age = at - this.#doubtful
     if (isMass && !isSure && (age < DOUBT || age > FORGET)) {
-      if (age > FORGET) this.#remark(`doubtful ${now}`)
+      if (age > FORGET) this.#remark(`doubtful ${at}`)
       const back = ended.map((key): Wish => ({ ...key, expires: this.#row(key) ?? RELEASED }))
       return { wishes: [...wishes, ...back], heldBack: ended.length }
     }
@@ -204,7 +208,7 @@ export class Book {
     this.#ledger.commit()
     this.#ledger.settle()
     this.#position = position
-    tidyLedger(this.#ledger, () => [
+    this.#ledger.tidy(now(), () => [
       ...(this.#asked ? [`# asked ${this.#asked}`] : []),
       `# doubtful ${this.#doubtful}`,
       ...[...this.namings].map(([jail, naming]) => `# ${namingRemark(jail, naming)}`),
@@ -213,7 +217,7 @@ export class Book {
   }
 
   *#living(owner: string): Generator<Wish> {
-    for (const line of this.#ledger.living(Date.now() / 1000)) {
+    for (const line of this.#ledger.living(now())) {
       const { address, jail, expires } = line
       if (line.owner === owner) yield { address, jail, expires }
     }
@@ -227,7 +231,7 @@ export class Book {
 
   #extend(key: Key, expires: number, owner: string): void {
     const known = this.#row(key, owner)
-    const inForce = known !== undefined && alive(known, Date.now() / 1000)
+    const inForce = known !== undefined && alive(known, now())
     if (!inForce) this.#put(key, expires, owner)
     else if (!isSameEnd(known, expires)) this.#put(key, later(known, expires), owner)
   }
@@ -276,13 +280,13 @@ export class Book {
   }
 }
 
-/** When a lease of a book is to end, whoever wants it; undefined if the book does not know it. */
-export function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
+/** When a lease is to end, for Fail2Ban or by hand; undefined if the ledger does not know it. */
+function endIn(ledger: Ledger, owner: string, key: Key): number | undefined {
   const [own, held] = [rowIn(ledger, owner, key), rowIn(ledger, BY_HAND, key)]
   if (own === undefined || held === undefined) return own ?? held
-  const now = Date.now() / 1000
-  if (!alive(held, now)) return own
-  return alive(own, now) ? later(own, held) : held
+  const at = now()
+  if (!alive(held, at)) return own
+  return alive(own, at) ? later(own, held) : held
 }
 
 function rowIn(ledger: Ledger, owner: string, { address, jail }: Key): number | undefined {
@@ -290,24 +294,16 @@ function rowIn(ledger: Ledger, owner: string, { address, jail }: Key): number | 
   return row?.expires
 }
 
-/** Opens a ledger of the delivery, with its directory, and reads it. @throws Failure 75 */
-export function openLedger(directory: string, name: string): Ledger {
+/** Opens a ledger of the delivery, with its directory unless it is only read. @throws Failure 75 */
+export function openLedger(directory: string, name: string, style?: Style): Ledger {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    if (style !== LOOK_ONLY) mkdirSync(directory, { recursive: true, mode: 0o700 })
   } catch (error) {
     throw ioFailure(`make "${directory}"`, error)
   }
-  const ledger = new Ledger(join(directory, name))
+  const ledger = new Ledger(join(directory, name), style)
   ledger.refresh()
   return ledger
-}
-
-/** Rewrites a ledger of which most has ended. */
-export function tidyLedger(ledger: Ledger, remarks: () => string[]): void {
-  if (ledger.size < WORTH_COMPACTING) return
-  const now = Date.now() / 1000
-  const lines = Array.from(ledger.living(now)).length
-  if (ledger.size > WORTH_COMPACTING + 2 * 64 * lines) ledger.compact(now, remarks())
 }
 
 export function textOf({ address, jail }: Key): string {

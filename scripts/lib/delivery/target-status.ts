@@ -1,23 +1,22 @@
 import { codeOf, type Failure, messageOf } from '../failure.ts'
-import type { Backlog } from './backlog.ts'
 import type { Log } from './log.ts'
+import type { PendingQueue } from './pending-queue.ts'
 import { type Refused, Rejections } from './rejected.ts'
-import { readState, type State, writeState } from './state.ts'
+import { type Kept, noteStatus, openKept, type State, type Status, statusIn } from './state.ts'
 
 /** Milliseconds after which a state is written again that has not changed much. */
 const KEEP = 5_000
 
 /** How the delivery to one target stands: kept in a file for f2b-status, and told to the journal. */
-export class Standing {
-  readonly state: State
+export class TargetStatus {
+  readonly #status: Status
   readonly rejected: Rejections
-  readonly #directory: string
-  readonly #name: string
+  readonly #kept: Kept
   readonly #target: string
   readonly #log: Log
-  readonly #backlog: Backlog
+  readonly #pending: PendingQueue
   #failures = 0
-  #kept = 0
+  #keptAt = 0
   #told: { changes: number; ms: number; timer: NodeJS.Timeout | undefined } = {
     changes: 0,
     ms: 0,
@@ -25,14 +24,13 @@ export class Standing {
   }
 
   /** @param name of the file; @param target as the journal shows it */
-  constructor(directory: string, name: string, target: string, log: Log, backlog: Backlog) {
-    this.state = { ...readState(directory, name) }
-    this.rejected = new Rejections(target, this.state.rejected)
-    this.#directory = directory
-    this.#name = name
+  constructor(directory: string, name: string, target: string, log: Log, backlog: PendingQueue) {
+    this.#kept = openKept(directory, name)
+    this.#status = statusIn(this.#kept)
+    this.rejected = new Rejections(target, this.#kept)
     this.#target = target
     this.#log = log
-    this.#backlog = backlog
+    this.#pending = backlog
   }
 
   /** Tries that have failed in a row. */
@@ -43,17 +41,17 @@ export class Standing {
   succeeded(): void {
     if (this.#failures > 0) this.#log.info('works again', { target: this.#target })
     this.#failures = 0
-    this.state.lastSuccess = seconds()
-    const wasFailing = this.state.failingSince !== 0
-    this.state.failingSince = 0
+    this.#status.lastSuccess = seconds()
+    const wasFailing = this.#status.failingSince !== 0
+    this.#status.failingSince = 0
     this.keep(wasFailing)
   }
 
   failed(error: unknown): void {
     const [code, message] = [codeOf(error), messageOf(error)]
     const first = this.#failures++ === 0
-    this.state.lastError = { at: seconds(), code, message }
-    this.state.failingSince ||= seconds()
+    this.#status.lastError = { at: seconds(), code, message }
+    this.#status.failingSince ||= seconds()
     // A target that is away for a night fills no journal.
     if (first) this.#log.warn('fails', { target: this.#target, code, reason: message })
     this.keep(first)
@@ -69,10 +67,10 @@ export class Standing {
 
   /** @param wrong what is wrong with the target's clock; undefined if nothing is */
   clock(wrong: string | undefined): void {
-    if (this.state.clock === wrong) return
-    if (wrong === undefined) delete this.state.clock
+    if (this.#status.clock === wrong) return
+    if (wrong === undefined) delete this.#status.clock
     else {
-      this.state.clock = wrong
+      this.#status.clock = wrong
       this.#log.warn('clock', { target: this.#target, reason: wrong })
     }
     this.keep(true)
@@ -97,10 +95,12 @@ export class Standing {
 
   /** What cannot be kept for later use is only logged. */
   keep(now: boolean): void {
-    if (!now && Date.now() - this.#kept < KEEP) return
-    this.#kept = Date.now()
+    if (!now && Date.now() - this.#keptAt < KEEP) return
+    this.#keptAt = Date.now()
     try {
-      writeState(this.#directory, this.#name, this.refresh())
+      this.#refresh()
+      noteStatus(this.#kept, this.#status)
+      this.#kept.commit()
     } catch (error) {
       this.warn('cannot keep state', error)
     }
@@ -110,12 +110,15 @@ export class Standing {
     this.#log.warn(what, { target: this.#target, reason: messageOf(error) })
   }
 
-  refresh(): State {
+  state(): State {
+    this.#refresh()
+    return { ...this.#status, rejected: this.rejected.list() }
+  }
+
+  #refresh(): void {
     this.rejected.forgetOld()
-    this.state.rejected = this.rejected.list()
-    this.state.queued = this.#backlog.size
-    this.state.oldest = this.#backlog.oldest
-    return this.state
+    this.#status.queued = this.#pending.size
+    this.#status.oldest = this.#pending.oldest
   }
 
   #sayDelivered(): void {

@@ -1,5 +1,5 @@
 import { EXIT, type Failure } from '../failure.ts'
-import { type Key, textOf } from './book.ts'
+import { type Key, textOf } from './desired-leases.ts'
 
 /** Seconds for which a change that the target refuses is tried again, and between two such tries. */
 const REFUSED = { patience: 600, again: 10 }
@@ -11,7 +11,7 @@ export interface Pending extends Key {
 }
 
 /** What one target has not confirmed yet, in the order in which it came. */
-export class Backlog {
+export class PendingQueue {
   readonly #waiting = new Map<string, Pending>()
   /** What the target was told and has not answered yet. */
   #sending: Pending[] = []
