@@ -92,19 +92,22 @@ export interface Target {
   /** Closes it. The verb `stop` gives its call, and ends what `start` left open, too. */
   close?(call?: Call): Promise<void>
 
-  // What follows only a target has that would be wrong without it.
+  // What follows only a target has that would be wrong without it; the brackets name those.
 
-  /** Releases all, or those of `call.jail`, where more goes with them than a sync with nothing takes. */
+  /** Releases all, or those of `call.jail`, where more goes than a sync with nothing takes (firewall). */
   flush?(call: Call): Promise<void>
-  /** True if a sync would change nothing; where a list costs too much to see that after each reconnect. */
+  /**
+   * True if a sync would change nothing, at a cost that does not grow with the leases: f2b-deliver asks
+   * after each reconnect, and before a sync (firewall, net2ban).
+   */
   inSync?(call: Call, leases: readonly Lease[]): Promise<boolean>
-  /** What was banned by hand and without a jail, where `list` does not show all of it. */
+  /** What was banned by hand and without a jail, where `list` does not show all of it (reporters). */
   manual?(call: Call): Promise<Lease[]>
-  /** What is in force about an address, by any server or person, where others' bans can be seen. */
+  /** What is in force about an address, where others' bans can be seen, too (firewall, FortiGate). */
   listAll?(call: Call, address: Address): Promise<{ leases: Lease[]; others: Block[] }>
-  /** Tells in a moment, and at no cost, whether the target may be reached: one that is back is. */
+  /** Whether a target that was away may be reached again: in a moment, and at no cost (firewall). */
   probe?(): Promise<boolean>
-  /** What a person should put right there, as far as the last call has seen; all else works. */
+  /** What a person should put right there; all else works (a firewall's clock, a FortiGate's list). */
   complaint?(): string | undefined
 }
 

@@ -225,18 +225,23 @@ export class Session {
 /**
  * Sends a session as a whole, over the connection that all commands share.
  *
- * @param lines `session`, and operations
+ * @param linesOf makes `session` and the operations, while SSH, sudo and an interpreter start there:
+ *   100,000 lines take as long
  * @returns an answer for each, or up to one that was refused
  * @throws Failure why not all came
  */
-export async function askOnce(firewall: Firewall, call: Call, lines: string[]): Promise<Answer[]> {
-  const [begin = '', ...operations] = lines
+export async function askOnce(
+  firewall: Firewall,
+  call: Call,
+  linesOf: () => string[],
+): Promise<Answer[]> {
   const attempt = async (connection: string[]): Promise<Answer[] | undefined> => {
     const mark = saidNow()
     const session = new Session(firewall, call.owner, mark, connection)
     try {
+      const [begin, ...operations] = linesOf()
       const answers = await session.ask([`${begin} ${mark}`, ...operations], call.signal, call)
-      if (answers.length === lines.length || answers.some(({ error }) => error)) return answers
+      if (answers.length > operations.length || answers.some(({ error }) => error)) return answers
       if (session.code !== EXIT.done) throw session.failure
       const count = `${answers.length - 1} of ${operations.length}`
       throw new Failure(EXIT.unexpected, `${count} answers came`)

@@ -89,7 +89,7 @@ class FirewallTarget implements Target {
 
   async list(call: Call): Promise<Lease[]> {
     const jail = call.jail ? ` ${chainOf(call.jail)}` : ''
-    const [answer] = await this.#ask(call, [`list${jail} ${saidNow()}`])
+    const [answer] = await this.#ask(call, () => [`list${jail} ${saidNow()}`])
     return (answer?.lines ?? []).map((line) => parseLease(line, call.owner))
   }
 
@@ -110,25 +110,13 @@ class FirewallTarget implements Target {
   async flush(call: Call): Promise<void> {
     const words = call.jail ? `flush ${chainOf(call.jail)}` : 'flush'
     if (this.#shows(call, [words])) return
-    checked(await this.#askAlone(call, [words]), 1)
+    checked(await this.#askAlone(call, [words]))
   }
 
-  /**
-   * Sends everything in one session: a `sync` for each jail, and if all jails were meant a flush of
-   * those that are not among them. Then the firewall's generation is ours from then on.
-   */
+  /** Sends everything in one session; if all jails are meant, the firewall's generation is ours then. */
   async sync(call: Call, leases: readonly Lease[]): Promise<Counts> {
     if (call.dryRun) return driftOf(this.name, call, await this.list(call), leases)
-    const jails = byJail(leases)
-    if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
-    const operations = [...jails].map(([jail, list]) => {
-      const lines = joined(list, (lease) => `${lease.address.text} ${lease.expires}\n`, '')
-      const begin = `sync ${chainOf(jail)} ${portsOf(call, jail)} ${list.length} ${saidNow()}`
-      return `${begin}\n${lines}`.trimEnd()
-    })
-    if (call.jail === undefined) operations.push('flushrest')
-    operations.push('generation')
-    const answers = await this.#ask(call, operations, true)
+    const answers = await this.#ask(call, () => syncLines(call, leases), true)
     const generation = generationIn(answers.at(-1)?.lines ?? [])
     if (call.jail === undefined) this.#remember(call, generation)
     return sum(answers.map((answer) => answer.ok))
@@ -136,7 +124,7 @@ class FirewallTarget implements Target {
 
   /** Compares digests: one exchange, whatever the number of leases. */
   async inSync(call: Call, leases: readonly Lease[]): Promise<boolean> {
-    const asking = this.#ask(call, ['generation', `digest ${saidNow()}`])
+    const asking = this.#ask(call, () => ['generation', `digest ${saidNow()}`])
     const [first, second] = await asking.catch((error) => {
       if (codeOf(error) === EXIT.usage) return [] // a firewall of an older version has no digest
       throw error
@@ -225,16 +213,15 @@ class FirewallTarget implements Target {
    * @param replaces whether that takes the place of every other session that this server has
    * @throws Failure for the first that was refused
    */
-  async #ask(call: Call, operations: string[], replaces = false): Promise<Answer[]> {
+  async #ask(call: Call, operations: () => string[], replaces = false): Promise<Answer[]> {
     if (this.#session?.isOpen) {
-      const answers = await this.#session.ask(operations, call.signal)
-      if (newerIn(answers) === undefined) return checked(answers, operations.length)
+      const lines = operations()
+      const answers = await this.#session.ask(lines, call.signal)
+      if (newerIn(answers) === undefined) return checked(answers, lines.length)
       this.#drop() // another session has taken its place
     }
-    const answers = await this.#askOnce(call, (newer) => {
-      return [replaces ? `session ${this.#number(call, newer)}` : 'session', ...operations]
-    })
-    return checked(answers, operations.length)
+    const begin = (newer: number) => (replaces ? `session ${this.#number(call, newer)}` : 'session')
+    return checked(await this.#askOnce(call, (newer) => [begin(newer), ...operations()]))
   }
 
   /** Makes changes by hand: they take no other session's place, but have an order among themselves. */
@@ -247,9 +234,11 @@ class FirewallTarget implements Target {
 
   async #askOnce(call: Call, linesFor: (newer: number) => string[]): Promise<Answer[]> {
     const [first, ...answers] = await unlessOlder((newer) => {
-      const lines = linesFor(newer)
-      for (const line of lines.slice(1)) call.say(`${this.name}: ${line.split('\n', 1)[0]}`)
-      return askOnce(this.#firewall, call, lines)
+      return askOnce(this.#firewall, call, () => {
+        const lines = linesFor(newer)
+        for (const line of lines.slice(1)) call.say(`${this.name}: ${line.split('\n', 1)[0]}`)
+        return lines
+      })
     })
     if (first?.error) throw beginFailure(first.error)
     return answers
@@ -257,7 +246,7 @@ class FirewallTarget implements Target {
 
   /** Whether an address is blocked there, and until when: a firewall does not tell by whom. */
   async #blocked(call: Call, address: Address): Promise<Block[]> {
-    const asking = this.#ask(call, [`blocked ${address.text}`])
+    const asking = this.#ask(call, () => [`blocked ${address.text}`])
     const [answer] = await asking.catch((error) => {
       if (codeOf(error) === EXIT.usage) return [] // a firewall of an older version
       throw error
@@ -324,6 +313,18 @@ function wordsOf(call: Call, change: Change): string {
   return `ban ${chainOf(jail)} ${address.text} ${portsOf(call, jail)} ${expires}`
 }
 
+/** A `sync` for each jail, and if all jails are meant a flush of those that are not among them. */
+function syncLines(call: Call, leases: readonly Lease[]): string[] {
+  const jails = byJail(leases)
+  if (call.jail !== undefined && jails.size === 0) jails.set(call.jail, [])
+  const syncs = [...jails].map(([jail, list]) => {
+    const lines = joined(list, (lease) => `${lease.address.text} ${lease.expires}\n`, '')
+    const begin = `sync ${chainOf(jail)} ${portsOf(call, jail)} ${list.length} ${saidNow()}`
+    return `${begin}\n${lines}`.trimEnd()
+  })
+  return [...syncs, ...(call.jail === undefined ? ['flushrest'] : []), 'generation']
+}
+
 /** The firewall may refuse a change for what it is, or not work at all. */
 function outcomeOf({ error }: Answer): Outcome {
   if (!error) return undefined
@@ -351,7 +352,7 @@ function newerIn(answers: Answer[]): number | undefined {
 }
 
 /** @throws Failure for the first that was refused, or 76 if some are missing */
-function checked(answers: Answer[], count: number): Answer[] {
+function checked(answers: Answer[], count = answers.length): Answer[] {
   const refused = answers.find((answer) => answer.error)?.error
   if (refused) throw refusalOf(refused)
   if (answers.length === count) return answers
