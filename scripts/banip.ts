@@ -13,7 +13,6 @@ import { firewallTargets } from './lib/firewall/target.ts'
 import { alive, jailOf, now } from './lib/lease.ts'
 import { readNaming } from './lib/ports.ts'
 import { checkBan, makeCall, onEach } from './lib/verbs.ts'
-import { $ } from './lib/zx.ts'
 
 const HELP = `Usage: banip <chain> <ip> <ports> <protocol> [options]
 
@@ -64,6 +63,7 @@ void main({
     noteByHand('firewall', loaded.config.state_dir, call, { verb: 'hold', lease })
 
     const said = `banip ${chain} ${address.text} ${on.ports} ${on.protocol} ${expires}`
+    const { $ } = await import('./lib/zx.ts') // 10 ms, which help and mistakes need not spend
     await onEach(firewallTargets(loaded), `ban "${address.text}"`, (firewall) =>
       firewall.say(call, said, (ssh, args, input) => {
         return $({ input, signal: call.signal })`${ssh} ${args}`

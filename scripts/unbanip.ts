@@ -11,7 +11,6 @@ import { loadFirewalls } from './lib/firewall/settled.ts'
 import { firewallTargets } from './lib/firewall/target.ts'
 import { jailOf } from './lib/lease.ts'
 import { makeCall, onEach } from './lib/verbs.ts'
-import { $ } from './lib/zx.ts'
 
 const HELP = `Usage: unbanip <chain> <ip> [options]
 
@@ -45,6 +44,7 @@ void main({
     noteByHand('firewall', loaded.config.state_dir, call, { verb: 'release', address, jail })
 
     const said = `unbanip ${chain} ${address.text}`
+    const { $ } = await import('./lib/zx.ts') // 10 ms, which help and mistakes need not spend
     await onEach(firewallTargets(loaded), `unban "${address.text}"`, (firewall) =>
       firewall.say(call, said, (ssh, args, input) => {
         return $({ input, signal: call.signal })`${ssh} ${args}`

@@ -50,14 +50,14 @@ const asPart = (module: string): string =>
     })
     .replace(
       /\b(?:require|import)\("\.\/(.*)\.js"\)/g,
-      (_, name: string) => `part(${nameOf(name)})`,
+      (_, name: string) => `$part(${nameOf(name)})`,
     )
 
 const PART = `
 // What follows is not needed at each start.
 
 /** What one of the functions below gives, which run when they are first asked. */
-function part(make) {
+function $part(make) {
   make.made ??= make();
   return make.made;
 }
