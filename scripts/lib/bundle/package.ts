@@ -23,7 +23,8 @@ const BY_SETUP = '/usr/local/lib/fail2ban-perimeter'
 const LIB = '/usr/lib/fail2ban-perimeter'
 const UNITS = '/usr/lib/systemd/system'
 
-/** Another one is for tests of an upgrade. */
+/** Where the packages are put; another folder and version are for tests of an upgrade. */
+const [, , FOLDER = 'dist'] = process.argv
 const VERSION = `${process.env.F2B_PACKAGE_VERSION ?? manifest.version}-1`
 const { DEBFULLNAME = 'fail2ban-perimeter', DEBEMAIL = 'fail2ban-perimeter@example.org' } =
   process.env
@@ -58,7 +59,7 @@ class Tree {
   }
 
   packed(path: string, text: string): void {
-    this.file(path, gzipSync(text.replaceAll(BY_SETUP, LIB), { level: 9 }))
+    this.file(path, gzipSync(text, { level: 9 }))
   }
 
   link(path: string, to: string): void {
@@ -97,7 +98,7 @@ function build(name: string, fill: (tree: Tree) => void): void {
   }
   tree.file('/DEBIAN/md5sums', sums(tree, files))
   execFileSync('chmod', ['-R', 'u+rwX,go+rX,go-w', tree.root])
-  const target = `dist/${name}_${VERSION}_all.deb`
+  const target = `${FOLDER}/${name}_${VERSION}_all.deb`
   execFileSync('dpkg-deb', ['--root-owner-group', '-Zxz', '--build', tree.root, target], {
     env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH) },
     stdio: ['ignore', 'ignore', 'inherit'],
