@@ -35,14 +35,25 @@ Shows how each target stands, who banned an address and where it is in force, an
   f2b-status --unban 192.0.2.7     free it in Fail2Ban and on every target, in all jails
   f2b-status --acknowledge all     know of what was rejected: it is no problem any more
 
-Columns: REACHED  it answered ("-": what it is to block is kept here, nobody is asked)
-         LEASES   bans of this server there      DRIFT  differences to what Fail2Ban has banned
-         QUEUED   changes that wait, and how long the OLDEST has
-         REJECTED changes that can never work    SUCCESS, ERROR  since the last delivery, failure
+Columns
+  REACHED           it answered ("-": what it is to block is kept here, nobody is asked)
+  LEASES            bans of this server there
+  DRIFT             differences to what Fail2Ban has banned
+  QUEUED, OLDEST    changes that wait, and how long the oldest has
+  REJECTED          changes that can never work
+  SUCCESS, ERROR    since the last delivery, failure
+
 Below them is what is wrong, each with its code. A ban on its way is no drift: what differs is
 looked at twice. A ban that is rejected (never_ban, min_prefix, a full target, a line that nobody
 can read) is no drift either, and tried again every hour; it is a problem until it is acknowledged,
 or over for a day.
+
+For monitoring: 0 if all is well, else the worst (highest) code of the problems that are shown:
+  69, 75, 76, 77    what a target says itself: unreachable, busy, answers oddly, refuses us
+  75                drift; queued for more than 2 minutes; Fail2Ban or f2b-deliver cannot be asked
+  77                something was rejected and nobody has acknowledged it
+  78                a jail runs without the action that jail.local gives it; or f2b-deliver cannot
+                    use config.yaml as it is now, and goes on with the one before
 
 Options
   --unban ADDR      free the address or range; a range that contains it stays
@@ -59,14 +70,7 @@ Options
   --metrics FILE    write the same for Prometheus (node_exporter's textfile collector), silently and
                     with exit code 0; FILE must end with .prom
   --timeout SECONDS for each target, all at once; default 5
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
-
-For monitoring: 0 if all is well, else the worst (highest) code of the problems that are shown:
- 69 75 76 77  what a target says itself: unreachable, busy, answers oddly, refuses us
- 75           drift; queued for more than 2 minutes; Fail2Ban or f2b-deliver cannot be asked
- 77           something was rejected and nobody has acknowledged it
- 78           a jail runs without the action that jail.local gives it; or f2b-deliver cannot use
-              config.yaml as it is now, and goes on with the one before`,
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
   options: {
     unban: { type: 'string' },
     acknowledge: { type: 'string' },

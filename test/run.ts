@@ -13,6 +13,7 @@ const LONGEST = [
   'e2e',
   'booted/trixie',
   'booted/bookworm',
+  'booted/packages',
   'scripts/sophosxg-faults',
   'delivery',
   'scripts/sophosxg',

@@ -14,7 +14,7 @@ import { waitUntil } from '../lib/wait.ts'
 // F2B_NO_BOOTED=1 leaves them out.
 
 const SERVER = '198.51.100.11'
-const ATTACKER = '203.0.113.101'
+export const ATTACKER = '203.0.113.101'
 const [INSTALL = '', NODE = '', ON_SERVER = '', ON_FIREWALL = '', BY_HAND = '', JAIL = ''] =
   blocksOf('Protect your servers in ten minutes', 6)
 const [PACK = '', APT = '', INSTALL_PACKAGE = ''] = linesOf(INSTALL)
@@ -237,7 +237,7 @@ async function isTooOld(machine: Booted): Promise<void> {
 }
 
 /** Guesses names until the server has had enough. */
-async function attack(lab: BootedPerimeter): Promise<BootedPerimeter> {
+export async function attack(lab: BootedPerimeter): Promise<BootedPerimeter> {
   await isBlocked(lab, false)
   const options = ['BatchMode=yes', 'StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null']
   const login = ['ssh', ...options.flatMap((option) => ['-o', option]), '-o', 'ConnectTimeout=2']
@@ -255,7 +255,12 @@ async function attack(lab: BootedPerimeter): Promise<BootedPerimeter> {
 }
 
 /** Runs a command until all is well and it says something. */
-async function says(machine: Booted, command: string, wanted: RegExp, every = 500): Promise<void> {
+export async function says(
+  machine: Booted,
+  command: string,
+  wanted: RegExp,
+  every = 500,
+): Promise<void> {
   let said = ''
   const look = async () => {
     const { code, stdout, stderr } = await machine.exec(['sh', '-c', command])
@@ -268,7 +273,7 @@ async function says(machine: Booted, command: string, wanted: RegExp, every = 50
 }
 
 /** Fail2Ban with these lines in jail.local, the last of which are of section sshd. */
-async function jails(server: Booted, lines: string): Promise<void> {
+export async function jails(server: Booted, lines: string): Promise<void> {
   await server.sh('cat >/etc/fail2ban/jail.local', { input: lines + SSHD_JAIL })
   await server.sh('systemctl restart fail2ban')
   await jailRuns(server)
@@ -293,12 +298,12 @@ async function freed(lab: BootedPerimeter): Promise<BootedPerimeter> {
   return lab
 }
 
-async function free(lab: BootedPerimeter): Promise<void> {
+export async function free(lab: BootedPerimeter): Promise<void> {
   await jailRuns(lab.server)
   await lab.server.sh(`fail2ban-client set sshd unbanip ${ATTACKER}`)
 }
 
-async function isBlocked(lab: BootedPerimeter, wanted: boolean): Promise<void> {
+export async function isBlocked(lab: BootedPerimeter, wanted: boolean): Promise<void> {
   const what = `packets to be ${wanted ? 'dropped' : 'let through'}`
   await waitUntil(what, async () => (await reaches(lab)) !== wanted, { timeout: 60_000 })
 }

@@ -12,6 +12,10 @@ const MORE = {
   curl: 'curl',
   visudo: 'sudo',
   'systemd-analyze': 'systemd',
+  man: 'man-db',
+  zsh: 'zsh',
+  fish: 'fish',
+  lintian: 'lintian',
 }
 
 const missing = missingPackages(MORE)

@@ -5,6 +5,7 @@ import { Writable } from 'node:stream'
 import { textOption, type Values } from '../command.ts'
 import { codeOf, EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
 import { print } from '../print.ts'
+import { isPackaged } from './packaged.ts'
 
 export const CONFIG_DIR = '/etc/fail2ban-perimeter'
 export const CONFIG = `${CONFIG_DIR}/config.yaml`
@@ -141,6 +142,7 @@ export async function ask(question: string, option: string, hidden = false): Pro
 
 function verbFor(one: Resource, state: State, { uninstall, purge }: InstallTarget): Verb {
   if (state === 'absent') return uninstall || one.unwanted || !one.apply ? 'none' : 'create'
+  if (isPackaged(one.name)) return 'none'
   if (uninstall) return state === 'foreign' || (one.kept && !purge) ? 'leave' : 'remove'
   if (one.unwanted) return state === 'foreign' ? 'none' : 'remove'
   if (state === 'foreign') {

@@ -13,6 +13,7 @@ import { replaceDurably } from '../durable.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
 import { quote } from '../lease.ts'
 import { $, tried } from './commands.ts'
+import { howToGet, isPackaged } from './packaged.ts'
 import { type InstallTarget, LEFT, type Resource, STATE_DIR, unwanted } from './plan.ts'
 import { endProcesses } from './processes.ts'
 
@@ -27,6 +28,7 @@ export function file(
   return {
     name: path,
     state() {
+      if (isPackaged(path)) return 'same'
       const found = textOf(path)
       if (found === undefined) return 'absent'
       if (!ours(found)) return 'foreign'
@@ -90,7 +92,7 @@ export function fromPackage(target: InstallTarget, name: string): string {
   const path = join(target.source, name)
   const text = textOf(path)
   if (text !== undefined || target.uninstall) return text ?? ''
-  throw new Failure(EXIT.config, `Cannot find "${path}": run npm run build first`)
+  throw new Failure(EXIT.config, `Cannot find "${path}": ${howToGet(name)}`)
 }
 
 /** Writes a file at once and durably, with its folder if need be. */
