@@ -1,4 +1,4 @@
-import { alive } from './lease.ts'
+import { alive, type Lease } from './lease.ts'
 import { type Ledger, type Line, RELEASED } from './ledger.ts'
 
 /** What a set of leases must go through to become another. */
@@ -43,4 +43,21 @@ export function differenceOf(
     else result.added++
   }
   return result
+}
+
+/** The counts of a sync, from what a target had and what it is to have. */
+export function countsOf(had: Lease[], wanted: Lease[]): Omit<Difference, 'changes'> {
+  const left = new Map(
+    had.map(({ address, jail, expires }) => [`${address.text} ${jail}`, expires]),
+  )
+  const counts = { added: 0, extended: 0, removed: 0, unchanged: 0 }
+  for (const { address, jail, expires } of wanted) {
+    const key = `${address.text} ${jail}`
+    const was = left.get(key)
+    if (was === undefined) counts.added++
+    else if (was === expires) counts.unchanged++
+    else counts.extended++
+    left.delete(key)
+  }
+  return { ...counts, removed: left.size }
 }

@@ -36,6 +36,13 @@ export const KINDS: Kind[] = [
       (await import('./sophosxg/target.ts')).sophosTargets(config.sophosxg),
   },
   {
+    name: 'mikrotik',
+    section: 'mikrotik',
+    uses: usesOf('mikrotik', 'f2b-mikrotik'),
+    targets: async ({ config }) =>
+      (await import('./mikrotik/target.ts')).mikrotikTargets(config.mikrotik),
+  },
+  {
     name: 'fortigate',
     section: 'fortigate',
     secrets: 'fortigate.push',

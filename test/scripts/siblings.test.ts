@@ -12,6 +12,7 @@ const SERVED: Record<string, string[]> = {
   'iptables-remote': ['firewall'],
   'iptables-remote-allports': ['firewall'],
   sophosxg: ['sophosxg'],
+  'mikrotik-perimeter': ['mikrotik'],
   fortigate: ['fortigate'],
   'add-to-list': ['fortigate'],
   threatjammer: ['threatjammer'],
