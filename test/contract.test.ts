@@ -24,6 +24,9 @@ mikrotik:
   url: https://router.example
   user: f2b
   pass: secret
+opnsense:
+  url: https://gate.example
+  key: "key=secret\\nsecret=secret"
 fortigate: {}
 threatjammer:
   key: secret
@@ -144,7 +147,7 @@ for (const name of actions) {
       for (const [line, command = ''] of commands) {
         const bare = command
           .replace(/"[^"]*"/g, '')
-          .replace(/<(_[a-z_<>]+|firewall|sophosxg|mikrotik|sync)>/g, '')
+          .replace(/<(_[a-z_<>]+|firewall|sophosxg|mikrotik|opnsense|sync)>/g, '')
         assert.doesNotMatch(bare, /<(?!_)[a-zA-Z][\w-]*>/, line)
       }
     })

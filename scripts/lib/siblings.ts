@@ -43,6 +43,13 @@ export const KINDS: Kind[] = [
       (await import('./mikrotik/target.ts')).mikrotikTargets(config.mikrotik),
   },
   {
+    name: 'opnsense',
+    section: 'opnsense',
+    uses: usesOf('opnsense', 'f2b-opnsense'),
+    targets: async ({ config }) =>
+      (await import('./opnsense/target.ts')).opnsenseTargets(config.opnsense, config.owner),
+  },
+  {
     name: 'fortigate',
     section: 'fortigate',
     secrets: 'fortigate.push',

@@ -31,7 +31,7 @@ interface Within {
 }
 
 export interface Kind<S> {
-  section: 'mikrotik'
+  section: 'mikrotik' | 'opnsense'
   make(): S
   /** The keys of the section that a healthy simulator wants. */
   settings(sim: S): Record<string, unknown>

@@ -13,6 +13,7 @@ const SERVED: Record<string, string[]> = {
   'iptables-remote-allports': ['firewall'],
   sophosxg: ['sophosxg'],
   'mikrotik-perimeter': ['mikrotik'],
+  'opnsense-perimeter': ['opnsense'],
   fortigate: ['fortigate'],
   'add-to-list': ['fortigate'],
   threatjammer: ['threatjammer'],

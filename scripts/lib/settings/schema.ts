@@ -7,6 +7,7 @@ import { firewalls } from './firewalls.ts'
 import { fortigate } from './fortigate.ts'
 import { mikrotik } from './mikrotik.ts'
 import { net2ban } from './net2ban.ts'
+import { opnsense } from './opnsense.ts'
 import { sophosxg } from './sophosxg.ts'
 import { threatjammer } from './threatjammer.ts'
 
@@ -25,6 +26,7 @@ export const schema = v.strictObject({
   abuseipdb: v.optional(abuseipdb),
   sophosxg: v.optional(sophosxg, []),
   mikrotik: v.optional(mikrotik, []),
+  opnsense: v.optional(opnsense, []),
   fortigate: v.optional(fortigate),
   net2ban: v.optional(net2ban),
 })
