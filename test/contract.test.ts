@@ -20,6 +20,13 @@ sophosxg:
   url: https://fw1.example:4444/webconsole/APIController
   user: apiuser
   pass: secret
+mikrotik:
+  url: https://router.example
+  user: f2b
+  pass: secret
+opnsense:
+  url: https://gate.example
+  key: "key=secret\\nsecret=secret"
 fortigate: {}
 threatjammer:
   key: secret
@@ -140,7 +147,7 @@ for (const name of actions) {
       for (const [line, command = ''] of commands) {
         const bare = command
           .replace(/"[^"]*"/g, '')
-          .replace(/<(_[a-z_<>]+|firewall|sophosxg|sync)>/g, '')
+          .replace(/<(_[a-z_<>]+|firewall|sophosxg|mikrotik|opnsense|sync)>/g, '')
         assert.doesNotMatch(bare, /<(?!_)[a-zA-Z][\w-]*>/, line)
       }
     })

@@ -7,7 +7,16 @@ import { join, normalize } from 'node:path'
 const FLOORS = 24
 
 /** Folders of siblings: what two of them share lies above them in `scripts/lib/`. */
-const SIBLINGS = ['abuseipdb', 'firewall', 'fortigate', 'net2ban', 'reporter', 'sophosxg']
+const SIBLINGS = [
+  'abuseipdb',
+  'firewall',
+  'fortigate',
+  'mikrotik',
+  'net2ban',
+  'opnsense',
+  'reporter',
+  'sophosxg',
+]
 
 const files = ['scripts', 'firewall-side'].flatMap((folder) => {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' })

@@ -58,7 +58,7 @@ export function targetHosts(config: Targets): {
   names: { name: string; ssh: boolean }[]
 } {
   const urls = [
-    ...config.sophosxg.map((target) => target.url),
+    ...[...config.sophosxg, ...config.mikrotik, ...config.opnsense].map(({ url }) => url),
     config.fortigate?.push?.url,
     config.threatjammer?.report_url,
     config.threatjammer?.api_url,
@@ -78,7 +78,7 @@ export function targetHosts(config: Targets): {
   }
 }
 
-type Targets = Pick<Config, 'firewalls' | 'sophosxg' | 'fortigate'> &
+type Targets = Pick<Config, 'firewalls' | 'sophosxg' | 'mikrotik' | 'opnsense' | 'fortigate'> &
   Partial<Pick<Config, 'threatjammer' | 'abuseipdb' | 'net2ban'>>
 
 /** What the last sync has found of names. */

@@ -36,6 +36,20 @@ export const KINDS: Kind[] = [
       (await import('./sophosxg/target.ts')).sophosTargets(config.sophosxg),
   },
   {
+    name: 'mikrotik',
+    section: 'mikrotik',
+    uses: usesOf('mikrotik', 'f2b-mikrotik'),
+    targets: async ({ config }) =>
+      (await import('./mikrotik/target.ts')).mikrotikTargets(config.mikrotik),
+  },
+  {
+    name: 'opnsense',
+    section: 'opnsense',
+    uses: usesOf('opnsense', 'f2b-opnsense'),
+    targets: async ({ config }) =>
+      (await import('./opnsense/target.ts')).opnsenseTargets(config.opnsense, config.owner),
+  },
+  {
     name: 'fortigate',
     section: 'fortigate',
     secrets: 'fortigate.push',

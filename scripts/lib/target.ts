@@ -208,3 +208,20 @@ export interface ExtraVerb {
   /** @param words what follows the verb */
   run(call: Call, loaded: Loaded, words: string[]): Promise<void>
 }
+
+/** The counts of a sync, from what a target had and what it is to have. */
+export function countsOf(had: readonly Lease[], wanted: readonly Lease[]): Counts {
+  const left = new Map(
+    had.map(({ address, jail, expires }) => [`${address.text} ${jail}`, expires]),
+  )
+  const counts = { added: 0, extended: 0, removed: 0, unchanged: 0 }
+  for (const { address, jail, expires } of wanted) {
+    const key = `${address.text} ${jail}`
+    const was = left.get(key)
+    if (was === undefined) counts.added++
+    else if (was === expires) counts.unchanged++
+    else counts.extended++
+    left.delete(key)
+  }
+  return { ...counts, removed: left.size }
+}

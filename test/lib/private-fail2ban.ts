@@ -290,7 +290,14 @@ function jailLocal(directory: string, jails: string): string {
 function deliver(directory: string, delivery: 'queued' | 'direct'): void {
   const bin = join(directory, 'bin')
   const names = ['banip', 'unbanip', 'f2b-firewall', 'f2b-sophosxg', 'f2b-fortigate', 'net2banctl']
-  for (const name of [...names, 'f2b-threatjammer', 'f2b-abuseipdb', 'f2b-sync']) {
+  for (const name of [
+    ...names,
+    'f2b-mikrotik',
+    'f2b-opnsense',
+    'f2b-threatjammer',
+    'f2b-abuseipdb',
+    'f2b-sync',
+  ]) {
     const note = `#!/bin/sh\nprintf '%s\\n' "\${0##*/}" "$@" . >>${directory}/called\n`
     writeFileSync(join(bin, name), note)
     chmodSync(join(bin, name), 0o755)
@@ -301,6 +308,8 @@ function deliver(directory: string, delivery: 'queued' | 'direct'): void {
     firewall: 'f2b-firewall',
     sync: 'f2b-sync',
     sophosxg: 'f2b-sophosxg',
+    mikrotik: 'f2b-mikrotik',
+    opnsense: 'f2b-opnsense',
     threatjammer: 'f2b-threatjammer',
     abuseipdb: 'f2b-abuseipdb',
   }

@@ -12,6 +12,8 @@ const SERVED: Record<string, string[]> = {
   'iptables-remote': ['firewall'],
   'iptables-remote-allports': ['firewall'],
   sophosxg: ['sophosxg'],
+  'mikrotik-perimeter': ['mikrotik'],
+  'opnsense-perimeter': ['opnsense'],
   fortigate: ['fortigate'],
   'add-to-list': ['fortigate'],
   threatjammer: ['threatjammer'],

@@ -8,7 +8,7 @@ import { appendToQueue } from './append.ts'
 import { queueDirectory } from './state.ts'
 
 /** Siblings that block; a report is made once. */
-const BLOCKING = ['firewall', 'sophosxg', 'fortigate']
+const BLOCKING = ['firewall', 'sophosxg', 'mikrotik', 'opnsense', 'fortigate']
 
 /** Something that a person does at all targets of a sibling. */
 export type Deed =

@@ -68,3 +68,41 @@ function isServiceUrl(text: string): boolean {
   const here = ['127.0.0.1', '[::1]', 'localhost'].includes(hostname)
   return username + password === '' && (protocol === 'https:' || (protocol === 'http:' && here))
 }
+
+/** What messages call a target; left out, it is the host of its url. */
+export const targetName = v.optional(
+  v.pipe(v.string(), v.regex(/^[\w.:-]{1,64}$/, 'must be a short word')),
+)
+
+/** The host of a url, an IPv6 address without its brackets. */
+export function hostOf(url: string): string {
+  return new URL(url).hostname.replace(/^\[|\]$/g, '')
+}
+
+/** The SHA-256 fingerprint of a certificate, as hex digits without colons. */
+export const pin = v.pipe(
+  v.string(),
+  v.regex(
+    /^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$/,
+    'must be a SHA-256 fingerprint (64 hex digits)',
+  ),
+  v.transform((text) => text.replaceAll(':', '').toUpperCase()),
+)
+
+/** The url of an appliance's API: credentials travel with each request, so it is https only. */
+export const applianceUrl = v.pipe(
+  v.string(),
+  v.regex(/^https:\/\/[^\s/?#@]+\/?$/, 'must be https://<address>[:<port>]'),
+  v.check((text) => URL.canParse(text), 'must be https://<address>[:<port>]'),
+  v.transform((text) => text.replace(/\/$/, '')),
+)
+
+/** The keys of every appliance that is asked over https with user and password. */
+export const appliance = {
+  name: targetName,
+  url: applianceUrl,
+  ca: v.optional(path),
+  pin: v.optional(pin),
+  deadline: v.optional(duration, '20s'),
+  connect_timeout: v.optional(duration, '3s'),
+}

@@ -5,7 +5,9 @@ import { addressText, minPrefix, ownerName, path } from './common.ts'
 import { fail2ban } from './fail2ban.ts'
 import { firewalls } from './firewalls.ts'
 import { fortigate } from './fortigate.ts'
+import { mikrotik } from './mikrotik.ts'
 import { net2ban } from './net2ban.ts'
+import { opnsense } from './opnsense.ts'
 import { sophosxg } from './sophosxg.ts'
 import { threatjammer } from './threatjammer.ts'
 
@@ -23,6 +25,8 @@ export const schema = v.strictObject({
   threatjammer: v.optional(threatjammer),
   abuseipdb: v.optional(abuseipdb),
   sophosxg: v.optional(sophosxg, []),
+  mikrotik: v.optional(mikrotik, []),
+  opnsense: v.optional(opnsense, []),
   fortigate: v.optional(fortigate),
   net2ban: v.optional(net2ban),
 })

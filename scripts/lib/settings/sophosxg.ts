@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { duration, path } from './common.ts'
+import { duration, hostOf, path, pin, targetName } from './common.ts'
 
 /** The path of the XML API on every box; the original accepts no other either. */
 const API = /^https:\/\/[^\s/?#@]+(:\d{1,5})?\/webconsole\/APIController$/
@@ -30,18 +30,9 @@ const login = v.pipe(
   v.regex(/^[\t\P{Cc}]*$/u, 'must hold no control character but a tab, XML cannot carry others'),
 )
 
-const pin = v.pipe(
-  v.string(),
-  v.regex(
-    /^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$/,
-    'must be a SHA-256 fingerprint (64 hex digits)',
-  ),
-  v.transform((text) => text.replaceAll(':', '').toUpperCase()),
-)
-
 const target = v.pipe(
   v.strictObject({
-    name: v.optional(v.pipe(v.string(), v.regex(/^[\w.:-]{1,64}$/, 'must be a short word'))),
+    name: targetName,
     url,
     verifySslCertificate: v.optional(v.boolean('must be true or false'), true),
     ca: v.optional(path),
@@ -65,7 +56,7 @@ const target = v.pipe(
   v.transform((given) => ({
     ...given,
     pass: given.pass ?? '',
-    name: given.name ?? new URL(given.url).hostname.replace(/^\[|\]$/g, ''),
+    name: given.name ?? hostOf(given.url),
     iphostgroup_name_v6: given.iphostgroup_name_v6 ?? `${given.iphostgroup_name}_v6`,
   })),
   v.check(

@@ -30,7 +30,7 @@ export interface Ids {
 
 /** What targets remember: in `delivery` where an account delivers, else beside it. */
 const REMEMBERED =
-  /^((generation|session)\..*|sophosxg-.*|(threatjammer|abuseipdb)\..*|net2banctl|\.fail2ban-perimeter)$/
+  /^((generation|session)\..*|(sophosxg|opnsense)-.*|(threatjammer|abuseipdb)\..*|net2banctl|\.fail2ban-perimeter)$/
 
 /** What the next process makes for itself. */
 const PASSING = ['lock', 'socket', 'sync.lock', '.fail2ban-perimeter']

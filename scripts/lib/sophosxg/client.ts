@@ -4,9 +4,9 @@ import type { Agent } from '../http.ts'
 import { readRetryAfter } from '../retry-after.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
 import type { Call } from '../target.ts'
+import { distrustOf, noConnection, openAgent } from '../tls.ts'
 import { readWhole } from '../whole.ts'
 import { type Answer, describeStatus, LOGIN, readAnswer, type Status } from './answer.ts'
-import { distrustOf, noConnection, openAgent } from './connection.ts'
 import {
   type Ask,
   buildRequest,
@@ -149,7 +149,7 @@ export class Client {
   /** Errors of the connection; none of their texts is passed on, only their codes. */
   #explain(error: unknown, late: boolean): Failure {
     const code = String((error as NodeJS.ErrnoException).code ?? (error as Error).name)
-    const distrust = distrustOf(code)
+    const distrust = distrustOf(code, 'f2b-setup sophosxg')
     if (distrust !== undefined) return new Failure(EXIT.refused, distrust)
     if (this.#connected) {
       const why = late ? 'no answer in time' : `connection lost (${code})`

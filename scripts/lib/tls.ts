@@ -1,8 +1,20 @@
 import { readFileSync } from 'node:fs'
 import type { TLSSocket } from 'node:tls'
-import { EXIT, Failure, ioFailure, messageOf } from '../failure.ts'
-import type { Agent, buildConnector } from '../http.ts'
-import type { SophosXg } from '../settings/sophosxg.ts'
+import { EXIT, Failure, ioFailure, messageOf } from './failure.ts'
+import type { Agent, buildConnector } from './http.ts'
+
+/** How an appliance is reached, and which certificate it must show. */
+export interface Connection {
+  /** Seconds until there is a connection, and for a request. */
+  connect_timeout: number
+  deadline: number
+  /** SHA-256 fingerprint of its own certificate: hex digits without colons. */
+  pin?: string | undefined
+  /** The file of who vouches for it. */
+  ca?: string | undefined
+  /** False trusts anybody who answers. */
+  verifySslCertificate?: boolean
+}
 
 const NO_CONNECTION: Record<string, string> = {
   ECONNREFUSED: 'connection refused',
@@ -17,15 +29,15 @@ const NO_CONNECTION: Record<string, string> = {
 const TLS_TRUST = /SELF_SIGNED|UNABLE_TO|CERT_|ERR_TLS_CERT|HOSTNAME_MISMATCH|PIN_MISMATCH/
 
 /**
- * Opens the connection of one firewall, with its certificate checked before anything is sent: against
+ * Opens the connection of one appliance, with its certificate checked before anything is sent: against
  * what this machine trusts, against `ca`, or against `pin`.
  *
  * @param connected called whenever there is a connection that may be used
  * @throws Failure 78 if `ca` cannot be read
  */
-export async function openAgent(settings: SophosXg, connected: () => void): Promise<Agent> {
-  const { Agent, buildConnector } = await import('../http.ts')
-  const { connect_timeout, deadline, pin, ca, verifySslCertificate } = settings
+export async function openAgent(settings: Connection, connected: () => void): Promise<Agent> {
+  const { Agent, buildConnector } = await import('./http.ts')
+  const { connect_timeout, deadline, pin, ca, verifySslCertificate = true } = settings
   const connect = buildConnector({
     timeout: connect_timeout * 1000,
     rejectUnauthorized: verifySslCertificate && pin === undefined,
@@ -57,16 +69,23 @@ export function noConnection(code: string): string {
   return NO_CONNECTION[code] ?? code
 }
 
-/** What to do about a certificate that is not trusted; undefined for any other error code. */
-export function distrustOf(code: string): string | undefined {
+/**
+ * What to do about a certificate that is not trusted; undefined for any other error code.
+ *
+ * @param setup the command that stores the right one
+ */
+export function distrustOf(code: string, setup?: string): string | undefined {
   if (!TLS_TRUST.test(code)) return undefined
   if (code === 'PIN_MISMATCH') {
-    return 'its certificate is not the pinned one, nothing was sent: if it was renewed, run f2b-setup sophosxg again'
+    const remedy = setup ? `run ${setup} again` : 'set pin to the new fingerprint'
+    return `its certificate is not the pinned one, nothing was sent: if it was renewed, ${remedy}`
   }
   if (/ALTNAME|HOSTNAME/.test(code)) {
-    return `its certificate is for another name (${code}), nothing was sent: f2b-setup sophosxg stores a pin instead`
+    const remedy = setup ? `${setup} stores a pin instead` : 'set pin instead'
+    return `its certificate is for another name (${code}), nothing was sent: ${remedy}`
   }
-  return `its certificate is not trusted (${code}), nothing was sent: f2b-setup sophosxg shows and stores it, or set ca or pin`
+  const remedy = setup ? `${setup} shows and stores it, or set ca or pin` : 'set ca or pin'
+  return `its certificate is not trusted (${code}), nothing was sent: ${remedy}`
 }
 
 function readCa(path: string): Buffer {

@@ -1,0 +1,260 @@
+import { createHash } from 'node:crypto'
+import { type Address, parseAddress } from '../address.ts'
+import { EXIT, Failure } from '../failure.ts'
+import { alive, type Lease, later, now } from '../lease.ts'
+import type { Mikrotik } from '../settings/mikrotik.ts'
+import {
+  type Call,
+  type Change,
+  type Counts,
+  countsOf,
+  describeChange,
+  LostGeneration,
+  type Outcome,
+  Refusal,
+  type Target,
+} from '../target.ts'
+import { type Addition, Router, type Row, type Write } from './client.ts'
+
+/** A lease as an entry's comment tells it: `f2b sshd/web1/1790000000 nginx/web2/0`. */
+type Holder = Pick<Lease, 'jail' | 'owner' | 'expires'>
+
+/** The longest timeout that RouterOS takes, 35w3d13h13m56s; a ban for ever gets it again in time. */
+const LONGEST = 21_474_836
+
+/** Seconds that a timeout may be too short (clocks), and too long (the list takes that to arrive). */
+const SLACK = { short: 5, long: 60 }
+
+/** How often changes are tried while others change the same entries. */
+const TRIES = 4
+
+/** Addresses that are looked up one by one instead of in the whole list. */
+const FEW = 10
+
+/** The routers in the configuration. @throws Failure 78 if there is none */
+export function mikrotikTargets(list: Mikrotik[]): Target[] {
+  if (list.length > 0) return list.map(mikrotikTarget)
+  throw new Failure(EXIT.config, 'Cannot find section "mikrotik" in the configuration')
+}
+
+/**
+ * The address list of one router. An address is one entry there, whoever bans it: all its leases stand
+ * in the comment, and the timeout is that of the longest, so that the router ends it by itself. An
+ * entry with another comment is somebody else's and stays as it is. A reboot takes all timed entries,
+ * and the marker with them: an entry at an address that no packet comes from.
+ */
+function mikrotikTarget(settings: Mikrotik): Target {
+  const router = new Router(settings)
+
+  /** True if the marker was missing: to add what is there is refused at once, without a search. */
+  async function mark(call: Call): Promise<boolean> {
+    const marker = markerOf(call.owner)
+    if (call.dryRun) return (await router.read(call, marker.address)).length === 0
+    const [result] = await router.write(call, [marker])
+    if (result instanceof Failure) throw result
+    return result === 'done'
+  }
+
+  /** Fails as long as no sync has filled a list that was emptied. */
+  async function check(call: Call): Promise<void> {
+    if (!(await mark(call))) return
+    const marker = markerOf(call.owner)
+    const [row] = await router.read(call, marker.address)
+    if (row) await router.write(call, [{ ...marker, verb: 'remove', row }])
+    const why = 'its list was emptied, by a reboot perhaps: f2b-sync fills it'
+    throw new LostGeneration(EXIT.temporary, why)
+  }
+
+  async function find(call: Call, addresses: Address[]): Promise<Map<string, Row>> {
+    const rows: Row[] = []
+    if (addresses.length > FEW) rows.push(...(await router.readAll(call)))
+    else for (const { text } of addresses) rows.push(...(await router.read(call, text)))
+    return new Map(rows.map((row) => [row.address, row]))
+  }
+
+  return {
+    name: settings.name,
+    check,
+    open: check,
+    close: () => router.close(),
+
+    async start(call) {
+      if (call.dryRun) call.show(`add ${markerOf(call.owner).address}`)
+      else await mark(call)
+    },
+
+    async list(call) {
+      return (await router.readAll(call)).flatMap((row) => leasesOf(row, call))
+    },
+
+    /** A first ban is one call: it is added, and its entry is looked up only if there was one. */
+    async change(call, changes) {
+      const open = new Map<string, Change[]>()
+      for (const change of changes) {
+        const { text } = addressOf(change)
+        open.set(text, [...(open.get(text) ?? []), change])
+        if (call.dryRun) call.show(describeChange(call, change))
+      }
+      const made = new Map<string, Outcome>()
+      for (let attempt = 0; !call.dryRun && made.size < open.size; attempt++) {
+        if (attempt > TRIES) throw new Failure(EXIT.temporary, 'others change the same entries')
+        const isBlind = attempt === 0
+        const left = [...open].filter(
+          ([text, own]) => !made.has(text) && (!isBlind || isLoneBan(own)),
+        )
+        const rows = await find(
+          call,
+          isBlind ? [] : left.flatMap(([, [own]]) => (own ? addressOf(own) : [])),
+        )
+        const writes: Write[] = []
+        for (const [text, own] of left) {
+          const address = addressOf(own[0] as Change)
+          const write = writeFor(address, rows.get(text), (held) =>
+            own.reduce(changed(call.owner), held),
+          )
+          if (write && !(write instanceof Failure)) writes.push(write)
+          else made.set(text, write)
+        }
+        for (const [i, result] of (
+          await router.write(call, writes, Math.max(0, attempt - 1))
+        ).entries()) {
+          if (result !== 'again')
+            made.set(writes[i]?.address ?? '', result === 'done' ? undefined : result)
+        }
+      }
+      return changes.map((change) => made.get(addressOf(change).text))
+    },
+
+    /** What was written may not be there: it is over when the list, read again, lacks nothing. */
+    async sync(call, leases) {
+      const wanted = byAddress(leases.filter(({ expires }) => alive(expires, now())))
+      const refused = new Set<string>()
+      const marker = markerOf(call.owner)
+      let counts: Counts | undefined
+      for (let pass = 0; pass <= TRIES; pass++) {
+        const rows = await router.readAll(call)
+        const known = new Map(rows.map((row) => [row.address, row]))
+        const had = rows.flatMap((row) => leasesOf(row, call))
+        const held = byAddress(had)
+        const writes = [entryFor(marker, known.get(marker.address)) ?? []].flat()
+        for (const text of new Set([...wanted.keys(), ...held.keys()])) {
+          const own = wanted.get(text) ?? []
+          const [{ address }] = [...own, ...(held.get(text) ?? [])] as [Lease]
+          const row = known.get(text)
+          const write = writeFor(address, row, (all) => [
+            ...all.filter((h) => !isOwn(h, call)),
+            ...own,
+          ])
+          if (write instanceof Failure) refused.add(text)
+          else if (write && !refused.has(text)) writes.push(write)
+          else if (row && !holdersOf(row)) had.push(...own)
+        }
+        counts ??= countsOf(had, [...wanted.values()].flat())
+        for (const { verb, address } of call.dryRun ? writes : []) call.show(`${verb} ${address}`)
+        if (call.dryRun || writes.length === 0) {
+          const lacks = [...refused].flatMap((text) => wanted.get(text) ?? []).length
+          return { ...counts, added: counts.added - lacks, refused: lacks }
+        }
+        for (const [i, result] of (await router.write(call, writes, pass)).entries()) {
+          if (result instanceof Failure) refused.add(writes[i]?.address ?? '')
+        }
+      }
+      throw new Failure(EXIT.unexpected, 'does not have what it was told, though it said so')
+    },
+  }
+}
+
+const BY_HAND = 'its list has that address from somebody else, and not for as long'
+
+function addressOf(change: Change): Address {
+  return change.verb === 'ban' ? change.lease.address : change.address
+}
+
+function isLoneBan([change, ...more]: Change[]): boolean {
+  return change?.verb === 'ban' && more.length === 0
+}
+
+function byAddress(leases: readonly Lease[]): Map<string, Lease[]> {
+  const groups = new Map<string, Lease[]>()
+  for (const lease of leases) {
+    const { text } = lease.address
+    groups.set(text, [...(groups.get(text) ?? []), lease])
+  }
+  return groups
+}
+
+/** Who holds an entry; undefined if it is none of ours. */
+function holdersOf({ comment }: Row): Holder[] | undefined {
+  if (!/^f2b( [^ /]+\/[^ /]+\/\d{1,12})+$/.test(comment)) return undefined
+  return comment
+    .split(' ')
+    .slice(1)
+    .map((word) => {
+      const [jail = '', owner = '', expires] = word.split('/')
+      return { jail, owner, expires: Number(expires) }
+    })
+}
+
+function isOwn({ jail, owner, expires }: Holder, call: Call): boolean {
+  return owner === call.owner && (call.jail ?? jail) === jail && alive(expires, now())
+}
+
+function leasesOf(row: Row, call: Call): Lease[] {
+  const own = (holdersOf(row) ?? []).filter((holder) => isOwn(holder, call))
+  return own.map((holder) => ({ ...holder, address: parseAddress(row.address) }))
+}
+
+/** Makes one change of an owner among those who hold an entry; a ban never cuts. */
+function changed(owner: string) {
+  return (holders: Holder[], change: Change): Holder[] => {
+    const { jail } = change.verb === 'ban' ? change.lease : change
+    const held = holders.find((holder) => holder.jail === jail && holder.owner === owner)
+    const others = holders.filter((holder) => holder !== held)
+    if (change.verb === 'unban') return others
+    const { expires } = change.lease
+    const isLonger = held && alive(held.expires, now())
+    return [...others, { jail, owner, expires: isLonger ? later(held.expires, expires) : expires }]
+  }
+}
+
+/**
+ * What makes an entry that of the right holders; undefined if it is. Another's entry is no business of
+ * ours if it blocks for as long as we want.
+ */
+function writeFor(
+  address: Address,
+  row: Row | undefined,
+  edit: (held: Holder[]) => Holder[],
+): Write | Refusal | undefined {
+  const held = row ? holdersOf(row) : []
+  const holders = edit(held ?? []).filter(({ expires }) => alive(expires, now()))
+  const end = holders.map(({ expires }) => expires).reduce(later, 1)
+  const seconds = end === 0 ? LONGEST : Math.min(LONGEST, end - now() + 1)
+  const { family, text } = address
+  if (row && !held) {
+    const { seconds: left = LONGEST, disabled } = row
+    const covers = holders.length === 0 || (!disabled && left >= seconds - 1)
+    return covers ? undefined : new Refusal(EXIT.refused, BY_HAND)
+  }
+  if (holders.length === 0) return row && { verb: 'remove', family, address: text, row }
+  const words = holders.map(({ jail, owner, expires }) => `${jail}/${owner}/${expires}`).sort()
+  const comment = `f2b ${words.join(' ')}`
+  return entryFor({ verb: 'add', family, address: text, seconds, comment }, row)
+}
+
+/** What makes an entry the wanted one; undefined if it is. */
+function entryFor(wanted: Addition, row: Row | undefined): Write | undefined {
+  if (!row) return wanted
+  const { seconds, comment } = wanted
+  const left = row.seconds ?? Number.POSITIVE_INFINITY
+  const least = seconds === LONGEST ? LONGEST / 2 : seconds - SLACK.short
+  const isRight = left >= least && left <= seconds + SLACK.long && !row.disabled
+  return isRight && row.comment === comment ? undefined : { ...wanted, verb: 'set', row }
+}
+
+/** Each server has one of its own, in the network that means "this network" and is never banned. */
+function markerOf(owner: string): Addition {
+  const [a, b, c] = createHash('sha256').update(owner).digest()
+  const comment = `f2b-marker ${owner}`
+  return { verb: 'add', family: 'inet4', address: `0.${a}.${b}.${c}`, seconds: LONGEST, comment }
+}
