@@ -28,7 +28,7 @@ function sync(leases: string[]) {
 
 async function banned(): Promise<number> {
   return Number(
-    await fw.box.sh("grep -c ' many 0 web1$' /var/lib/fail2ban-perimeter/firewall.leases; true"),
+    await fw.box.sh("grep -c ' many 0 web1$' /var/lib/fail2ban-perimeter/firewall.leases || true"),
   )
 }
 
