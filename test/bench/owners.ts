@@ -11,13 +11,14 @@ const SECONDS = 60
 /** What an owner's session may take of the firewall's memory, MB. */
 const LIMIT = 20
 
-/** Memory in kB and processor time in ticks of every process of a machine, as the kernel counts them. */
+/** Memory in kB and processor time in ticks of every process of a machine, and how many are of Node.js. */
 const SUMS = `cat /proc/[0-9]*/smaps_rollup 2>/dev/null |
   awk '/^Pss:/ { pss += $2 } /^Rss:/ { rss += $2 } END { print pss, rss }'
-cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) //' | awk '{ t += $12 + $13 } END { print t + 0 }'`
+cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) //' | awk '{ t += $12 + $13 } END { print t + 0 }'
+grep -lx node /proc/[0-9]*/comm 2>/dev/null | wc -l`
 
 const OPEN = `for n in $(seq ${OWNERS}); do
-  { echo "session 1"; echo "ban fail2ban-sshd 198.18.0.$n 22 tcp"; exec sleep 3600; } |
+  { echo "session 1"; echo "ban fail2ban-sshd 198.18.0.$n 22 tcp"; while sleep 15; do echo; done; } |
     ssh -S none -i /root/keys/$n -o UserKnownHostsFile=/etc/fail2ban-perimeter/known_hosts \\
       -o IdentitiesOnly=yes fail2ban@edge1 firewall >/root/keys/$n.out 2>&1 &
   sleep 0.3
@@ -39,6 +40,9 @@ export async function benchOwners(): Promise<Row[]> {
     const open = await sums(firewall)
     await sleep(SECONDS * 1000)
     const later = await sums(firewall)
+    if (open.sessions !== OWNERS || later.sessions !== OWNERS) {
+      throw new Error(`${open.sessions} and ${later.sessions} sessions were open`)
+    }
     const each = (kB: number) => kB / 1024 / OWNERS
     const pss = each(open.pss - before.pss)
     const rss = each(open.rss - before.rss)
@@ -83,10 +87,10 @@ async function letIn(firewall: Machine, server: Machine): Promise<void> {
   await firewall.run(['sh', '-c', 'cat >>"$1"', 'sh', file], { input: `${lines.join('\n')}\n` })
 }
 
-async function sums(machine: Machine): Promise<{ pss: number; rss: number; ticks: number }> {
-  const [memory = '', ticks = ''] = (await machine.sh(SUMS)).trim().split('\n')
+async function sums(machine: Machine) {
+  const [memory = '', ticks = '', sessions = ''] = (await machine.sh(SUMS)).trim().split('\n')
   const [pss = 0, rss = 0] = memory.split(' ').map(Number)
-  return { pss, rss, ticks: Number(ticks) }
+  return { pss, rss, ticks: Number(ticks), sessions: Number(sessions) }
 }
 
 function mb(size: number): string {
