@@ -17,6 +17,9 @@ const ALWAYS = addressOf('attacker1', 'outside')
 const LATE = '203.0.113.150'
 const RESTORE = ['/usr/local/lib/fail2ban-perimeter/restorefw']
 
+/** So many deliverers are killed; everything else goes on as long. */
+const KILLS = Number(process.env.KILLS ?? 12)
+
 /** Says what came after what, should it fail: the same every time. */
 const random = generator(20261120)
 
@@ -97,7 +100,7 @@ async function isEqual(edge: number, { machine, fail2ban }: Server): Promise<voi
 /** Bans and unbans like a busy day. */
 async function ban({ fail2ban, machine }: Server): Promise<void> {
   const number = machine.name.slice(3)
-  for (let round = 0; round < 60; round++) {
+  for (let round = 0; round < 5 * KILLS; round++) {
     const address = `198.51.${number}.${1 + Math.floor(random() * 40)}`
     const verb = random() < 0.7 ? 'banip' : 'unbanip'
     // While it is restarted it answers nobody; what it was not told is not its ban.
@@ -107,7 +110,7 @@ async function ban({ fail2ban, machine }: Server): Promise<void> {
 }
 
 async function killDeliverers(did: (what: string) => void): Promise<void> {
-  for (let round = 0; round < 12; round++) {
+  for (let round = 0; round < KILLS; round++) {
     await sleep(300 + 1500 * random())
     const victim = servers[Math.floor(random() * servers.length)]
     did(`kill f2b-deliver on ${victim?.machine.name}`)

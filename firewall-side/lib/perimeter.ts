@@ -118,7 +118,7 @@ export class Perimeter {
     if (verb === 'list') return { ...answer, lines: this.#books.list(request.jail, said) }
     if (verb === 'blocked') return { ...answer, lines: this.#books.blocked(request.address) }
     if (verb === 'digest') return { ...answer, lines: [this.#books.digest(said)] }
-    const restored = [...lines.splice(2), ...(await this.#compare())]
+    const restored = await this.#compare()
     return { ...answer, lines: [...lines, ...restored, ...this.#books.clock(said)] }
   }
 
@@ -143,7 +143,7 @@ export class Perimeter {
         return plan.answer ?? []
       })
       if (answer.code !== EXIT.done || plan?.answer) {
-        if (this.#books.isLarge) await this.#compact()
+        if (this.#books.isLarge) await this.#tryCompact()
         return answer
       }
       plan ??= this.#books.plan(request)
@@ -153,7 +153,19 @@ export class Perimeter {
   /** Rewrites the ledger without what has ended; only the swap is done under the lock. */
   async #compact(): Promise<void> {
     const compact = this.#books.compacting()
-    await this.#locked(async () => compact())
+    await this.#locked(async () => {
+      // After a process that was killed, the next one has to see that before the books are saved.
+      if (!this.#books.usage.unclean) compact()
+    })
+  }
+
+  /** What was changed is in force; a ledger that cannot be rewritten now is left to the sweep. */
+  async #tryCompact(): Promise<void> {
+    try {
+      await this.#compact()
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+    }
   }
 
   async #only(request: Request, isFirst: boolean, begun: Begun): Promise<Answer> {
