@@ -299,13 +299,17 @@ async function freed(lab: BootedPerimeter): Promise<BootedPerimeter> {
 }
 
 export async function free(lab: BootedPerimeter): Promise<void> {
-  await jailRuns(lab.server)
-  await lab.server.sh(`fail2ban-client set sshd unbanip ${ATTACKER}`)
+  // A Fail2Ban that has just begun may not have its bans again, and would have this one afterwards.
+  await says(lab.server, `fail2ban-client set sshd unbanip ${ATTACKER}`, /^1$/m)
 }
 
 export async function isBlocked(lab: BootedPerimeter, wanted: boolean): Promise<void> {
   const what = `packets to be ${wanted ? 'dropped' : 'let through'}`
-  await waitUntil(what, async () => (await reaches(lab)) !== wanted, { timeout: 60_000 })
+  const isSo = async () => (await reaches(lab)) !== wanted
+  await waitUntil(what, isSo, { timeout: 60_000 }).catch(async (error: Error) => {
+    const { stdout, stderr } = await lab.server.exec(['f2b-status', ATTACKER])
+    throw new Error(`${error.message}, where f2b-status said:\n${stdout}${stderr}`)
+  })
 }
 
 function reaches(lab: BootedPerimeter): Promise<boolean> {
