@@ -16,5 +16,6 @@ export function enclosed(argv: readonly string[]): [string, string[], NodeJS.Pro
   // Not what the host's owner has first on his PATH: a python3 that is a script of pyenv takes 1 s.
   // And no certificates of a company's proxy: reading them takes Node as long as all else of a start.
   const { FAIL2BAN_PERIMETER_CONFIG: _, NODE_EXTRA_CA_CERTS: _certificates, ...env } = process.env
-  return ['unshare', args, { ...env, PATH, LANG: 'C.UTF-8' }]
+  // A bash whose input is a socket, as Node's pipes are, reads .bashrc unless it stands in another shell.
+  return ['unshare', args, { ...env, PATH, LANG: 'C.UTF-8', SHLVL: '1' }]
 }
