@@ -32,6 +32,9 @@ export const TRIES = 3
 /** More characters than any answer has: 100,000 leases are 6 million. */
 export const LONGEST_ANSWER = 32_000_000
 
+/** More characters than an sshrc greets with, or a program complains with. */
+const LONGEST_GREETING = 65_536
+
 /** So many characters are handed over at a time. */
 const SLICE = 262_144
 
@@ -93,6 +96,10 @@ export class AnswerReader {
     const begins = line === this.#mark
     if (begins || line === OLDER) this.#mark = undefined
     else this.#greeting = `${this.#greeting}${line} `.slice(0, LONGEST_LINE)
+    this.#size = this.#mark === undefined ? 0 : this.#size + line.length + LINE
+    if (this.#size > LONGEST_GREETING) {
+      throw new Failure(EXIT.unexpected, 'the firewall greets without end')
+    }
     return line !== OLDER
   }
 }
@@ -118,6 +125,8 @@ export class Session {
   readonly #reader: AnswerReader
   readonly #questions: Question[] = []
   #said = ''
+  /** Characters of it since the last answer. */
+  #complained = 0
   #ended: Failure | undefined
   /** The exit status of its program, once it has one. */
   code: number | undefined
@@ -139,6 +148,9 @@ export class Session {
     this.#child.stdin?.on('error', () => {}) // 'close' follows and says why
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#said = (this.#said + text).slice(-LONGEST_LINE)
+      this.#complained += text.length
+      if (this.#complained < LONGEST_GREETING) return
+      this.close(new Failure(EXIT.unexpected, 'the firewall complains without end'))
     })
     this.#child.stdout?.setEncoding('utf8').on('data', (chunk: string) => this.#hear(chunk))
     if (head !== '') this.#child.stdin?.write(head)
@@ -195,6 +207,7 @@ export class Session {
       for (const answer of this.#reader.feed(chunk)) {
         const [question] = this.#questions
         if (!question) throw new Failure(EXIT.unexpected, 'an answer to no question')
+        this.#complained = 0
         question.answers.push(answer)
         if (question.answers.length < question.count) continue
         this.#questions.shift()

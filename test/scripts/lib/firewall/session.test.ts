@@ -23,6 +23,15 @@ test('neither a line nor an answer without end is kept (76)', () => {
   }
 })
 
+test('neither is a greeting, though a long one is passed over', () => {
+  const reader = new AnswerReader('ok begun')
+  assert.deepEqual(reader.feed(`${'Welcome to edge1\n'.repeat(500)}ok begun\nok\n`), [
+    { lines: [], ok: '' },
+  ])
+  const endless = (): void => void new AnswerReader('ok begun').feed('evil\n'.repeat(20_000))
+  assert.throws(endless, { code: 76, message: /greets without end/ })
+})
+
 test('an answer of 100,000 leases is no such answer', () => {
   const reader = new AnswerReader()
   const lines = '2001:db8:1111:2222:3333:4444:5555:6666 a-jail 1800000000 web1\n'.repeat(100_000)
