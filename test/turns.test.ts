@@ -6,7 +6,11 @@ import { waitUntil } from './lib/wait.ts'
 
 // What one owner sends at once must not keep the others waiting: many leases are changed in pieces.
 
-const MANY = Array.from({ length: 30_000 }, (_, i) => `20.0.${i >> 8}.${i & 255} 0`)
+const leases = (length: number): string[] =>
+  Array.from({ length }, (_, i) => `20.${i >> 16}.${(i >> 8) & 255}.${i & 255} 0`)
+const MANY = leases(30_000)
+/** So many that a process is killed in the middle of them however quick it is. */
+const MORE = leases(90_000)
 const LAST = MANY.at(-1)?.split(' ')[0] ?? ''
 const SLOW = { timeout: 240_000, every: 100 }
 
@@ -17,10 +21,10 @@ before(async () => {
 after(() => fw.box.close())
 
 /** A session of web1 that has sent a sync; what it answers, once it does. */
-function sync(leases: string[]) {
+function sync(wanted: string[]) {
   const child = fw.box.start(process.execPath, [PERIMETER])
-  const request = ['owner web1 192.0.2.10', 'firewall', `sync fail2ban-many - - ${leases.length}`]
-  child.stdin.write(`${[...request, ...leases].join('\n')}\n`)
+  const request = ['owner web1 192.0.2.10', 'firewall', `sync fail2ban-many - - ${wanted.length}`]
+  child.stdin.write(`${[...request, ...wanted].join('\n')}\n`)
   const answers: string[] = []
   createInterface({ input: child.stdout }).on('line', (line) => answers.push(line))
   return { child, answers, end: () => child.stdin.end() }
@@ -60,22 +64,22 @@ for (const backend of ['nftables', 'ipset'] as const) {
 
   test(`${backend}: a sync that was killed half way is made good by the next`, async () => {
     await fw.reset(backend)
-    const { child, answers } = sync(MANY)
+    const { child, answers } = sync(MORE)
     await waitUntil('the first piece', async () => (await banned()) > 0, SLOW)
-    child.kill('SIGKILL')
+    await fw.box.sh("pkill -KILL -f '[f]irewall-side/perimeter'")
     await waitUntil(
       'its end',
       async () => child.exitCode !== null || child.signalCode !== null,
       SLOW,
     )
     assert.deepEqual(answers, [])
-    const next = await fw.say([`sync fail2ban-many - - ${MANY.length}`, ...MANY].join('\n'))
+    const next = await fw.say([`sync fail2ban-many - - ${MORE.length}`, ...MORE].join('\n'))
     const [, added, unchanged] =
       /^ok added (\d+), extended 0, removed 0, unchanged (\d+)$/.exec(next) ?? []
     assert.ok(Number(added) > 0 && Number(unchanged) > 0, next)
-    assert.equal(Number(added) + Number(unchanged), MANY.length)
+    assert.equal(Number(added) + Number(unchanged), MORE.length)
     const blocks = await fw.blocks()
-    assert.equal(blocks.length, MANY.length)
+    assert.equal(blocks.length, MORE.length)
     assert.deepEqual(blocks, leasesOf(await fw.ledger()))
   })
 }

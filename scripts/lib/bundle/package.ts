@@ -135,6 +135,10 @@ function documents(tree: Tree, name: string): void {
   tree.copy(overrides, `/usr/share/lintian/overrides/${name}`)
 }
 
+/** Debian has this one on every machine, and its policy wants it named instead of copied. */
+const APACHE =
+  /^ *Apache License\n +Version 2\.0, January 2004[\s\S]*?limitations under the License\.$/m
+
 /** Debian's machine-readable form; what others wrote follows as the build found it. */
 function copyright(): string {
   const body = (text: string): string =>
@@ -143,13 +147,17 @@ function copyright(): string {
       .split('\n')
       .map((line) => ` ${line.trim() === '' ? '.' : line.trimEnd()}`)
       .join('\n')
+  const others = read('dist/THIRD-PARTY-NOTICES').replace(
+    APACHE,
+    'Apache License, Version 2.0: /usr/share/common-licenses/Apache-2.0',
+  )
   const [title = '', holder = '', ...terms] = read('LICENSE').trim().split(/\n\n/)
   const who = holder.replace(/^Copyright (\(c\) )?/i, '')
   return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: ${manifest.name}
 Comment: The programs contain software of others, with these terms:
  .
-${body(read('dist/THIRD-PARTY-NOTICES'))}
+${body(others)}
 
 Files: *
 Copyright: ${who}
