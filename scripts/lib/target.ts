@@ -76,7 +76,7 @@ export interface Target {
    * Makes changes in order, in as few calls as the target allows. A ban blocks until `lease.expires`
    * at least; after an unban this owner's jail no longer holds the address.
    *
-   * @returns an outcome for each, in order
+   * @returns an outcome for each, in order; fewer if the time was too short for the rest
    * @throws Failure if none was made
    */
   change(call: Call, changes: readonly Change[]): Promise<Outcome[]>
@@ -135,8 +135,9 @@ export async function changeOne(
   call: Call,
   change: Change,
 ): Promise<void> {
-  const [outcome] = await target.change(call, [change])
-  if (outcome) throw outcome
+  const outcomes = await target.change(call, [change])
+  if (outcomes.length === 0) throw new Failure(EXIT.temporary, 'there was no time left to try it')
+  if (outcomes[0]) throw outcomes[0]
 }
 
 /**
@@ -209,19 +210,26 @@ export interface ExtraVerb {
   run(call: Call, loaded: Loaded, words: string[]): Promise<void>
 }
 
-/** The counts of a sync, from what a target had and what it is to have. */
-export function countsOf(had: readonly Lease[], wanted: readonly Lease[]): Counts {
-  const left = new Map(
-    had.map(({ address, jail, expires }) => [`${address.text} ${jail}`, expires]),
-  )
-  const counts = { added: 0, extended: 0, removed: 0, unchanged: 0 }
-  for (const { address, jail, expires } of wanted) {
-    const key = `${address.text} ${jail}`
-    const was = left.get(key)
-    if (was === undefined) counts.added++
-    else if (was === expires) counts.unchanged++
-    else counts.extended++
-    left.delete(key)
+/**
+ * The counts of a sync, from what a target had and what it is to have.
+ *
+ * @param show told of each difference
+ */
+export function countsOf(
+  had: readonly Lease[],
+  wanted: readonly Lease[],
+  show: (what: 'added' | 'extended' | 'removed', lease: Lease) => void = () => {},
+): Counts {
+  const keyOf = ({ address, jail }: Lease): string => `${address.text} ${jail}`
+  const left = new Map(had.map((lease) => [keyOf(lease), lease]))
+  const counts = { added: 0, extended: 0, removed: left.size, unchanged: 0 }
+  for (const lease of wanted) {
+    const was = left.get(keyOf(lease))
+    if (left.delete(keyOf(lease))) counts.removed--
+    const what = !was ? 'added' : was.expires === lease.expires ? 'unchanged' : 'extended'
+    counts[what]++
+    if (what !== 'unchanged') show(what, lease)
   }
-  return { ...counts, removed: left.size }
+  for (const lease of left.values()) show('removed', lease)
+  return counts
 }

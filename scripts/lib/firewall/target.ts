@@ -12,6 +12,7 @@ import {
   type Call,
   type Change,
   type Counts,
+  countsOf,
   LostGeneration,
   NewSession,
   namingOf,
@@ -115,7 +116,11 @@ class FirewallTarget implements Target {
 
   /** Sends everything in one session; if all jails are meant, the firewall's generation is ours then. */
   async sync(call: Call, leases: readonly Lease[]): Promise<Counts> {
-    if (call.dryRun) return driftOf(this.name, call, await this.list(call), leases)
+    if (call.dryRun) {
+      return countsOf(await this.list(call), leases, (what, lease) => {
+        call.show(`${this.name}: ${what} ${formatLease(lease)}`)
+      })
+    }
     const answers = await this.#ask(call, () => syncLines(call, leases), true)
     const generation = generationIn(answers.at(-1)?.lines ?? [])
     if (call.jail === undefined) this.#remember(call, generation)
@@ -366,24 +371,6 @@ function generationIn(lines: string[]): string {
   throw new Failure(EXIT.unexpected, printable(`no generation but ${quote(lines[0] ?? '')}`))
 }
 
-/** What a sync would change. */
-function driftOf(name: string, call: Call, held: Lease[], leases: readonly Lease[]): Counts {
-  const has = new Map(held.map((lease) => [keyOf(lease), lease]))
-  const counts: Counts = { added: 0, extended: 0, removed: 0, unchanged: 0 }
-  for (const lease of leases) {
-    const known = has.get(keyOf(lease))
-    has.delete(keyOf(lease))
-    const change = !known ? 'added' : known.expires === lease.expires ? 'unchanged' : 'extended'
-    counts[change]++
-    if (change !== 'unchanged') call.show(`${name}: ${change} ${formatLease(lease)}`)
-  }
-  for (const lease of has.values()) {
-    counts.removed++
-    call.show(`${name}: removed ${formatLease(lease)}`)
-  }
-  return counts
-}
-
 function sum(texts: string[]): Counts {
   const counts: Counts = { added: 0, extended: 0, removed: 0, unchanged: 0, refused: 0 }
   for (const text of texts) {
@@ -393,10 +380,6 @@ function sum(texts: string[]): Counts {
     }
   }
   return counts
-}
-
-function keyOf(lease: Lease): string {
-  return `${lease.address.text} ${lease.jail}`
 }
 
 async function addressOf(firewall: Firewall): Promise<{ host: string; port: number }> {
