@@ -2,6 +2,7 @@
 import { makeBase, SUITES } from './bases.ts'
 import { BOOTED_PACKAGES } from './booted.ts'
 import { fail2banReleases } from './fail2ban-releases.ts'
+import { fetchOldNodes } from './old-nodes.ts'
 import { installPackages, missingPackages } from './packages.ts'
 
 /** What single tests need beside a lab. */
@@ -23,4 +24,5 @@ if (missing.length > 0) process.stderr.write(`Installing ${missing.join(' ')}\n`
 await installPackages(missing)
 // The tests have no network but their own.
 await fail2banReleases()
+await fetchOldNodes()
 if (process.env.F2B_NO_BOOTED !== '1') await Promise.all(SUITES.map(makeBase))

@@ -120,6 +120,15 @@ const { code: oldNode } = await transform(
   disguise(readFileSync('scripts/lib/bundle/old-node.ts', 'utf8')),
   { loader: 'ts', legalComments: 'inline' },
 )
+// npm links these: a Node.js that is too old for the syntax of a command gets to see only its head.
+const { bin } = JSON.parse(readFileSync('package.json', 'utf8'))
+mkdirSync('dist/bin', { recursive: true })
+for (const file of Object.values<string>(bin)) {
+  const program = `process.argv[1] = require.resolve('../${basename(file)}');`
+  const lines = ['#!/usr/bin/env node', "'use strict';", reveal(oldNode), program]
+  writeFileSync(file, `${lines.join('\n')}\nrequire(process.argv[1]);\n`, { mode: 0o755 })
+}
+
 const entries = ['scripts', 'firewall-side'].flatMap((folder) =>
   readdirSync(folder).flatMap((file) => (file.endsWith('.ts') ? [`${folder}/${file}`] : [])),
 )
