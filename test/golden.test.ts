@@ -105,7 +105,7 @@ for (const [family, f] of Object.entries(FAMILIES)) {
         [
           'ipset -exist restore',
           `add perimeter-ranges-${f.digit} ${f.range}`,
-          `add perimeter-near-${f.digit} ${f.near}`,
+          `add perimeter-banned-${f.digit} ${f.near}`,
           `add fail2ban-sshd-${f.digit}r ${f.range} timeout 0`,
         ],
       ],

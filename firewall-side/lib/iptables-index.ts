@@ -6,7 +6,7 @@ import {
 } from '../../scripts/lib/address.ts'
 import { hostOf } from './backend.ts'
 import { blockChain } from './names.ts'
-import { type Layout, LOOK, lastRule, sourceOf } from './netfilter.ts'
+import { type Layout, lastRule, sourceOf } from './netfilter.ts'
 
 // Rules are looked through one by one, so the index of the backend `iptables` is a tree of chains: a
 // packet goes from wider blocks of addresses to narrower ones until it is known to be banned or not.
@@ -16,6 +16,9 @@ import { type Layout, LOOK, lastRule, sourceOf } from './netfilter.ts'
 //                            -s 100.64.1.7/32 -g perimeter-banned
 //
 // A chain is named after its block, so that a ban changes the chains around it and no others.
+
+/** What the hooks jump to: it finds out whether a source is banned at all. */
+export const LOOK = 'perimeter-look'
 
 /** A packet is compared with so many blocks in a chain at most. */
 const BLOCKS = 16

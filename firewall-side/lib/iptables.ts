@@ -2,7 +2,7 @@ import { type Address, type Family, parseAddress } from '../../scripts/lib/addre
 import { EXIT, Failure } from '../../scripts/lib/failure.ts'
 import { type Backend, type Chain, type Change, loadsOf, shapeOf } from './backend.ts'
 import type { FirewallConfig } from './config.ts'
-import { indexOf } from './iptables-index.ts'
+import { indexOf, LOOK } from './iptables-index.ts'
 import { chainName } from './names.ts'
 import * as netfilter from './netfilter.ts'
 
@@ -44,7 +44,8 @@ export function iptables(config: FirewallConfig): Backend {
         bodyOf(chain, family, now.rules.get(chainName(chain.jail)) ?? []),
       )
       const gone = before.map(({ jail }) => chainName(jail))
-      await netfilter.restore(family, netfilter.layoutLines(now, layout, hooks, gone))
+      const jumps = layout.size > 0 ? [netfilter.jumpTo(LOOK)] : []
+      await netfilter.restore(family, netfilter.layoutLines(now, layout, hooks, jumps, gone))
     }
     return [...foreign]
   }

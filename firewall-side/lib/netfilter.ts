@@ -11,12 +11,6 @@ import { Tool } from './tool.ts'
 /** In a comment on every rule of ours that stands in somebody else's chain, or ends one of ours. */
 const MARK = 'fail2ban-perimeter'
 
-/** What the hooks jump to: it finds out whether a source is banned at all. */
-export const LOOK = 'perimeter-look'
-
-/** The only rule of ours in somebody else's chain. */
-const JUMP = `-m comment --comment ${MARK} -j ${LOOK}`
-
 /** What the chains of the index are called, of which nobody else has any. */
 const INDEX = /^perimeter-/
 const OURS = /^(fail2ban|f2b|perimeter)-/
@@ -109,16 +103,23 @@ export function foreignText(chain: string): string {
   return `Cannot use chain "${chain}": it was not made by fail2ban-perimeter; remove it first`
 }
 
+/** A rule of ours for somebody else's chain. The mark comes last: only who matches pays for it. */
+export function jumpTo(chain: string, match = ''): string {
+  return `${match}-m comment --comment ${MARK} -j ${chain}`
+}
+
 /**
  * The lines that make our chains and jumps as they should be, in the hooks that exist (DOCKER-USER
  * does not everywhere). What is right already is left alone, with its counters.
  *
+ * @param jumps the rules that each hook begins with
  * @param gone chains that were ours before; what an `iptables -F` left of them goes, too
  */
 export function layoutLines(
   now: Dump,
   layout: Layout,
   hooks: string[],
+  jumps: readonly string[],
   gone: Iterable<string> = [],
 ): string[] {
   const old = new Set(ourChains(now))
@@ -138,7 +139,7 @@ export function layoutLines(
     ...[...fresh.keys()].map((chain) => `:${chain} - [0:0]`),
     ...[...fresh].flatMap(([chain, rules]) => rules.map((rule) => `-A ${chain} ${rule}`)),
     ...edits,
-    ...jumpLines(now, layout.size > 0 ? hooks : []),
+    ...jumpLines(now, hooks, jumps),
     ...superfluous.map((chain) => `-F ${chain}`),
     ...superfluous.map((chain) => `-X ${chain}`),
   ]
@@ -162,15 +163,15 @@ function edited(chain: string, old: string[], rules: string[]): string[] | undef
   ]
 }
 
-/** One jump at the top of each hook, and none elsewhere. */
-function jumpLines(now: Dump, hooks: string[]): string[] {
+/** Our jumps at the top of each hook, and none elsewhere. */
+function jumpLines(now: Dump, hooks: string[], jumps: readonly string[]): string[] {
   const lines: string[] = []
   for (const chain of now.chains) {
     const ours = (now.rules.get(chain) ?? []).filter(isJump)
-    const wanted = hooks.includes(chain)
-    if (wanted && ours.length === 1 && ours[0] === JUMP) continue
+    const wanted = hooks.includes(chain) ? jumps : []
+    if (ours.length === wanted.length && ours.every((rule, i) => rule === wanted[i])) continue
     lines.push(...ours.map((rule) => `-D ${chain} ${rule}`))
-    if (wanted) lines.push(`-I ${chain} 1 ${JUMP}`)
+    lines.push(...wanted.map((rule, i) => `-I ${chain} ${i + 1} ${rule}`))
   }
   return lines
 }

@@ -269,10 +269,14 @@ function ruleJumps(text: string): string[] {
     rules
       .filter((rule) => rule.chain === chain && !/^(DROP|REJECT|RETURN|ACCEPT)$/.test(rule.target))
       .flatMap(({ target, match }) => [{ chain: target, match }, ...reached(target)])
-  const hooks = rules.filter(({ target }) => target === 'perimeter-look')
-  const jumps = hooks.flatMap(({ chain: hook }) =>
-    // The index leads there for those only who are banned.
-    [...reached('perimeter-look'), ...reached('perimeter-banned')].flatMap(({ chain, match }) => {
+  const hooks = new Set(
+    rules.flatMap(({ chain, match }) =>
+      match.includes('--comment fail2ban-perimeter ') ? [chain] : [],
+    ),
+  )
+  const jumps = [...hooks].flatMap((hook) =>
+    // The index of rules leads there for those only who are banned.
+    [...reached(hook), ...reached('perimeter-banned')].flatMap(({ chain, match }) => {
       if (!/^(fail2ban|f2b)-/.test(chain)) return []
       const own = rules.filter(
         (rule) => rule.chain === chain && /^(DROP|REJECT)$/.test(rule.target),

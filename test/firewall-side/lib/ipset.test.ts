@@ -24,6 +24,8 @@ function swapped(set: string, ...elements: string[]): string[] {
   ]
 }
 
+const MARKED = '-m comment --comment fail2ban-perimeter'
+
 test('a new chain comes after its sets, which are full by then, and never-ban goes first in it', async () => {
   const never = [parseAddress('192.0.2.1')]
   const said = await apply({ chains: { before: [], now: [PLAIN] }, never })
@@ -32,14 +34,11 @@ test('a new chain comes after its sets, which are full by then, and never-ban go
   const rules = (tool: string, digit: number): string[] => [
     `${tool}-restore -w 5 --noflush`,
     '*filter',
-    ':perimeter-look - [0:0]',
     ':fail2ban-sshd - [0:0]',
-    `-A perimeter-look -m set --match-set fail2ban-sshd-${digit} src -j fail2ban-sshd`,
-    last('perimeter-look'),
     `-A fail2ban-sshd -m set --match-set perimeter-never-${digit} src -j RETURN`,
     `-A fail2ban-sshd -p tcp -j REJECT --reject-with icmp${digit === 4 ? '' : '6'}-port-unreachable`,
     last('fail2ban-sshd'),
-    '-I INPUT 1 -m comment --comment fail2ban-perimeter -j perimeter-look',
+    `-I INPUT 1 -m set --match-set fail2ban-sshd-${digit} src ${MARKED} -j fail2ban-sshd`,
     'COMMIT',
   ]
   assert.deepEqual(said, [
@@ -59,7 +58,7 @@ test('two jails are looked for by the index', async () => {
   const said = await made([PLAIN, WEB])
   const look = (set: string, to: string) => `-m set --match-set ${set}-4 src -j ${to}`
   for (const line of [
-    `-A perimeter-look ${look('perimeter-banned', 'perimeter-banned')}`,
+    `-I INPUT 1 -m set --match-set perimeter-banned-4 src ${MARKED} -j perimeter-banned`,
     `-A perimeter-banned ${look('fail2ban-sshd', 'fail2ban-sshd')}`,
     `-A perimeter-banned ${look('fail2ban-web', 'fail2ban-web')}`,
   ]) {
@@ -76,7 +75,7 @@ test('a load fills sets beside those in use and swaps them', async () => {
   assert.deepEqual(await apply({ load: [{ chain: SSHD, entries: ENTRIES }] }), [
     'ipset -exist restore',
     'add perimeter-ranges-4 203.0.113.0/24',
-    'add perimeter-near-4 203.0.113.0/24',
+    'add perimeter-banned-4 203.0.113.0/24',
     ...swapped('fail2ban-sshd-4', '203.0.113.5 timeout 0'),
     ...swapped('fail2ban-sshd-4r', '203.0.113.0/24 timeout 0'),
     ...swapped('fail2ban-sshd-6', '2001:db8::5 timeout 0'),
@@ -87,13 +86,13 @@ test('a chain goes after the jumps into it, and its sets after the chain', async
   const sets = ['fail2ban-sshd-4', 'fail2ban-sshd-6', 'perimeter-never-4', 'theirs', 'f2b-swap-4']
   tools.show({ rules: rulesOf(await made([PLAIN])), sets: `${sets.join('\n')}\n` })
   const said = await apply({ chains: { before: [PLAIN], now: [] } })
-  const gone = ['perimeter-look', 'fail2ban-sshd']
+  const gone = ['fail2ban-sshd']
   const rules = [
-    '-D INPUT -m comment --comment fail2ban-perimeter -j perimeter-look',
+    `-D INPUT -m set --match-set fail2ban-sshd-4 src ${MARKED} -j fail2ban-sshd`,
     ...gone.map((chain) => `-F ${chain}`),
     ...gone.map((chain) => `-X ${chain}`),
   ]
-  assert.deepEqual(said.slice(0, 8), [
+  assert.deepEqual(said.slice(0, 6), [
     'iptables-restore -w 5 --noflush',
     '*filter',
     ...rules,
@@ -111,7 +110,7 @@ test('a chain goes after the jumps into it, and its sets after the chain', async
   )
 })
 
-test('held() counts what a packet finds: also in the index, also near', async () => {
+test('held() counts what a packet finds: also in the index, also the block around', async () => {
   const saved = (...elements: string[]): string => {
     const sets = new Set(elements.map((element) => element.split(' ')[0]))
     const lines = [...sets].map((set) => `create ${set} hash:net`)
@@ -127,7 +126,7 @@ test('held() counts what a packet finds: also in the index, also near', async ()
   tools.show({ saved: saved(...some) })
   const single = 'fail2ban-sshd 203.0.113.5'
   assert.deepEqual(await backend.held([SSHD, WEB]), { blocks: new Set([single]), indexed: 2 })
-  const index = ['perimeter-near-4 203.0.113.0/24', 'perimeter-banned-6 2001:db8::5']
+  const index = ['perimeter-banned-4 203.0.113.0/24', 'perimeter-banned-6 2001:db8::5']
   tools.show({ saved: saved(...some, ...index) })
   const blocks = [single, 'fail2ban-sshd 203.0.113.0/24', 'fail2ban-web 2001:db8::5']
   assert.deepEqual(await backend.held([SSHD, WEB]), { blocks: new Set(blocks), indexed: 4 })
