@@ -8,10 +8,9 @@
 import { once } from 'node:events'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
+import { main, noWords, textOption, unknownWord, usageFailure, type Values } from './lib/command.ts'
 import { loadConfig } from './lib/config.ts'
 import { EXIT, Failure } from './lib/failure.ts'
-import { quote } from './lib/lease.ts'
 import { tryLock } from './lib/lock.ts'
 import { Client, releaseNode } from './lib/net2ban/client.ts'
 import { net2banOf } from './lib/net2ban/party.ts'
@@ -43,7 +42,8 @@ Options
 
 async function run([word, ...rest]: string[], values: Values): Promise<void> {
   if (word !== 'server' && word !== 'client') {
-    throw usageFailure(word === undefined ? 'Say server or client' : `Unknown word ${quote(word)}`)
+    if (word === undefined) throw usageFailure('Say server or client')
+    throw unknownWord('word', word, ['server', 'client'])
   }
   noWords(rest)
   if (values.release && word === 'server') throw usageFailure('--release is for a client')

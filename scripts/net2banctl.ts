@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { textOption, usageFailure } from './lib/command.ts'
+import { textOption, unknownWord, usageFailure } from './lib/command.ts'
 import { EXIT, Failure, ioFailure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { checkActionFile, Unmet } from './lib/net2ban/actions.ts'
@@ -29,7 +29,7 @@ const LONG = 600
 function only(net2ban: Net2ban, { values }: Pick<Call, 'values'>): string | undefined {
   const name = textOption(values, 'client')
   if (name !== undefined && !Object.hasOwn(net2ban.clients, name)) {
-    throw usageFailure(`Unknown client ${quote(name)}`)
+    throw unknownWord('client', name, Object.keys(net2ban.clients))
   }
   return name
 }

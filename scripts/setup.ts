@@ -7,7 +7,7 @@
 // Exit codes: f2b-setup --help
 import { realpathSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { main, type Options, usageFailure, type Values } from './lib/command.ts'
+import { main, type Options, unknownWord, usageFailure, type Values } from './lib/command.ts'
 import { EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { lock } from './lib/lock.ts'
@@ -134,8 +134,9 @@ Options`,
 async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
   const side = word === undefined ? undefined : SIDES[word]
   if (!side) {
-    const said = word === undefined ? 'Nothing to set up given' : `Cannot set up ${quote(word)}`
-    throw usageFailure(`${said} (one of ${Object.keys(SIDES).join(', ')})`)
+    const sides = Object.keys(SIDES)
+    if (word !== undefined) throw unknownWord('side', word, sides)
+    throw usageFailure(`Nothing to set up given (one of ${sides.join(', ')})`)
   }
   const second = side.words?.find((known) => known === rest[0])
   if (side.words && second === undefined) {

@@ -20,6 +20,7 @@ import { tryLock } from './lib/lock.ts'
 import { resolveTargets } from './lib/never-resolve.ts'
 import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
+import { nameOf } from './lib/status/survey.ts'
 import { describe } from './lib/verbs.ts'
 
 /** How long Fail2Ban may take to answer again, seconds: a restart with many bans, a reboot. */
@@ -161,5 +162,7 @@ function checkNames(names: string[], known: { sibling: string; target: string }[
   const unknown = names.find(
     (name) => !known.some(({ sibling, target }) => isMeant([name], sibling, target)),
   )
-  if (unknown !== undefined) throw usageFailure(`Unknown target ${quote(unknown)}`)
+  if (unknown === undefined) return
+  const list = known.map(nameOf).join(', ')
+  throw usageFailure(`Unknown target ${quote(unknown)} (one of ${list})`)
 }

@@ -50,6 +50,17 @@ export function usageFailure(message: string): Failure {
   return new Failure(EXIT.usage, `${message}: see --help`)
 }
 
+/**
+ * For a word that is none of the known ones: says which was meant, or which there are.
+ *
+ * @param what the word stands for, as in `verb`
+ * @throws Failure 64
+ */
+export function unknownWord(what: string, word: string, known: readonly string[]): Failure {
+  const list = known.length > 0 ? ` (one of ${known.join(', ')})` : ''
+  return usageFailure(`Unknown ${what} ${quote(word)}${meant(word, known) || list}`)
+}
+
 /** For a command that takes no words, or no more. @throws Failure 64 if there is one */
 export function noWords([word]: string[]): void {
   if (word !== undefined) throw usageFailure(`One word too many ${quote(word)}`)
@@ -67,8 +78,39 @@ function read(argv: string[], options: Options) {
   try {
     return parseArgs({ args: joinValues(argv, options), options, allowPositionals: true })
   } catch (error) {
-    throw usageFailure(messageOf(error).split(/[.:] /)[0] ?? 'Cannot read the options')
+    const text = messageOf(error).split(/[.:] /)[0] ?? 'Cannot read the options'
+    const [, unknown] = /^Unknown option '(--.*)'$/.exec(text) ?? []
+    const known = Object.keys(options).map((name) => `--${name}`)
+    throw usageFailure(unknown ? text + meant(unknown, known) : text)
   }
+}
+
+/** `, did you mean "ban"?` if something of that kind is near; else nothing. */
+function meant(word: string, known: readonly string[]): string {
+  const most = Math.ceil(word.replace(/^--/, '').length / 4)
+  const near = known
+    .map((one) => ({
+      one,
+      mistakes: word !== '' && one.startsWith(word) ? 0 : mistakes(word, one),
+    }))
+    .filter((one) => one.mistakes <= most)
+    .sort((a, b) => a.mistakes - b.mistakes)
+  return near[0] ? `, did you mean "${near[0].one}"?` : ''
+}
+
+/** How many letters are missing, too many, wrong or changed places with the next one. */
+function mistakes(a: string, b: string): number {
+  let [older, old] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)]
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const wrong = (old[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? older[j - 2] : undefined
+      row.push(Math.min(wrong, (swapped ?? Infinity) + 1, (old[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1))
+    }
+    ;[older, old] = [old, row]
+  }
+  return old[b.length] ?? 0
 }
 
 /** `--bantime -1` becomes `--bantime=-1`: a value may begin with a dash, and is never an option. */

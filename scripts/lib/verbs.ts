@@ -1,6 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { type Address, checkBannable, compareAddresses, parseBanned } from './address.ts'
-import { main, noWords, type Options, textOption, usageFailure, type Values } from './command.ts'
+import {
+  main,
+  noWords,
+  type Options,
+  textOption,
+  unknownWord,
+  usageFailure,
+  type Values,
+} from './command.ts'
 import { type Deed, noteByHand } from './delivery/by-hand.ts'
 import { accountInstead, forTargets, runAs } from './delivery-account.ts'
 import { readExpiry } from './expires.ts'
@@ -140,7 +148,7 @@ function readVerb(sibling: Sibling, positionals: string[]): Verb | ExtraVerb {
   if (word === undefined) throw usageFailure('No verb given')
   const extra = Object.entries(sibling.verbs ?? {}).find(([known]) => known === word)
   const verb = VERBS.find((known) => known === word) ?? extra?.[1]
-  if (!verb) throw usageFailure(`Unknown verb ${quote(word)}`)
+  if (!verb) throw unknownWord('verb', word, [...VERBS, ...Object.keys(sibling.verbs ?? {})])
   const [least, most] = (typeof verb !== 'string' && verb.words) || [0, 0]
   if (rest.length < least) throw usageFailure(`Too few words for ${word}`)
   noWords(rest.slice(most))

@@ -83,9 +83,13 @@ test('f2b-sync names the firewall that fails, and syncs the other', async () => 
   assert.match(stdout, /^edge2: added 1, extended 0, removed 1, unchanged 2$/m)
 })
 
-test('f2b-sync refuses a target that it does not know with 64', async () => {
+test('f2b-sync refuses a target that it does not know with 64, and names those that there are', async () => {
   const { code, stderr } = await sync('edge3')
-  assert.deepEqual([code, stderr], [64, 'sync: Unknown target "edge3": see --help\n'])
+  const list = 'firewall/edge1, firewall/edge2'
+  assert.deepEqual(
+    [code, stderr],
+    [64, `sync: Unknown target "edge3" (one of ${list}): see --help\n`],
+  )
 })
 
 test('f2b-sync --later returns at once and syncs when Fail2Ban answers, once for all who ask', async () => {

@@ -7,7 +7,7 @@ import { temporaryFolder } from '../../lib/folder.ts'
 
 // A command of its own, built as all are, since main() reads and ends a whole process.
 const COMMAND = `
-import { main, noWords, textOption } from './scripts/lib/command.ts'
+import { main, noWords, textOption, unknownWord } from './scripts/lib/command.ts'
 import { Failure } from './scripts/lib/failure.ts'
 const thrown = {
   bug: () => new TypeError('a\\nb'),
@@ -19,6 +19,7 @@ void main({
   help: 'Usage: try [options]\\n\\nTries.\\n\\nOptions\\n  --time SECONDS    when\\n',
   options: { time: { type: 'string' }, fast: { type: 'boolean' } },
   async run(words, values) {
+    if (words[0] === 'verb') throw unknownWord('verb', words[1], ['start', 'stop', 'check', 'ban', 'unban'])
     if (words[0] === 'none') noWords(words.slice(1))
     const make = thrown[words[0]]
     if (make) throw make()
@@ -59,6 +60,24 @@ test('main() refuses options that it does not know or cannot read with 64 and a 
     const [code, stdout, stderr] = await call(...args)
     assert.deepEqual([args, code, stdout], [args, 64, ''])
     assert.match(stderr, /^try: [^\n]+: see --help\n$/)
+  }
+})
+
+test('main() asks whether a near word was meant; else it lists the words there are', async () => {
+  const list = '(one of start, stop, check, ban, unban)'
+  const table: [string[], string][] = [
+    [['--tmie', '5'], `Unknown option '--tmie', did you mean "--time"?`],
+    [['--fsat'], `Unknown option '--fsat', did you mean "--fast"?`],
+    [['--verb'], `Unknown option '--verb', did you mean "--verbose"?`],
+    [['--no-such'], "Unknown option '--no-such'"],
+    [['verb', 'bann'], 'Unknown verb "bann", did you mean "ban"?'],
+    [['verb', 'unabn'], 'Unknown verb "unabn", did you mean "unban"?'],
+    [['verb', 'chekc'], 'Unknown verb "chekc", did you mean "check"?'],
+    [['verb', 'drop'], `Unknown verb "drop" ${list}`],
+    [['verb', ''], `Unknown verb "" ${list}`],
+  ]
+  for (const [args, said] of table) {
+    assert.deepEqual(await call(...args), [64, '', `try: ${said}: see --help\n`])
   }
 })
 
