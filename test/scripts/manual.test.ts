@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import manifest from '../../package.json' with { type: 'json' }
+import type { Schema } from '../../scripts/lib/bundle/comments.ts'
 
 // What people read and press TAB for: `npm run build` makes it from what the commands say themselves.
 
@@ -36,6 +37,34 @@ test('a page says of each option and each key what the help and the comments say
   assert.match(properties.never_ban.description, /^Addresses and ranges that are never banned/)
   for (const name of Object.keys(properties)) assert.match(text, new RegExp(`\n +${name}( |\n)`))
 })
+
+test('every key of either settings file is explained, in the schema and so in its page', () => {
+  const { properties } = JSON.parse(readFileSync('dist/config.schema.json', 'utf8'))
+  const net2ban = properties.net2ban.properties
+  assert.match(net2ban.clients.additionalProperties.properties.rounds.description, /^of PBKDF2/)
+  assert.match(properties.opnsense.anyOf[1].properties.key.description, /instead of key_file$/)
+  for (const [name, least] of [
+    ['config', 120],
+    ['firewall', 8],
+  ] as const) {
+    const all = keys(JSON.parse(readFileSync(`dist/${name}.schema.json`, 'utf8')))
+    assert.ok(all.length >= least, `${all.length}`)
+    const unexplained = all.filter(({ description }) => !description?.trim())
+    assert.deepEqual(unexplained, [], name)
+  }
+})
+
+/** Every key at any depth, of each shape that a section may have. */
+function keys(schema: Schema, above = ''): { path: string; description: string | undefined }[] {
+  const { properties = {}, items, additionalProperties, anyOf = [] } = schema
+  const own = Object.entries(properties).flatMap(([name, key]) => {
+    const path = `${above}.${name}`
+    return [{ path, description: key.description }, ...keys(key, path)]
+  })
+  const more = typeof additionalProperties === 'object' ? [additionalProperties] : []
+  const inner = [...(items ? [items] : []), ...more, ...anyOf]
+  return [...own, ...inner.flatMap((one) => keys(one, above))]
+}
 
 test('TAB in bash offers verbs, options, their words and files', () => {
   const cases: [string, string][] = [

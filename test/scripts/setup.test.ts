@@ -182,6 +182,8 @@ test('f2b-setup server writes settings, keys and the known host, and never overw
   const etc = `${prefix}/etc/fail2ban-perimeter`
   const config = readFileSync(`${etc}/config.yaml`, 'utf8')
   assert.match(config, /^owner: web1\nfirewalls:\n {2}- host: edge1\n {4}user: fail2ban\n$/m)
+  const schema = /^# yaml-language-server: \$schema=(.*)\n/.exec(config)?.[1] ?? ''
+  assert.equal(JSON.parse(readFileSync(schema, 'utf8')).title, 'fail2ban-perimeter')
   const own = readFileSync(`${etc}/id_ed25519.pub`, 'utf8').trim()
   assert.ok(first.stdout.includes(`echo '${own}' > web1.pub\n`))
   assert.match(first.stdout, /f2b-setup firewall --owner web1 --key-file web1\.pub/)

@@ -60,7 +60,30 @@ export function describe(text: string, schema: Schema): string {
     above = isComment ? [...above, line.trim().replace(/^# ?/, '')] : []
   }
   likeFirst(schema)
+  for (const section of Object.values(keysOf(schema))) ofSection(section)
   return head
+}
+
+/**
+ * What need not be said twice: a secret and the file with it explain each other, and a party's own
+ * `rounds` is what those of all are.
+ */
+function ofSection(section: Schema): void {
+  const said = new Map<string, string>()
+  const maps = [section, ...Object.values(keysOf(section)).filter(isMap)].flatMap((map) => [
+    keysOf(map),
+    ...(map.anyOf ?? []).map(keysOf),
+  ])
+  for (const keys of maps) {
+    for (const [name, key] of Object.entries(keys)) {
+      const secret = name.replace(/_file$/, '')
+      if (`${name}_file` in keys) key.description ??= `the value itself, instead of ${name}_file`
+      else if (secret in keys && secret !== name)
+        key.description ??= `a file with ${secret}, instead of it`
+      key.description ??= said.get(name) ?? ''
+      said.set(name, key.description)
+    }
+  }
 }
 
 function isMap(schema: Schema): boolean {

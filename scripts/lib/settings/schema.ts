@@ -13,7 +13,7 @@ import { threatjammer } from './threatjammer.ts'
 
 /**
  * The whole of `config.yaml`: one section per sibling, unknown keys refused.
- * `npm run schema` writes it to `dist/config.schema.json` for editors.
+ * `npm run build` writes it to `dist/config.schema.json` for editors.
  */
 export const schema = v.strictObject({
   owner: v.optional(ownerName, () => hostname().split('.')[0] ?? 'localhost'),

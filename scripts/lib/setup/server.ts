@@ -145,7 +145,9 @@ async function makePublicKey(key: string): Promise<void> {
 }
 
 function configOf({ source }: InstallTarget, { owner, firewalls }: Wish): string {
-  return `# fail2ban-perimeter, made once by f2b-setup server and yours from then on.
+  const schema = join(source, 'dist/config.schema.json')
+  const modeline = existsSync(schema) ? `# yaml-language-server: $schema=${schema}\n` : ''
+  return `${modeline}# fail2ban-perimeter, made once by f2b-setup server and yours from then on.
 # Every key is explained in ${join(source, 'config.yaml')}
 ${stringify({ owner, firewalls })}`
 }
