@@ -78,7 +78,7 @@ export function parseYaml<S extends v.GenericSchema>(
     const { line, col } = lines.linePos(offset)
     return `${path}:${line}:${col}: ${message}`
   })
-  throw new Failure(EXIT.config, text.join('\n'))
+  throw new Failure(EXIT.config, [...new Set(text)].join('\n'))
 }
 
 /**
@@ -141,28 +141,54 @@ function offsetOf(root: unknown, issue: v.BaseIssue<unknown>): number {
 
 /**
  * What is wrong with a value that may be one of several shapes: the issues of the shape that it has,
- * instead of "must be this or that".
+ * instead of "must be this or that". And of a list in a map's place, not each of its items.
  */
 function issuesOf(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
   const shape = Array.isArray(issue.input) ? 'array' : 'object'
   const inner = (issue.issues ?? []).filter(
     (one) => issue.type === 'union' && one.path?.[0].type === shape,
   )
-  if (inner.length === 0) return [issue]
-  return inner.map((one) => {
-    const path = [...(issue.path ?? []), ...(one.path ?? [])]
-    return { ...one, path: path as NonNullable<typeof one.path> }
+  const all = inner.map((one) => withPath(one, [...(issue.path ?? []), ...(one.path ?? [])]))
+  return (inner.length > 0 ? all : [issue]).map((one) => {
+    const at = one.path?.findIndex(({ type, input }) => type === 'object' && Array.isArray(input))
+    if (at === undefined || at < 0) return one
+    return {
+      ...withPath(one, one.path?.slice(0, at)),
+      type: 'record',
+      received: 'Array',
+      message: 'must be a map',
+    }
   })
 }
 
-function explain(issue: v.BaseIssue<unknown>): string {
-  const where = (issue.path ?? []).map((item) => String(item.key)).join('.')
+function withPath(issue: v.BaseIssue<unknown>, path: v.IssuePathItem[] = []) {
+  return { ...issue, path: path.length > 0 ? (path as [v.IssuePathItem]) : undefined }
+}
+
+/** What is wrong with which key, as a sentence for whoever has written the file. */
+export function explain(issue: v.BaseIssue<unknown>): string {
+  const where = (issue.path ?? []).map(({ key }) => String(key)).join('.')
   if (issue.type === 'strict_object' && issue.expected === 'never') return `unknown key "${where}"`
   if (issue.received === 'undefined') return `missing key "${where}"`
-  const text = issue.message.startsWith('Invalid ')
-    ? `must be ${issue.expected}, not ${issue.received}`
-    : issue.message
-  return `"${where}": ${text}`
+  const text = issue.message.startsWith('Invalid ') ? `must be ${wanted(issue)}` : issue.message
+  return where === '' ? text : `"${where}": ${text}`
+}
+
+/** What has to stand there; never what does, which may be a secret. */
+function wanted({ type, expected, input }: v.BaseIssue<unknown>): string {
+  const words: Record<string, string> = {
+    array: 'a list',
+    boolean: 'true or false',
+    picklist: (expected ?? '')
+      .replace(/[("|)]+/g, '')
+      .replace(/ +(?=\S+$)/, ' or ')
+      .replace(/ {2,}/g, ', '),
+    record: 'a map',
+    strict_object: 'a map',
+    string: typeof input === 'object' ? 'text' : 'text: put it in quotes',
+    union: 'a map or a list of maps',
+  }
+  return `${words[type] ?? expected}${input === null ? ', and is empty' : ''}`
 }
 
 function firstLine(message: string): string {

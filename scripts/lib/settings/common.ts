@@ -6,7 +6,7 @@ import { checkOwner } from '../lease.ts'
 /** Turns one of our checking functions into a schema: what it throws becomes the message. */
 export function checkedText(check: (text: string) => unknown) {
   return v.pipe(
-    v.string('must be text: put it in quotes'),
+    v.string(),
     v.rawCheck(({ dataset, addIssue }) => {
       if (!dataset.typed) return
       try {
@@ -51,13 +51,13 @@ export const minPrefix = v.optional(
 
 /** A service's key: one word that may stand in a header. Its text never enters a message. */
 export const serviceKey = v.pipe(
-  v.string('must be text: put it in quotes'),
+  v.string(),
   v.regex(/^[\x21-\x7e]{1,512}$/, 'must be one word of printable characters'),
 )
 
 /** Where a service is: an https URL, or http on this very machine, since a key travels with it. */
 export const serviceUrl = v.pipe(
-  v.string('must be text'),
+  v.string(),
   v.check(isServiceUrl, 'must be an https URL without user, query and fragment'),
   v.transform((text) => text.replace(/\/+$/, '')),
 )

@@ -4,7 +4,7 @@ import { addressText, duration, integer, path } from './common.ts'
 const secret = v.pipe(v.string(), v.minLength(8, 'must have 8 characters or more'))
 
 const listen = v.pipe(
-  v.string('must be text: put it in quotes'),
+  v.string(),
   v.regex(/^(\[[0-9a-fA-F:.]+\]|[0-9.]+):\d{1,5}$/, 'must be ADDRESS:PORT'),
   v.transform((text) => {
     const colon = text.lastIndexOf(':')
@@ -16,7 +16,7 @@ const listen = v.pipe(
 /** The device's own REST API; its connector has `update-method push` (FortiOS 7.2.1 and later). */
 const push = v.strictObject({
   url: v.pipe(v.string(), v.regex(/^https:\/\/[^/\s]+\/?$/, 'must be https://HOST or HOST:PORT')),
-  name: v.pipe(v.string(), v.minLength(1), v.maxLength(35, 'has at most 35 characters')),
+  name: v.pipe(v.string(), v.regex(/^.{1,35}$/s, 'must have 1 to 35 characters')),
   token: v.optional(secret),
   token_file: v.optional(path),
   ca: v.optional(path),
@@ -63,7 +63,7 @@ const webhook = v.strictObject({
   ]),
   // An expired password is a legitimate user's, not an attack.
   ignore_reasons: v.optional(v.array(v.string()), ['password_expired']),
-  decoy_users: v.optional(v.array(v.string('must be text: put it in quotes')), []),
+  decoy_users: v.optional(v.array(v.string()), []),
 })
 
 /** Section `fortigate`: the list file, push to the device, the feed and the receiver. */
@@ -71,7 +71,7 @@ export const fortigate = v.strictObject({
   list_file: v.optional(path, '/var/lib/fail2ban-perimeter/blocked_ips_list.txt'),
   list_mode: v.optional(
     v.pipe(
-      v.string('must be text: put it in quotes'),
+      v.string(),
       v.regex(/^0?[0-7]{3}$/, 'must be an octal mode such as "0644"'),
       v.transform((text) => Number.parseInt(text, 8)),
     ),

@@ -3,18 +3,18 @@ import { integer, path } from './common.ts'
 
 /** Shared secrets: anything that nobody guesses. `net2banctl gen_random` prints such words. */
 const secret = v.pipe(
-  v.string('must be text: put it in quotes'),
+  v.string(),
   v.regex(/^[\x21-\x7e]{16,512}$/, 'must be one word of 16 characters or more'),
 )
 
 const word = (max: number, what: string) =>
   v.pipe(
-    v.string('must be text: put it in quotes'),
+    v.string(),
     v.regex(new RegExp(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,${max - 1}}$`), `must be ${what}`),
   )
 
 const login = v.pipe(
-  v.string('must be text: put it in quotes'),
+  v.string(),
   v.regex(/^[\x21-\x7e]{1,128}$/, 'must be one word of printable characters'),
 )
 
@@ -41,10 +41,12 @@ const global = v.pipe(
     user: v.optional(login),
     pass: v.optional(login),
     pass_file: v.optional(path),
-    tls: v.optional(v.boolean('must be true or false'), true),
-    ca: v.optional(v.pipe(v.string(), v.includes('-----BEGIN CERTIFICATE-----'))),
+    tls: v.optional(v.boolean(), true),
+    ca: v.optional(
+      v.pipe(v.string(), v.includes('-----BEGIN CERTIFICATE-----', 'must be a certificate (PEM)')),
+    ),
     ca_file: v.optional(path),
-    mode: v.picklist(['server', 'client'], 'must be server or client'),
+    mode: v.picklist(['server', 'client']),
     rounds: v.optional(integer(1, 10_000_000), 12_000),
     secret: v.optional(secret),
     secret_file: v.optional(path),
@@ -53,7 +55,7 @@ const global = v.pipe(
     valid_wtime: v.optional(integer(10, 604_800), 3600),
     queue_prefix: v.optional(word(64, 'a short word'), 'net2ban_'),
     action_dir: v.optional(path, '/etc/fail2ban/action.d'),
-    allow_update: v.optional(v.boolean('must be true or false'), false),
+    allow_update: v.optional(v.boolean(), false),
   }),
   v.transform((given) => ({ ...given, port: given.port ?? (given.tls ? 5671 : 5672) })),
 )

@@ -16,7 +16,7 @@ const url = v.pipe(
 /** Text as Sophos takes it for names: no comma, no `#` in front, blanks at the end are cut off. */
 function objectName(max: number) {
   return v.pipe(
-    v.string('must be text'),
+    v.string(),
     v.minLength(1, 'must not be empty'),
     v.maxLength(max, `must be ${max} characters at most`),
     v.regex(/^[^#,][^,]*$/, 'must not hold a comma nor begin with "#"'),
@@ -25,7 +25,7 @@ function objectName(max: number) {
 }
 
 const login = v.pipe(
-  v.string('must be text: put it in quotes'),
+  v.string(),
   v.minLength(1, 'must not be empty'),
   v.regex(/^[\t\P{Cc}]*$/u, 'must hold no control character but a tab, XML cannot carry others'),
 )
@@ -34,7 +34,7 @@ const target = v.pipe(
   v.strictObject({
     name: targetName,
     url,
-    verifySslCertificate: v.optional(v.boolean('must be true or false'), true),
+    verifySslCertificate: v.optional(v.boolean(), true),
     ca: v.optional(path),
     pin: v.optional(pin),
     user: login,

@@ -5,7 +5,7 @@ import { dirname, join, normalize } from 'node:path'
 import * as v from 'valibot'
 import { parseDocument } from 'yaml'
 import { type Options, textOption, usageFailure, type Values } from '../command.ts'
-import { readYaml } from '../config.ts'
+import { explain, readYaml } from '../config.ts'
 import { EXIT, Failure, messageOf } from '../failure.ts'
 import { quote } from '../lease.ts'
 import { ActionFiles } from '../net2ban/actions.ts'
@@ -208,19 +208,17 @@ function secret(): string {
 
 /** The section as net2ban reads it, and the files with secrets that it names. */
 function readSection(text: string, target: InstallTarget): { section: Net2ban; secrets: string[] } {
-  const given = parseDocument(text).toJS()?.net2ban
-  const files = [...JSON.stringify(given ?? {}).matchAll(/"(?:\w+_file)":"([^"]+)"/g)]
+  const whole = v.looseObject({ net2ban: shape })
+  const given = parseDocument(text).toJS() ?? {}
+  const files = [...JSON.stringify(given.net2ban ?? {}).matchAll(/"(?:\w+_file)":"([^"]+)"/g)]
   const secrets = files.map(([, path = '']) => path)
   if (existsSync(target.at(CONFIG)) && textOf(target.at(CONFIG)) === text) {
     // With what its files hold.
-    const whole = v.looseObject({ net2ban: shape })
     return { section: readYaml(target.at(CONFIG), whole, 'net2ban').value.net2ban, secrets }
   }
-  const result = v.safeParse(shape, given)
-  if (result.success) return { section: result.output, secrets }
-  const [issue] = result.issues
-  const key = issue.path?.map((item) => String(item.key)).join('.')
-  throw new Failure(EXIT.input, `Cannot use net2ban.${key}: ${issue.message}`)
+  const result = v.safeParse(whole, given)
+  if (result.success) return { section: result.output.net2ban, secrets }
+  throw new Failure(EXIT.input, `Cannot use this: ${explain(result.issues[0])}`)
 }
 
 /** On a node: the very file that get_client printed, unless there is a configuration already. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, readFileSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import * as v from 'valibot'
+import { parse } from 'yaml'
 import { loadConfig, readYaml } from '../../../scripts/lib/config.ts'
 import { temporaryFolder } from '../../lib/folder.ts'
 
@@ -57,6 +58,79 @@ firewalls:
   assert.match(lines.join('\n'), /2:1: unknown key "nonsense"/)
   assert.match(lines.join('\n'), /5:5: "never_ban.1": must be text: put it in quotes/)
 })
+
+test('loadConfig() says in plain words what a value must be, and never what it is', () => {
+  const table: [yaml: string, said: string][] = [
+    ['never_ban: edge1', '1:12: "never_ban": must be a list'],
+    ['never_ban:', '1:11: "never_ban": must be a list, and is empty'],
+    ['state_dir: 12', '1:12: "state_dir": must be text: put it in quotes'],
+    ['state_dir: [a]', '1:12: "state_dir": must be text'],
+    ['fail2ban: [a, b]', '1:11: "fail2ban": must be a map'],
+    ['firewalls: [edge1]', '1:13: "firewalls.0": must be a map'],
+    [
+      'firewalls: [{host: a, port: x}]',
+      '1:29: "firewalls.0.port": must be a whole number from 1 to 65535',
+    ],
+    ['sophosxg: 5', '1:11: "sophosxg": must be a map or a list of maps'],
+    ['sophosxg: [x]', '1:12: "sophosxg.0": must be a map'],
+    [
+      'abuseipdb: {key: a, jail_categories: [1]}',
+      '1:38: "abuseipdb.jail_categories": must be a map',
+    ],
+    ['net2ban: {global: {mode: x}}', '1:26: "net2ban.global.mode": must be server or client'],
+    [
+      'net2ban: {global: {mode: client, tls: x}}',
+      '1:39: "net2ban.global.tls": must be true or false',
+    ],
+    [
+      'fortigate: {feed: {user: a, pass: 12345678}}',
+      '1:35: "fortigate.feed.pass": must be text: put it in quotes',
+    ],
+    [
+      'fortigate: {webhook: {events: [x]}}',
+      '1:32: "fortigate.webhook.events.0": must be sslvpn, ipsec or admin',
+    ],
+    [
+      'fortigate: {push: {url: "https://a", name: ""}}',
+      '1:44: "fortigate.push.name": must have 1 to 35 characters',
+    ],
+    ['just text', '1:1: must be a map'],
+    ['- a\n- b', '1:1: must be a map'],
+  ]
+  for (const [yaml, said] of table) assert.deepEqual(problems(yaml), [said])
+})
+
+test('loadConfig() has a sentence of ours for whatever stands in any key', () => {
+  const secret = { pass_file: '/x', ca: '/x', pin: 'x', deadline: '1s' }
+  const whole = {
+    ...parse(readFileSync('config.yaml', 'utf8')),
+    sophosxg: [{ url: 'x', user: 'x', mode: 'x', verifySslCertificate: true, ...secret }],
+    mikrotik: { url: 'x', user: 'x', list: 'x', ...secret },
+    opnsense: [{ url: 'x', alias: 'x', key_file: '/x' }],
+  }
+  const foreign = /Invalid|Expected|Array|Object|string|null|undefined|, not \d|[|]/
+  let asked = 0
+  for (const wrong of [5, 'x y', '', true, null, [5], [['x']], [], {}, { a: 5 }]) {
+    for (const spoilt of spoiled(whole, wrong)) {
+      for (const line of problems(JSON.stringify(spoilt))) {
+        assert.doesNotMatch(line.replace(/"[^"]*"/, ''), foreign)
+        asked++
+      }
+    }
+  }
+  assert.ok(asked > 1000, `${asked}`)
+})
+
+/** The same with something else in the place of one value, for each value at any depth. */
+function spoiled(node: unknown, wrong: unknown): unknown[] {
+  if (typeof node !== 'object' || node === null) return [wrong]
+  const whole = Object.entries(node).flatMap(([key, value]) =>
+    spoiled(value, wrong).map((one) =>
+      Array.isArray(node) ? node.with(Number(key), one) : { ...node, [key]: one },
+    ),
+  )
+  return [wrong, ...whole]
+}
 
 test('loadConfig() reports YAML that cannot be read, with line and column', () => {
   assert.match(problems('owner: web1\nowner: web2\n').join(), /^2:1: .*unique/)
