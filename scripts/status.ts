@@ -10,13 +10,14 @@ import { main, noWords, textOption, usageFailure, type Values } from './lib/comm
 import { openProber } from './lib/delivery/control.ts'
 import { loadAll, openDelivery } from './lib/delivery/open.ts'
 import { replaceDurably } from './lib/durable.ts'
-import { EXIT, Failure } from './lib/failure.ts'
+import { EXIT, Failure, messageOf } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { print } from './lib/print.ts'
 import type { Loaded } from './lib/settled.ts'
 import { aboutAddress, freeEverywhere } from './lib/status/address.ts'
 import { aboutJson, freedomJson, jsonOf, surveyJson } from './lib/status/json.ts'
 import { metricsOf } from './lib/status/metrics.ts'
+import { nagiosLine, nagiosOf } from './lib/status/nagios.ts'
 import { aboutReport, freedomReport, reportOf } from './lib/status/report.ts'
 import { codeOfSurvey, nameOf, takeSurvey } from './lib/status/survey.ts'
 import { paperOf, plain } from './lib/status/text.ts'
@@ -55,6 +56,16 @@ For monitoring: 0 if all is well, else the worst (highest) code of the problems 
   78                a jail runs without the action that jail.local gives it; or f2b-deliver cannot
                     use config.yaml as it is now, and goes on with the one before
 
+With --nagios the worst of the same problems says which:
+  CRITICAL          bans are not in force: a target is not reached, refuses us or
+                    lacks bans; a jail runs without our action; f2b-deliver does
+                    not run, and changes wait
+  UNKNOWN           Fail2Ban or f2b-deliver cannot be asked, or config.yaml
+                    cannot be read (run it as root)
+  WARNING           changes wait for more than 2 minutes; a target has bans too
+                    many or with another end; something was rejected; config.yaml
+                    as it is now cannot be used
+
 Options
   --unban ADDR      free the address or range; a range that contains it stays
   --acknowledge ID  take what was rejected from the problems, by the id that is shown, by its
@@ -69,6 +80,8 @@ Options
                     code, reason, change, expires, acknowledged}]}; an error is {code, message}
   --metrics FILE    write the same for Prometheus (node_exporter's textfile collector), silently and
                     with exit code 0; FILE must end with .prom
+  --nagios          a plug-in for Nagios or Icinga: one line with figures, and 0
+                    OK, 1 WARNING, 2 CRITICAL or 3 UNKNOWN
   --timeout SECONDS for each target, all at once; default 5
   --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
   options: {
@@ -76,6 +89,7 @@ Options
     acknowledge: { type: 'string' },
     json: { type: 'boolean' },
     metrics: { type: 'string' },
+    nagios: { type: 'boolean' },
     timeout: { type: 'string' },
     config: { type: 'string' },
     configfile: { type: 'string' },
@@ -83,12 +97,29 @@ Options
   run,
 }).finally(() => print('', () => process.exit())) // whatever still hangs somewhere
 
-async function run([word, ...words]: string[], values: Values): Promise<void> {
+async function run(words: string[], values: Values): Promise<void> {
+  if (!values.nagios) return await show(words, values)
+  try {
+    await show(words, values)
+  } catch (error) {
+    // A plug-in has no other codes, and nobody reads its standard error.
+    tellNagios(nagiosLine('unknown', messageOf(error)))
+  }
+}
+
+function tellNagios({ code, line }: ReturnType<typeof nagiosLine>): void {
+  process.exitCode = code
+  print(line)
+}
+
+async function show([word, ...words]: string[], values: Values): Promise<void> {
   noWords(words)
   const [unban, metrics] = [textOption(values, 'unban'), textOption(values, 'metrics')]
   const seen = textOption(values, 'acknowledge')
-  if ([word, unban, metrics, seen].filter((one) => one !== undefined).length > 1) {
-    throw usageFailure('An address, --unban, --acknowledge and --metrics exclude each other')
+  const wishes = [word, unban, metrics, seen, values.nagios]
+  if (wishes.filter((one) => one !== undefined).length > 1) {
+    const list = 'An address, --unban, --acknowledge, --metrics and --nagios'
+    throw usageFailure(`${list} exclude each other`)
   }
   const asked = unban ?? word
   if (metrics !== undefined && !metrics.endsWith('.prom')) {
@@ -104,6 +135,7 @@ async function run([word, ...words]: string[], values: Values): Promise<void> {
   if (!address) {
     const survey = await takeSurvey(loaded, prober, seconds)
     if (metrics !== undefined) return replaceDurably(metrics, metricsOf(survey), METRICS_MODE)
+    if (values.nagios) return tellNagios(nagiosOf(survey))
     process.exitCode = codeOfSurvey(survey)
     return print(json ? jsonOf(surveyJson(survey)) : reportOf(survey, paper))
   }

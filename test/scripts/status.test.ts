@@ -251,3 +251,35 @@ test('f2b-status refuses what makes no sense with 64 and 65', async () => {
     await refused(65, '--unban', ip)
   }
 })
+
+test('f2b-status --nagios is a plug-in: one line with figures, and its code', async () => {
+  const ok = await status('--nagios')
+  const figures = 'bans=1;;;0 targets=2;;;0 unreached=0;;0;0 drift=0;0;;0 queued=0;;;0'
+  const line = `F2B OK: 1 ban in Fail2Ban, 2 targets | ${figures} oldest=0s;120;;0 rejected=0;0;;0\n`
+  assert.deepEqual(ok, { code: 0, stdout: line, stderr: '', lines: line.split('\n') })
+
+  const other = `${ssh.folder}/other.yaml`
+  writeFileSync(other, readFileSync(server.config, 'utf8').replace('stat2', 'stat4'))
+  ssh.refuse('stat4', 'ssh: connect to host stat4 port 22: No route | to host')
+  const critical = await status('--nagios', '--config', other)
+  assert.equal(critical.code, 2)
+  assert.match(
+    critical.stdout,
+    /^F2B CRITICAL: firewall\/stat4: [^|]*route \/ to host \| .*unreached=1;/,
+  )
+
+  ssh.has('stat1', [`203.0.113.1 sshd ${END} web1`, `203.0.113.9 sshd ${END} web1`])
+  const warning = await status('--nagios')
+  assert.equal(warning.code, 1)
+  assert.match(warning.stdout, /^F2B WARNING: firewall\/stat1: 1 extra: f2b-sync .*\| .*drift=1;/)
+
+  await server.fail2ban.stop()
+  const unknown = await status('--nagios')
+  assert.equal(unknown.code, 3)
+  assert.match(unknown.stdout, /^F2B UNKNOWN: Fail2Ban: Cannot ask Fail2Ban: .*\| bans=U;/)
+  for (const args of [['--config', '/none.yaml'], ['192.0.2.1'], ['--timeout', 'x']]) {
+    const failed = await status('--nagios', ...args)
+    assert.deepEqual([failed.code, failed.stderr], [3, ''])
+    assert.match(failed.stdout, /^F2B UNKNOWN: [^|\n]+\n$/)
+  }
+})

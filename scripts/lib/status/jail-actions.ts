@@ -51,7 +51,7 @@ export async function missingActions(
 
 function problem(jail: string, what: string): Problem {
   const text = plain(`jail "${jail}" ${what}: restart Fail2Ban (a reload is not enough)`)
-  return { name: 'Fail2Ban', code: EXIT.config, text }
+  return { name: 'Fail2Ban', code: EXIT.config, text, severity: 'critical' }
 }
 
 /** The actions of ours by jail, as `fail2ban-client -d` lists what it would send. */

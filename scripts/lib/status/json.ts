@@ -21,7 +21,7 @@ export function surveyJson(survey: Survey): unknown {
     time: at,
     owner,
     code: codeOfSurvey(survey),
-    problems: problemsIn(survey),
+    problems: problemsIn(survey).map(({ name, code, text }) => ({ name, code, text })),
     fail2ban: { answers: fail2ban === undefined, bans: bans ?? null, error: fail2ban ?? null },
     deliverer: {
       running: deliverer.running,

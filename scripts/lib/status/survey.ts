@@ -37,7 +37,7 @@ const PATIENCE = { jails: 20, bans: 10, deliverer: 3 }
 const BETWEEN = 1_000
 
 /** Seconds for which something may be queued before it is a problem. */
-const TOO_LONG = 120
+export const TOO_LONG = 120
 
 /** Seconds for which what was rejected is a problem although it is over by now. */
 const NEWS = 86_400
@@ -72,7 +72,14 @@ export interface Problem {
   name: string
   code: number
   text: string
+  severity: Severity
 }
+
+/**
+ * How bad it is. Critical: bans are not in force, or nobody can say so of a target; warning: they are,
+ * or will be without anybody's help; unknown: there is nothing to compare a target with.
+ */
+export type Severity = 'warning' | 'critical' | 'unknown'
 
 /** @param seconds for each target, all side by side */
 export async function takeSurvey(loaded: Loaded, prober: Prober, seconds: number): Promise<Survey> {
@@ -94,7 +101,14 @@ export async function takeSurvey(loaded: Loaded, prober: Prober, seconds: number
     fail2ban: trouble,
     jails: [
       ...missing,
-      ...unclear.map((one) => ({ name: 'Fail2Ban', code: one.code, text: sentenceOf(one) })),
+      ...unclear.map(
+        (one): Problem => ({
+          name: 'Fail2Ban',
+          code: one.code,
+          text: sentenceOf(one),
+          severity: 'warning',
+        }),
+      ),
     ],
     deliverer,
     rejected: siblings.flatMap(({ sibling, rejected }) => {
@@ -212,16 +226,18 @@ function bansIn(banned: Map<string, Fail2BanBans>): number {
 export function problemsIn(survey: Survey): Problem[] {
   const { at, fail2ban, jails, deliverer, rejected, targets } = survey
   const problems = [...jails]
-  const add = (name: string, code: number, text: string): void => {
-    problems.push({ name, code, text })
+  const add = (name: string, code: number, text: string, severity: Severity): void => {
+    problems.push({ name, code, text, severity })
   }
-  if (fail2ban) add('Fail2Ban', fail2ban.code, `${fail2ban.message}; drift is unknown`)
-  if (deliverer.trouble) add('f2b-deliver', deliverer.trouble.code, deliverer.trouble.message)
+  if (fail2ban) add('Fail2Ban', fail2ban.code, `${fail2ban.message}; drift is unknown`, 'unknown')
+  const { running, trouble } = deliverer
+  const silent = running ? 'unknown' : 'critical'
+  if (trouble) add('f2b-deliver', trouble.code, trouble.message, silent)
   const { config } = deliverer
   if (config?.error) {
     const since = span(at - config.since)
     const text = `works with the configuration of ${since} ago, for the one of now is no use to it`
-    add('f2b-deliver', EXIT.config, `${text}: ${config.error}`)
+    add('f2b-deliver', EXIT.config, `${text}: ${config.error}`, 'warning')
   }
   problems.push(...lateIn(survey))
   for (const sibling of new Set(rejected.map((one) => one.sibling))) {
@@ -252,9 +268,15 @@ function problemsOf(one: TargetSurvey, at: number): Problem[] {
   const { trouble, complaint, drift, state } = one
   const name = nameOf(one)
   const problems = rejectedIn(name, state.rejected, at)
-  if (trouble) problems.unshift({ name, code: trouble.code, text: trouble.message })
-  if (complaint) problems.push({ name, code: EXIT.input, text: plain(complaint) })
-  if (state.clock) problems.push({ name, code: EXIT.temporary, text: plain(state.clock) })
+  const add = (code: number, text: string, severity: Severity): void => {
+    problems.push({ name, code, text, severity })
+  }
+  if (complaint) add(EXIT.input, plain(complaint), 'warning')
+  if (state.clock) add(EXIT.temporary, plain(state.clock), 'warning')
+  if (trouble) {
+    const { code, message: text } = trouble
+    problems.unshift({ name, code, text, severity: 'critical' })
+  }
   if (!drift || differencesIn(drift) === 0) return problems
   const parts = [
     ...(drift.missing > 0 ? [`${drift.missing} missing`] : []),
@@ -262,14 +284,15 @@ function problemsOf(one: TargetSurvey, at: number): Problem[] {
     ...(drift.wrong_expiry > 0 ? [`${drift.wrong_expiry} with another end`] : []),
   ]
   const text = `${parts.join(', ')}: f2b-sync repairs it (--dry-run shows it)`
-  return [...problems, { name, code: EXIT.temporary, text }]
+  add(EXIT.temporary, text, drift.missing > 0 ? 'critical' : 'warning')
+  return problems
 }
 
 function rejectedIn(name: string, all: readonly Rejection[], at: number): Problem[] {
   const unseen = all.filter((one) => isUnseen(one, at)).length
   if (unseen === 0) return []
   const text = `${count(unseen, 'change')} rejected, see below: --acknowledge says that you know`
-  return [{ name, code: EXIT.refused, text }]
+  return [{ name, code: EXIT.refused, text, severity: 'warning' }]
 }
 
 function lateIn({ at, deliverer, targets }: Survey): Problem[] {
@@ -282,9 +305,11 @@ function lateIn({ at, deliverer, targets }: Survey): Problem[] {
     return `${count(queued, 'change')} ${queued === 1 ? 'waits' : 'wait'} for ${since}`
   }
   const code = EXIT.temporary
-  if (deliverer.running) return late.map((one) => ({ name: nameOf(one), code, text: waits(one) }))
+  if (deliverer.running) {
+    return late.map((one) => ({ name: nameOf(one), code, text: waits(one), severity: 'warning' }))
+  }
   const [first] = late.sort((a, b) => (b.queue?.queued ?? 0) - (a.queue?.queued ?? 0))
   if (!first) return []
   const text = `does not run, and ${waits(first)}: start it (f2b-deliver --follow)`
-  return [{ name: 'f2b-deliver', code, text }]
+  return [{ name: 'f2b-deliver', code, text, severity: 'critical' }]
 }

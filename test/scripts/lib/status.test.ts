@@ -5,6 +5,7 @@ import type { Rejection } from '../../../scripts/lib/delivery/rejected.ts'
 import { FRESH } from '../../../scripts/lib/delivery/state.ts'
 import { jsonOf } from '../../../scripts/lib/status/json.ts'
 import { metricsOf } from '../../../scripts/lib/status/metrics.ts'
+import { nagiosOf } from '../../../scripts/lib/status/nagios.ts'
 import { reportOf } from '../../../scripts/lib/status/report.ts'
 import {
   codeOfSurvey,
@@ -162,6 +163,49 @@ test('codeOfSurvey() is 0 if all is well, else the worst of the problems, which 
       JSON.stringify(one),
     )
     for (const problem of problemsIn(one)) assert.ok(problem.code > 0)
+  }
+})
+
+test('nagiosOf() tells what is critical from what is not, and from what nobody knows', () => {
+  const drift = { missing: 0, extra: 1, wrong_expiry: 1, lines: [] }
+  const trouble = { code: 75, message: 'a | b\nc' }
+  const late = target({ queue: { queued: 9, oldest: AT - 121 } })
+  const stopped = { running: false, trouble: undefined, config: undefined }
+  const cases: [number, RegExp, Survey][] = [
+    [0, /^F2B OK: 3 bans in Fail2Ban, 1 target \| bans=3;.* drift=0;/, survey(target())],
+    [
+      0,
+      /^F2B OK: .* queued=9;;;0 oldest=119s;120;;0 /,
+      survey(target({ queue: { queued: 9, oldest: AT - 119 } })),
+    ],
+    [1, /^F2B WARNING: firewall\/edge1: 9 changes wait for 2 min \|/, survey(late)],
+    [1, /^F2B WARNING: .* drift=2;/, survey(target({ drift }))],
+    [2, /^F2B CRITICAL: .*1 missing, 1 extra/, survey(target({ drift: { ...drift, missing: 1 } }))],
+    [
+      2,
+      /: a \/ b c \(and 1 more problem\) \| .* unreached=1;/,
+      survey(late, target({ trouble, reachable: false })),
+    ],
+    [2, /^F2B CRITICAL: f2b-deliver: does not run, and 9/, { ...survey(late), deliverer: stopped }],
+    [2, /^F2B CRITICAL: f2b-deliver: /, { ...survey(), deliverer: { ...stopped, trouble } }],
+    [
+      3,
+      /^F2B UNKNOWN: f2b-deliver: /,
+      { ...survey(), deliverer: { ...stopped, running: true, trouble } },
+    ],
+    [
+      3,
+      /^F2B UNKNOWN: Fail2Ban: .* bans=U;.* drift=U;/,
+      { ...survey(), bans: undefined, fail2ban: trouble },
+    ],
+    [3, /^F2B UNKNOWN: .*and 1 more/, { ...survey(late), fail2ban: trouble }],
+    [1, / rejected=1;/, { ...survey(), rejected: [{ sibling: 's', rejection: rejection() }] }],
+  ]
+  for (const [code, line, one] of cases) {
+    const told = nagiosOf(one)
+    assert.match(told.line, line)
+    assert.match(told.line, /^[^|\n]+ \| [^|\n]+\n$/)
+    assert.equal(told.code, code, told.line)
   }
 })
 
