@@ -8,8 +8,8 @@ void runWord(
   'fluships',
   `Usage: fluships [chain]
 
-Releases all leases of this owner, or those in one chain. A chain that no owner uses any more goes,
-with its jumps.
+Releases all leases of this owner, or those in one chain. A chain that no owner
+uses any more goes, with its jumps.
 
   fluships fail2ban-sshd --owner web1`,
 )

@@ -8,7 +8,8 @@ void runWord(
   'listips',
   `Usage: listips [chain]
 
-Prints this owner's leases: <address> <jail> <expires> <owner>; expires 0 is never.
+Prints this owner's leases: <address> <jail> <expires> <owner>; expires 0 is
+never.
 
   listips --owner web1`,
 )

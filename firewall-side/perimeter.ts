@@ -35,10 +35,10 @@ const SESSION = 'firewall'
 
 void main({
   name: 'firewall',
-  help: `Usage: perimeter   (standard input: "owner <name> <peer>", a request, and its data)
+  help: `Usage: perimeter   (standard input: "owner <name> <peer>", a request, its data)
 
-Reached from the SSH gate through sudo. To do something by hand as root, use banip, unbanip,
-listips, fluships and checkfw beside this program.`,
+Reached from the SSH gate through sudo. To do something by hand as root, use
+banip, unbanip, listips, fluships and checkfw beside this program.`,
   options: {},
   async run(words) {
     noWords(words)

@@ -11,11 +11,12 @@ void main({
   name: 'restorefw',
   help: `Usage: restorefw [--remove]
 
-Builds our chains, sets and jumps anew from the ledger. A systemd unit runs it at boot, before the
-network is up, so that a rebooted firewall has no gap.
+Builds our chains, sets and jumps anew from the ledger. A systemd unit runs it
+at boot, before the network is up, so that a rebooted firewall has no gap.
 
 Options
-  --remove          remove everything of ours from the kernel instead; the ledger stays`,
+  --remove          remove everything of ours from the kernel instead; the
+                    ledger stays`,
   options: { remove: { type: 'boolean' } },
   async run(words, values) {
     noWords(words)

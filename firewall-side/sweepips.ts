@@ -10,9 +10,9 @@ void main({
   name: 'sweepips',
   help: `Usage: sweepips
 
-Removes blocks whose time is over (the iptables backend cannot do it by itself), renews what lasts
-longer than the kernel can count, restores what a foreign "flush ruleset" took, and compacts the
-ledger. A timer runs it every minute.`,
+Removes blocks whose time is over (the iptables backend cannot do it by itself),
+renews what lasts longer than the kernel can count, restores what a foreign
+"flush ruleset" took, and compacts the ledger. A timer runs it every minute.`,
   options: {},
   async run(words) {
     noWords(words)

@@ -56,14 +56,16 @@ function open(loaded: Loaded) {
 void runSibling({
   name: 'abuseipdb',
   command: 'f2b-abuseipdb',
-  about: `Reports every ban to AbuseIPDB, without log text. Reports stay: unban withdraws nothing.
+  about: `Reports every ban to AbuseIPDB, without log text. Reports stay: unban withdraws
+nothing.
 
   f2b-abuseipdb ban --ip 192.0.2.7 --name sshd --bantime 600
 
-A ban that comes alone is reported at once. One of many (less than 10 s after another), one that
-the plan has no call left for today, and one while the service is out of order is kept in
-state_dir, which is a success too: "report", which the ban starts in the background, reports all
-of them in one bulk report. Addresses that are not public are never reported.`,
+A ban that comes alone is reported at once. One of many (less than 10 s after
+another), one that the plan has no call left for today, and one while the
+service is out of order is kept in state_dir, which is a success too: "report",
+which the ban starts in the background, reports all of them in one bulk report.
+Addresses that are not public are never reported.`,
   load: loadSection('abuseipdb'),
   remembers: true,
   targets: (loaded) => [open(loaded).target],

@@ -16,8 +16,9 @@ import { checkBan, makeCall, onEach } from './lib/verbs.ts'
 
 const HELP = `Usage: banip <chain> <ip> <ports> <protocol> [options]
 
-Blocks an address on every firewall in the configuration. It stays blocked until unbanip, or until
-its time is over if --bantime is given. Repeat it as often as you like.
+Blocks an address on every firewall in the configuration. It stays blocked until
+unbanip, or until its time is over if --bantime is given. Repeat it as often as
+you like.
 
   banip fail2ban-sshd 192.0.2.1 22 tcp
   banip fail2ban-postfix 2001:db8::1 smtp,465,submission tcp --bantime 3600
@@ -31,7 +32,8 @@ Arguments
 Options
   --bantime SECONDS how long; -1 or left out: until unbanned
   --time EPOCH      when the ban began; default now
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)
   --dry-run         show what would be sent, change nothing`
 
 void main({

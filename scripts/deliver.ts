@@ -20,21 +20,23 @@ void main({
   name: 'deliver',
   help: `Usage: f2b-deliver [--follow] [options]
 
-Delivers what Fail2Ban's actions have queued (delivery = queued) to every target in the
-configuration, and ends. Nothing leaves the queue before its target has confirmed it; what can never
-work is rejected and shown by f2b-status.
+Delivers what Fail2Ban's actions have queued (delivery = queued) to every target
+in the configuration, and ends. Nothing leaves the queue before its target has
+confirmed it; what can never work is rejected and shown by f2b-status.
 
   f2b-deliver             deliver what is queued now: from cron, or by hand
-  f2b-deliver --follow    stay and deliver as it comes: what the systemd unit runs
+  f2b-deliver --follow    stay and deliver as it comes: what the systemd unit
+                          runs
 
-A target that fails is tried again, at the latest after 30 seconds, and at once when it answers
-again; all others are served meanwhile. A firewall that has lost its bans is filled again. A changed
-configuration is taken up within a second; one that cannot be used changes nothing, and f2b-status
-says so.
+A target that fails is tried again, at the latest after 30 seconds, and at once
+when it answers again; all others are served meanwhile. A firewall that has lost
+its bans is filled again. A changed configuration is taken up within a second;
+one that cannot be used changes nothing, and f2b-status says so.
 
 Options
   --follow          do not end; log a line for each delivery on standard error
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)`,
   options: {
     follow: { type: 'boolean' },
     config: { type: 'string' },

@@ -115,9 +115,10 @@ function changeOf(line: Line): Change {
 void runSibling({
   name: 'dummy',
   command: 'f2b-dummy',
-  about: `Shows what a target would be told, and blocks nothing: it keeps a file, dummy.leases in state_dir.
+  about: `Shows what a target would be told, and blocks nothing: it keeps a file,
+dummy.leases in state_dir.
 
-  f2b-dummy ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp --bantime 600`,
+  f2b-dummy ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp`,
   load: loadSection('owner'),
   targets: () => [dummy],
 })

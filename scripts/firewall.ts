@@ -11,10 +11,11 @@ import { runSibling } from './lib/verbs.ts'
 void runSibling({
   name: 'firewall',
   command: 'f2b-firewall',
-  about: `Blocks on every Linux firewall in section "firewalls" of the configuration, over one shared SSH
-connection each. A firewall that fails never keeps the others from being served.
+  about: `Blocks on every Linux firewall in section "firewalls" of the configuration, over
+one shared SSH connection each. A firewall that fails never keeps the others
+from being served.
 
-  f2b-firewall ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp --bantime 600
+  f2b-firewall ban --ip 192.0.2.7 --name sshd --port ssh --protocol tcp
   f2b-firewall list | f2b-dummy sync`,
   load: loadFirewalls,
   targets: firewallTargets,

@@ -16,16 +16,18 @@ import { quote } from './lib/lease.ts'
 
 const HELP = `Usage: f2b-fortigate-feed [options]
 
-Serves the blocked addresses as a threat feed to FortiGates (and to Sophos SFOS, Palo Alto, pfSense,
-OPNsense), takes in the failed logins that FortiGates post, and shows people how things stand.
-Section "fortigate" of the configuration says where it listens and who may ask.
+Serves the blocked addresses as a threat feed to FortiGates (and to Sophos SFOS,
+Palo Alto, pfSense, OPNsense), takes in the failed logins that FortiGates post,
+and shows people how things stand. Section "fortigate" of the configuration says
+where it listens and who may ask.
 
   GET  /blocked-ips   /blocked-ips/ipv4   /blocked-ips/ipv6
   POST /receive-logs
   GET  /   /metrics   /healthz
 
 Options
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)`
 
 if (isMainThread) {
   void main({

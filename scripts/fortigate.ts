@@ -13,16 +13,16 @@ import { runSibling } from './lib/verbs.ts'
 void runSibling({
   name: 'fortigate',
   command: 'f2b-fortigate',
-  about: `Blocks on FortiGates: keeps the list file that f2b-fortigate-feed serves as a threat feed, and
-pushes each change to the device if section "fortigate" of the configuration has "push".
+  about: `Blocks on FortiGates: keeps the list file that f2b-fortigate-feed serves as a
+threat feed, and pushes each change to the device if section "fortigate" of the
+configuration has "push".
 
   f2b-fortigate ban --ip 192.0.2.7 --name fortigate --bantime 600
   f2b-fortigate list --device`,
   load: loadFortigate,
   remembers: true,
   options: { device: { type: 'boolean' } },
-  optionsHelp:
-    '  --device          list: what the device has (needs "push"), not what the file says',
+  optionsHelp: '  --device          list: what the device has, not the file (needs "push")',
   targets({ config, path }, values) {
     if (config.fortigate) return [fortigateTarget(config.fortigate, values.device === true)]
     throw new Failure(EXIT.config, `${path}: missing section "fortigate"`)

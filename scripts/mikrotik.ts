@@ -12,7 +12,8 @@ import { loadSection, runSibling } from './lib/verbs.ts'
 void runSibling({
   name: 'mikrotik',
   command: 'f2b-mikrotik',
-  about: `Keeps an address list on MikroTik routers equal to what is banned. Use the list in a rule.
+  about: `Keeps an address list on MikroTik routers equal to what is banned. Use the list
+in a rule.
 
   f2b-mikrotik ban --ip 192.0.2.7 --name sshd --bantime 600`,
   load: loadSection('mikrotik'),

@@ -21,17 +21,20 @@ void main({
   name: 'net2ban',
   help: `Usage: net2ban server|client [options]
 
-Runs in the foreground until it is told to stop, and logs to standard output. "mode" in the
-configuration must be the same word.
+Runs in the foreground until it is told to stop, and logs to standard output.
+"mode" in the configuration must be the same word.
 
-  net2ban server     takes what net2banctl sends, and forwards it to every client; of several
-                     servers one works and the others stand by
-  net2ban client     runs the actions on this node, and ends each ban when its time is over
+  net2ban server     takes what net2banctl sends, and forwards it to every
+                     client; of several servers one works and the others stand
+                     by
+  net2ban client     runs the actions on this node, and ends each ban when its
+                     time is over
 
 Options
-  --release         client: end all that is in force on this node, and do no more; for a node that
-                    is no longer to be one
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
+  --release         client: end all that is in force on this node, and do no
+                    more; for a node that is no longer to be one
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)`,
   options: {
     config: { type: 'string' },
     configfile: { type: 'string' },

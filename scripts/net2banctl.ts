@@ -68,10 +68,11 @@ function read(path: string): string {
 void runSibling({
   name: 'net2banctl',
   command: 'net2banctl',
-  about: `Runs Fail2Ban's actions on every node, through RabbitMQ: exec runs any action of any action
-file, the other verbs use the file "default_action". It returns when the broker has the message.
+  about: `Runs Fail2Ban's actions on every node, through RabbitMQ: exec runs any action of
+any action file, the other verbs use the file "default_action". It returns when
+the broker has the message.
 
-  net2banctl exec iptables-multiport actionban name=sshd ip=192.0.2.7 bantime=600
+  net2banctl exec iptables-multiport actionban name=sshd ip=192.0.2.7 bantime=60
   net2banctl ban --ip 192.0.2.7 --name sshd --bantime 600`,
   load: loadSection('net2ban'),
   remembers: true,

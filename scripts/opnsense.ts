@@ -12,7 +12,8 @@ import { loadSection, runSibling } from './lib/verbs.ts'
 void runSibling({
   name: 'opnsense',
   command: 'f2b-opnsense',
-  about: `Keeps an alias on OPNsense firewalls equal to what is banned. Use the alias in a rule.
+  about: `Keeps an alias on OPNsense firewalls equal to what is banned. Use the alias in a
+rule.
 
   f2b-opnsense ban --ip 192.0.2.7 --name sshd --bantime 600`,
   load: loadSection('opnsense'),

@@ -73,45 +73,53 @@ const CHOICES: Record<string, string[]> = {
 
 void main({
   name: 'setup',
-  help: `Usage: f2b-setup server   --owner NAME --firewall HOST [options]
+  help: ofSide(`Usage: f2b-setup server   --owner NAME --firewall HOST [options]
        f2b-setup firewall --owner NAME --key-file FILE [options]
        f2b-setup sophosxg --address HOST[:PORT] --user NAME [options]
        f2b-setup fortigate --url URL [options]
        f2b-setup net2ban server|client [options]
 
-Installs fail2ban-perimeter: first the server side, beside Fail2Ban, which makes a key and prints
-the line to run on the firewall; then the firewall side, once for each server. To be run as root.
+Installs fail2ban-perimeter: first the server side, beside Fail2Ban, which makes
+a key and prints the line to run on the firewall; then the firewall side, once
+for each server. To be run as root.
 
   web1#  f2b-setup server --owner web1 --firewall edge1
   edge1# f2b-setup firewall --owner web1 --key-file web1.pub
   web1#  f2b-firewall check
 
-Both can be run again at any time: they change what is not as it should be, print a line for each
-change, and never overwrite config.yaml, firewall.yaml, keys or bans. Run them again after an
-upgrade of this package or of Node.
+Both can be run again at any time: they change what is not as it should be,
+print a line for each change, and never overwrite config.yaml, firewall.yaml,
+keys or bans. Run them again after an upgrade of this package or of Node.
+
+f2b-setup net2ban --help, or f2b-setup help net2ban, shows that side only.
 
 f2b-setup server
   --owner NAME         this server's name; the firewall files its bans under it
-  --firewall HOST      [user@]host[:port], an ssh_config Host, or local (this machine is the
-                       firewall); may be repeated. User: fail2ban
-  --host-key-file FILE the firewall's host key: a known_hosts file, or the line of its
-                       /etc/ssh/ssh_host_ed25519_key.pub. Without it the key is fetched with
-                       ssh-keyscan and you are asked whether it is the right one
-  --delivery HOW       queued: Fail2Ban's action writes one line to a file, and f2b-deliver takes it
-                       to the firewall; direct: the action waits for the firewall. Without it:
-                       what there is; at the first time queued with systemd, else direct
-  --systemd WHEN       auto | yes | no; without systemd cron starts f2b-deliver and f2b-sync
+  --firewall HOST      [user@]host[:port], an ssh_config Host, or local (this
+                       machine is the firewall); may be repeated. User: fail2ban
+  --host-key-file FILE the firewall's host key: a known_hosts file, or the line
+                       of its /etc/ssh/ssh_host_ed25519_key.pub. Without it the
+                       key is fetched with ssh-keyscan and you are asked whether
+                       it is the right one
+  --delivery HOW       queued: Fail2Ban's action writes one line to a file, and
+                       f2b-deliver takes it to the firewall; direct: the action
+                       waits for the firewall. Without it: what there is; at the
+                       first time queued with systemd, else direct
+  --systemd WHEN       auto | yes | no; without systemd cron starts f2b-deliver
+                       and f2b-sync
 
 f2b-setup firewall
-  --owner NAME         the server that is let in. Without --owner only this machine itself is
-                       served (host: local)
+  --owner NAME         the server that is let in. Without --owner only this
+                       machine itself is served (host: local)
   --key-file FILE      that server's public key, as f2b-setup server printed it
-  --from ADDR          the address or range that the key may come from; may be repeated. Without it
-                       as before; at first, or with "any", from anywhere
+  --from ADDR          the address or range that the key may come from; may be
+                       repeated. Without it as before; at first, or with "any",
+                       from anywhere
   --backend NAME       auto | nftables | ipset | iptables
-  --protect NET        an address or network that no server may have blocked: it comes into
-                       never_ban of firewall.yaml; may be repeated
-  --systemd WHEN       auto | yes | no; without systemd cron loads the bans at boot
+  --protect NET        an address or network that no server may have blocked: it
+                       comes into never_ban of firewall.yaml; may be repeated
+  --systemd WHEN       auto | yes | no; without systemd cron loads the bans at
+                       boot
   --remove-owner       take the key of --owner away, and nothing else
 
 ${SOPHOSXG_HELP}
@@ -122,14 +130,29 @@ ${NET2BAN_HELP}
 
 All
   --dry-run            show what would be changed, change nothing
-  --prefix DIR         install below DIR (an image, a package); no accounts, no services
+  --prefix DIR         install below DIR (an image, a package); no accounts, no
+                       services
   --uninstall          undo it; settings, keys and the ledger of bans are left
   --purge              with --uninstall: remove these too
 
-Options`,
+Options`),
   options: Object.assign({}, COMMON, ...Object.values(SIDES).map((side) => side.options)),
   run: setUp,
 })
+
+/** Of the whole text what is about the side that is named, and what is about all of them. */
+function ofSide(whole: string) {
+  return ([word]: string[]): string => {
+    if (word === undefined) return whole
+    if (!SIDES[word]) throw unknownWord('side', word, Object.keys(SIDES))
+    const [usage = '', ...parts] = whole.split('\n\n')
+    const name = `f2b-setup ${word}`
+    const ways = usage.replace('Usage:', '      ').split('\n')
+    const own = ways.filter((way) => way.trim().startsWith(name)).join('\n')
+    const about = parts.filter((part) => part.startsWith(name) && part.includes('\n'))
+    return [own.replace('      ', 'Usage:'), ...about, ...parts.slice(-2)].join('\n\n')
+  }
+}
 
 async function setUp([word, ...rest]: string[], values: Values): Promise<void> {
   const side = word === undefined ? undefined : SIDES[word]

@@ -12,7 +12,8 @@ import { loadSection, runSibling } from './lib/verbs.ts'
 void runSibling({
   name: 'sophosxg',
   command: 'f2b-sophosxg',
-  about: `Keeps a host group on Sophos XG/XGS firewalls equal to what is banned. Use the group in a rule.
+  about: `Keeps a host group on Sophos XG/XGS firewalls equal to what is banned. Use the
+group in a rule.
 
   f2b-sophosxg ban --ip 192.0.2.7 --name sshd --bantime 600`,
   load: loadSection('sophosxg'),

@@ -29,61 +29,74 @@ void main({
   name: 'status',
   help: `Usage: f2b-status [ip] [options]
 
-Shows how each target stands, who banned an address and where it is in force, and frees it.
+Shows how each target stands, who banned an address and where it is in force,
+and frees it.
 
   f2b-status                       a row for each target
-  f2b-status 192.0.2.7             which jail banned it, until when, where it is in force, and why
-  f2b-status --unban 192.0.2.7     free it in Fail2Ban and on every target, in all jails
-  f2b-status --acknowledge all     know of what was rejected: it is no problem any more
+  f2b-status 192.0.2.7             which jail banned it, until when, where it is
+                                   in force, and why
+  f2b-status --unban 192.0.2.7     free it in Fail2Ban and on every target, in
+                                   all jails
+  f2b-status --acknowledge all     know of what was rejected: it is no problem
+                                   any more
 
 Columns
-  REACHED           it answered ("-": what it is to block is kept here, nobody is asked)
+  REACHED           it answered ("-": what it is to block is kept here, nobody
+                    is asked)
   LEASES            bans of this server there
   DRIFT             differences to what Fail2Ban has banned
   QUEUED, OLDEST    changes that wait, and how long the oldest has
   REJECTED          changes that can never work
   SUCCESS, ERROR    since the last delivery, failure
 
-Below them is what is wrong, each with its code. A ban on its way is no drift: what differs is
-looked at twice. A ban that is rejected (never_ban, min_prefix, a full target, a line that nobody
-can read) is no drift either, and tried again every hour; it is a problem until it is acknowledged,
-or over for a day.
+Below them is what is wrong, each with its code. A ban on its way is no drift:
+what differs is looked at twice. A ban that is rejected (never_ban, min_prefix,
+a full target, a line that nobody can read) is no drift either, and tried again
+every hour; it is a problem until it is acknowledged, or over for a day.
 
-For monitoring: 0 if all is well, else the worst (highest) code of the problems that are shown:
-  69, 75, 76, 77    what a target says itself: unreachable, busy, answers oddly, refuses us
-  75                drift; queued for more than 2 minutes; Fail2Ban or f2b-deliver cannot be asked
+For monitoring: 0 if all is well, else the worst (highest) code of the problems
+that are shown:
+  69, 75, 76, 77    what a target says itself: unreachable, busy, answers oddly,
+                    refuses us
+  75                drift; queued for more than 2 minutes; Fail2Ban or
+                    f2b-deliver cannot be asked
   77                something was rejected and nobody has acknowledged it
-  78                a jail runs without the action that jail.local gives it; or f2b-deliver cannot
-                    use config.yaml as it is now, and goes on with the one before
+  78                a jail runs without the action that jail.local gives it; or
+                    f2b-deliver cannot use config.yaml as it is now, and goes on
+                    with the one before
 
 With --nagios the worst of the same problems says which:
-  CRITICAL          bans are not in force: a target is not reached, refuses us or
-                    lacks bans; a jail runs without our action; f2b-deliver does
-                    not run, and changes wait
+  CRITICAL          bans are not in force: a target is not reached, refuses us
+                    or lacks bans; a jail runs without our action; f2b-deliver
+                    does not run, and changes wait
   UNKNOWN           Fail2Ban or f2b-deliver cannot be asked, or config.yaml
                     cannot be read (run it as root)
   WARNING           changes wait for more than 2 minutes; a target has bans too
-                    many or with another end; something was rejected; config.yaml
-                    as it is now cannot be used
+                    many or with another end; something was rejected;
+                    config.yaml as it is now cannot be used
 
 Options
   --unban ADDR      free the address or range; a range that contains it stays
-  --acknowledge ID  take what was rejected from the problems, by the id that is shown, by its
-                    address, or "all"; it comes back only when it happens anew
-  --json            for programs; moments are epoch seconds, null is what is not known:
-                    {time, owner, code, problems: [{name, code, text}],
-                    fail2ban: {answers, bans, error},
-                    deliverer: {running, error, config: {path, since, error}},
-                    targets: [{sibling, target, reachable, error, leases,
-                    drift: {missing, extra, wrong_expiry}, queued, oldest_queued, last_success,
-                    failing_since, last_error, rejected}], rejected: [{sibling, id, at,
-                    code, reason, change, expires, acknowledged}]}; an error is {code, message}
-  --metrics FILE    write the same for Prometheus (node_exporter's textfile collector), silently and
-                    with exit code 0; FILE must end with .prom
+  --acknowledge ID  take what was rejected from the problems, by the id that is
+                    shown, by its address, or "all"; it comes back only when it
+                    happens anew
+  --json            for programs; moments are epoch seconds, null is what is not
+                    known: {time, owner, code, problems: [{name, code, text}],
+                    fail2ban: {answers, bans, error}, deliverer: {running,
+                    error, config: {path, since, error}}, targets: [{sibling,
+                    target, reachable, error, leases, drift: {missing, extra,
+                    wrong_expiry}, queued, oldest_queued, last_success,
+                    failing_since, last_error, rejected}], rejected: [{sibling,
+                    id, at, code, reason, change, expires, acknowledged}]}; an
+                    error is {code, message}
+  --metrics FILE    write the same for Prometheus (node_exporter's textfile
+                    collector), silently and with exit code 0; FILE must end
+                    with .prom
   --nagios          a plug-in for Nagios or Icinga: one line with figures, and 0
                     OK, 1 WARNING, 2 CRITICAL or 3 UNKNOWN
   --timeout SECONDS for each target, all at once; default 5
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)`,
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)`,
   options: {
     unban: { type: 'string' },
     acknowledge: { type: 'string' },

@@ -33,19 +33,25 @@ void main({
   name: 'sync',
   help: `Usage: f2b-sync [target...] [options]
 
-Asks Fail2Ban for every ban of every jail that uses an action of ours, and makes each target equal
-to it. A ban by hand (banip, f2b-firewall ban) lasts as long as it said. Prints per target "added N,
-extended N, removed N, unchanged N". Nothing is done while Fail2Ban cannot be asked: bans simply run
-on. Should it say that most bans are over, they are released when it says so a minute later, too.
+Asks Fail2Ban for every ban of every jail that uses an action of ours, and makes
+each target equal to it. A ban by hand (banip, f2b-firewall ban) lasts as long
+as it said. Prints per target "added N, extended N, removed N, unchanged N".
+Nothing is done while Fail2Ban cannot be asked: bans simply run on. Should it
+say that most bans are over, they are released when it says so a minute later,
+too.
 
-  f2b-sync --dry-run          the drift: what is missing, extra or has another end
-  f2b-sync edge1              this target only; also: firewall, or firewall/edge1
+  f2b-sync --dry-run          the drift: what is missing, extra or has another
+                              end
+  f2b-sync edge1              this target only; also: firewall, or
+                              firewall/edge1
 
 Options
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)
   --dry-run         show what would be changed, change nothing
-  --later           return at once, and sync in the background as soon as Fail2Ban answers; this is
-                    what an action may call, since Fail2Ban cannot be asked from inside one`,
+  --later           return at once, and sync in the background as soon as
+                    Fail2Ban answers; this is what an action may call, since
+                    Fail2Ban cannot be asked from inside one`,
   options: {
     config: { type: 'string' },
     configfile: { type: 'string' },

@@ -84,10 +84,11 @@ void runSibling({
 
   f2b-threatjammer ban --ip 192.0.2.7 --name sshd --bantime 600
 
-A ban that comes alone is reported at once. One of many (less than 10 s after another), one that
-the service has no call left for, and one while it is out of order is kept in state_dir, which is
-a success too: "report", which the ban starts in the background, reports all of them in one call.
-Addresses that are not public are never reported.`,
+A ban that comes alone is reported at once. One of many (less than 10 s after
+another), one that the service has no call left for, and one while it is out of
+order is kept in state_dir, which is a success too: "report", which the ban
+starts in the background, reports all of them in one call. Addresses that are
+not public are never reported.`,
   load: loadSection('threatjammer'),
   remembers: true,
   targets: (loaded) => [open(loaded).target],

@@ -10,8 +10,11 @@ export type Values = Record<string, string | boolean | (string | boolean)[] | un
 export interface Command {
   /** What messages begin with. */
   name: string
-  /** Everything that `--help` prints, but for the common options and the exit codes. */
-  help: string
+  /**
+   * Everything that `--help` prints, but for the common options and the exit codes. What depends on
+   * the word before it can be had by `help WORD`, too.
+   */
+  help: string | ((words: string[]) => string)
   options: Options
   run(positionals: string[], values: Values): Promise<void>
 }
@@ -36,7 +39,8 @@ export async function main(command: Command): Promise<void> {
   try {
     const { positionals, values } = read(process.argv.slice(2), options)
     verbose = values.verbose === true
-    if (values.help) print(`${command.help.trim()}\n${COMMON_HELP}\n\n${EXIT_TABLE}\n`)
+    const help = helpFor(command, positionals, values)
+    if (help !== undefined) print(`${help.trim()}\n${COMMON_HELP}\n\n${EXIT_TABLE}\n`)
     else if (values.version) print(`${manifest.version}\n`)
     else await command.run(positionals, values)
   } catch (error) {
@@ -70,6 +74,12 @@ export function noWords([word]: string[]): void {
 export function textOption(values: Values, name: string): string | undefined {
   const value = values[name]
   return typeof value === 'string' ? value : undefined
+}
+
+function helpFor({ help }: Command, words: string[], values: Values): string | undefined {
+  if (typeof help === 'string') return values.help ? help : undefined
+  if (words[0] === 'help') return help(words.slice(1))
+  return values.help ? help(words) : undefined
 }
 
 function read(argv: string[], options: Options) {

@@ -290,7 +290,7 @@ Verbs (all may be repeated without harm)
   ban               block --ip for --bantime seconds
   unban             release --ip in the jail --name
   list              print this server's bans: <address> <jail> <expires> <owner>
-  sync              read such lines on standard input and make the target equal to them${verbs.join('')}
+  sync              make the target equal to such lines on standard input${verbs.join('')}
 
 Options
   --ip ADDR         IPv4 or IPv6 address or CIDR range (ban, unban)
@@ -299,7 +299,8 @@ Options
   --protocol PROTO  tcp | udp | icmp | all, or a list
   --bantime SECONDS how long; -1 or left out: until unbanned
   --time EPOCH      when the ban began; default now
-  --config FILE     default /etc/fail2ban-perimeter/config.yaml (also --configfile)
+  --config FILE     default /etc/fail2ban-perimeter/config.yaml
+                    (also --configfile)
   --allow-empty     let sync release everything
   --dry-run         show what would be done, change nothing
   --json            list: one object a line${sibling.optionsHelp ? `\n${sibling.optionsHelp}` : ''}`

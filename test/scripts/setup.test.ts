@@ -80,6 +80,34 @@ test('f2b-setup refuses bad input with one line and the right code, and changes 
   assert.equal(tree(), untouched)
 })
 
+test('f2b-setup shows the help of one side alone, by either way of asking', async () => {
+  const help = async (...args: string[]) => {
+    const { code, stdout, stderr } = await run(process.execPath, ['dist/setup.cjs', ...args])
+    return [code, stdout, stderr]
+  }
+  const [, whole = ''] = await help('--help')
+  assert.deepEqual(await help('help'), [0, whole, ''])
+  for (const side of ['server', 'firewall', 'sophosxg', 'fortigate', 'net2ban']) {
+    const [code, text, stderr] = await help('help', side)
+    assert.deepEqual(await help(side, '--help'), [code, text, stderr])
+    assert.deepEqual([code, stderr], [0, ''])
+    const titles = String(text).match(/^f2b-setup .*|^All$|^Options$|^Exit codes$/gm) ?? []
+    assert.ok(
+      titles.length > 3 && titles.slice(0, -3).every((t) => t.startsWith(`f2b-setup ${side}`)),
+    )
+    assert.match(String(text), new RegExp(`^Usage: f2b-setup ${side} `))
+    for (const line of String(text).split('\n').slice(1))
+      assert.ok(String(whole).includes(line), line)
+  }
+  const wrong = 'setup: Unknown side "frewall", did you mean "firewall"?: see --help\n'
+  for (const args of [
+    ['help', 'frewall'],
+    ['frewall', '--help'],
+  ]) {
+    assert.deepEqual(await help(...args), [64, '', wrong])
+  }
+})
+
 test('f2b-setup is for root (77)', async () => {
   const user = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath]
   const ended = await run('setpriv', [...user, resolve('dist/setup.cjs'), ...FIREWALL])

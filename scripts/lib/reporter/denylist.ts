@@ -25,7 +25,8 @@ export const LIST_OPTIONS: Options = Object.fromEntries(
   [...Object.keys(FILTERS), 'format'].map((name) => [name, { type: 'string' as const }]),
 )
 
-export const LIST_HELP = `  --format FORMAT   list: json | csv | aws-waf, as the service writes it, the whole account
+export const LIST_HELP = `  --format FORMAT   list: json | csv | aws-waf, as the service writes it, the
+                    whole account
   --dataset NAME    list: only this dataset, such as ABUSE
   --reported-before, --reported-after, --expires-before, --expires-after MOMENT
                     list: as the service takes it; its schema says epoch seconds

@@ -38,7 +38,7 @@ export function startReport({ values }: Call): void {
 /** The verb that `startReport` runs: it ends when nothing is left to tell. */
 export function reportVerb(open: (loaded: Loaded) => { reporter: Reporter }): ExtraVerb {
   return {
-    help: 'report what is kept, once the burst is over (a ban starts it)',
+    help: 'report what is kept when a burst is over (a ban starts it)',
     seconds: 3600,
     run: async (call, loaded) => {
       const { reporter } = open(loaded)

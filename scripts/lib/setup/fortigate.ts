@@ -63,9 +63,11 @@ export const FORTIGATE_OPTIONS: Options = {
 }
 
 export const FORTIGATE_HELP = `f2b-setup fortigate
-  --url URL            how the FortiGate reaches this server: https://192.0.2.10:5000
-  --listen ADDR:PORT   where to listen; default: all addresses and the port of --url. Behind a
-                       proxy on this machine: 127.0.0.1:PORT, and no certificate
+  --url URL            how the FortiGate reaches this server:
+                       https://192.0.2.10:5000
+  --listen ADDR:PORT   where to listen; default: all addresses and the port of
+                       --url. Behind a proxy on this machine: 127.0.0.1:PORT,
+                       and no certificate
   --cert-file FILE     certificate for an https --url
   --key-file FILE      its key
   --systemd WHEN       auto | yes | no`

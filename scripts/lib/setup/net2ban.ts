@@ -63,7 +63,8 @@ export const NET2BAN_OPTIONS: Options = {
 }
 
 export const NET2BAN_HELP = `f2b-setup net2ban server
-  --broker HOST[:PORT] how everybody reaches this machine's RabbitMQ; the first time
+  --broker HOST[:PORT] how everybody reaches this machine's RabbitMQ; the first
+                       time
   --client NAME        a node; may be repeated, and added later
   --make-certificate   make an authority and a certificate for the broker
   --no-tls             everything on one machine, or in a network of its own

@@ -38,13 +38,17 @@ export const SOPHOSXG_HELP = `f2b-setup sophosxg
   --address HOST[:PORT] the firewall's web admin; port 4444 if left out
   --user NAME          the API account; asked for if left out
   --pass-file FILE     a file that holds its password; asked for if left out
-  --pin FINGERPRINT    the SHA-256 fingerprint that the certificate must have; without it, and
-                       without --ca, it is shown and you are asked whether it is the right one
-  --ca FILE            the certificate of the authority that signed the firewall's
+  --pin FINGERPRINT    the SHA-256 fingerprint that the certificate must have;
+                       without it, and without --ca, it is shown and you are
+                       asked whether it is the right one
+  --ca FILE            the certificate of the authority that signed the
+                       firewall's
   --title NAME         what messages call the firewall; default its address
-  --owner NAME         this server's name, if there is no config.yaml yet; default its host name
+  --owner NAME         this server's name, if there is no config.yaml yet;
+                       default its host name
   --iphost-prefix TEXT, --iphostgroup-name NAME
-                       for the objects on the firewall; default f2b_ and f2b_blockings
+                       for the objects on the firewall; default f2b_ and
+                       f2b_blockings
   --mode MODE          hosts (an object for each ban) | iplist (lists of 1,000)`
 
 const ACTIONS = ['sophosxg']

@@ -36,9 +36,6 @@ const COLUMNS: Column[] = [
   { title: 'ERROR', right: true },
 ]
 
-/** Columns that all but the first take, with the gaps between them. */
-const OTHERS = 7 + 6 + 5 + 6 + 6 + 8 + 7 + 6 + 8 * 2
-
 /** So much of what was rejected is shown, per target; --json has it all. */
 const FEW = 5
 
@@ -90,7 +87,7 @@ function rowOf(one: TargetSurvey, survey: Survey, paper: Paper): string[] {
   const refusals = [...lines.map(({ rejection }) => rejection), ...state.rejected]
   const rejected = refusals.filter((refusal) => isUnseen(refusal, at)).length
   const reached = reachable ? paper.style('green', 'yes') : paper.style(['bold', 'red'], 'no')
-  const name = fit(nameOf(one), Math.max(paper.width - OTHERS, 12))
+  const name = fit(nameOf(one), paper.width)
   const failing = state.failingSince > 0
   return [
     one.trouble ? paper.style(['bold', 'red'], name) : name,
@@ -193,7 +190,7 @@ function bansTable(bans: Ban[], { address, at }: About, paper: Paper): string[] 
     ending(ban.expires, at),
     String(ban.times ?? ''),
   ])
-  return tableOf(columns.map(columnOf), rows, paper).map(indented)
+  return indentedTable(columns, rows, paper)
 }
 
 function since({ began }: Ban, at: number): string {
@@ -221,7 +218,7 @@ function placesTable({ address, at, places }: About, paper: Paper): string[] {
   ])
   const without = places.filter((place) => !isBlocked(place) && !place.trouble)
   const missing = without.map((place) => [nameOf(place), paper.style('dim', 'not there')])
-  return tableOf(columns.map(columnOf), [...rows, ...missing], paper).map(indented)
+  return indentedTable(columns, [...rows, ...missing], paper)
 }
 
 function waitingIn(places: Place[]) {
@@ -244,8 +241,9 @@ function troublesIn({ troubles, places }: About) {
   ].map(({ name, text }) => ({ name, text: plain(text) }))
 }
 
-function columnOf(title: string) {
-  return { title, right: title === 'TIMES' }
+function indentedTable(titles: string[], rows: string[][], paper: Paper): string[] {
+  const columns = titles.map((title) => ({ title, right: title === 'TIMES' }))
+  return tableOf(columns, rows, { ...paper, width: paper.width - 2 }).map((line) => `  ${line}`)
 }
 
 /** What was freed where, and what is in force of it now. */
@@ -320,14 +318,12 @@ function section(
   return lines.length === 0 ? [] : ['', paper.style(format, title), ...lines]
 }
 
-/** Each text behind its name, which is shortened if it is longer than most. */
+/** Each text behind its name, or below it if that is longer than most. */
 function hanging(notes: Note[], longest: number, paper: Paper): string[] {
   const indent = Math.min(Math.max(...notes.map(({ name }) => plain(name).length), 0), longest) + 4
-  return notes.flatMap(({ name, text }) =>
-    entry(`  ${fit(plain(name), longest)}`, indent, text, paper),
-  )
-}
-
-function indented(line: string): string {
-  return `  ${line}`
+  return notes.flatMap(({ name, text }) => {
+    const title = `  ${plain(name)}`
+    if (title.length < indent || paper.width === Infinity) return entry(title, indent, text, paper)
+    return [fit(title, paper.width), ...entry('', indent, text, paper)]
+  })
 }

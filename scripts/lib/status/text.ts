@@ -27,11 +27,17 @@ export function paperOf(stream: NodeJS.WriteStream): Paper {
   }
 }
 
-/** Lines with the cells below each other, whatever colours they have. */
+/**
+ * Lines with the cells below each other, whatever colours they have. Where they do not fit, what
+ * stands in the first column gets a line of its own.
+ */
 export function tableOf(columns: Column[], rows: string[][], paper: Paper): string[] {
   const widths = columns.map(({ title }, i) =>
     Math.max(title.length, ...rows.map((row) => lengthOf(row[i] ?? ''))),
   )
+  const width = widths.reduce((sum, one) => sum + one, GAP.length * (columns.length - 1))
+  const isWide = width > paper.width
+  if (isWide) widths[0] = columns[0]?.title.length ?? 0
   const line = (cells: string[]): string =>
     columns
       .map(({ right }, i) => {
@@ -42,7 +48,8 @@ export function tableOf(columns: Column[], rows: string[][], paper: Paper): stri
       .join(GAP)
       .trimEnd()
   const head = line(columns.map(({ title }) => title))
-  return [paper.style('bold', head), ...rows.map(line)]
+  const below = (row: string[]): string[] => [row[0] ?? '', line(['', ...row.slice(1)])]
+  return [paper.style('bold', head), ...(isWide ? rows.flatMap(below) : rows.map(line))]
 }
 
 /** A text behind its name, in as many lines as the paper needs; the name hangs at the left. */
@@ -57,7 +64,7 @@ export function entry(name: string, indent: number, text: string, paper: Paper):
 export function fit(text: string, longest: number): string {
   if (text.length <= longest) return text
   const head = Math.ceil((longest - 1) / 2)
-  return `${text.slice(0, head)}…${text.slice(text.length - (longest - 1 - head))}`
+  return `${text.slice(0, head)}~${text.slice(text.length - (longest - 1 - head))}`
 }
 
 function wrap(text: string, room: number): string[] {

@@ -3,10 +3,11 @@ import { test } from 'node:test'
 import { within } from '../../../scripts/lib/delivery/probe.ts'
 import type { Rejection } from '../../../scripts/lib/delivery/rejected.ts'
 import { FRESH } from '../../../scripts/lib/delivery/state.ts'
+import type { About } from '../../../scripts/lib/status/address.ts'
 import { jsonOf } from '../../../scripts/lib/status/json.ts'
 import { metricsOf } from '../../../scripts/lib/status/metrics.ts'
 import { nagiosOf } from '../../../scripts/lib/status/nagios.ts'
-import { reportOf } from '../../../scripts/lib/status/report.ts'
+import { aboutReport, reportOf } from '../../../scripts/lib/status/report.ts'
 import {
   codeOfSurvey,
   problemsIn,
@@ -224,6 +225,39 @@ test('reportOf() keeps to 80 columns, with long names and long words below the t
   assert.equal(lines.join(' ').replace(/\s+/g, ' ').split(message).length, 3, 'whole, twice')
 })
 
+test('reportOf() shows the whole name of a host on 80 columns, in ASCII, and each figure below its title', () => {
+  const name = `edge-${'x'.repeat(23)}.example.com`
+  assert.equal(name.length, 40)
+  const [, , head = '', first, row = '', ...more] = reportOf(
+    survey(target({ target: name }), target()),
+    NARROW,
+  ).split('\n')
+  assert.deepEqual([first, more[0]], [`firewall/${name}`, 'firewall/edge1'])
+  assert.equal(row.indexOf('yes'), head.indexOf('REACHED'))
+  assert.equal(row.indexOf('3'), head.indexOf('LEASES') + 'LEASES'.length - 1)
+  for (const line of [head, row, ...more]) assert.match(line, /^[ -~]{0,80}$/)
+  const place = { sibling: 'firewall', target: name, waiting: [], others: [], known: [] }
+  const lease = { address: '192.0.2.7', jail: 'apache-overflows', expires: AT + 600, owner: 'web1' }
+  const about: About = {
+    address: '192.0.2.7',
+    at: AT,
+    troubles: [],
+    bans: [
+      {
+        jail: 'apache-overflows',
+        address: '192.0.2.7',
+        began: AT - 60,
+        expires: AT + 600,
+        live: true,
+        times: 2,
+        matches: [],
+      },
+    ],
+    places: [{ ...place, leases: [lease] }],
+  }
+  for (const line of aboutReport(about, NARROW).split('\n')) assert.match(line, /^[ -~]{0,80}$/)
+})
+
 test('tableOf() lines up, and colours do not count', () => {
   const paper = { width: 80, style: (_: unknown, text: string) => `\u001b[1m${text}\u001b[22m` }
   const columns = [{ title: 'A' }, { title: 'B', right: true }]
@@ -236,7 +270,7 @@ test('tableOf() lines up, and colours do not count', () => {
     paper,
   )
   assert.deepEqual(lines.slice(1), ['\u001b[31mlong\u001b[39m   1', 'x     22'])
-  assert.equal(fit('abcdefgh', 5), 'ab…gh')
+  assert.equal(fit('abcdefgh', 5), 'ab~gh')
   assert.deepEqual(entry('n', 3, 'a b', { ...PAPER, width: 40 }), ['n  a b'])
 })
 
