@@ -51,7 +51,10 @@ export async function upToDate(opened: Opened, caller: Caller): Promise<Opened> 
 /** Where this firewall side keeps its things, with the folders. @throws Failure 75, or 77 unless root */
 export function pathsHere(): Paths {
   if (process.getuid?.() !== 0)
-    throw new Failure(EXIT.refused, 'Cannot change the firewall: not root')
+    throw new Failure(
+      EXIT.refused,
+      'Cannot change the firewall as an ordinary user: run it as root',
+    )
   const paths = pathsOf(realpathSync(process.argv[1] ?? ''))
   for (const folder of [paths.run, paths.state]) {
     try {

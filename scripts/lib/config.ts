@@ -35,7 +35,9 @@ export function readYaml<S extends v.GenericSchema>(
   try {
     source = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new Failure(EXIT.config, ioFailure(`read "${path}"`, error).message)
+    const denied = (error as NodeJS.ErrnoException).code === 'EACCES'
+    const hint = denied && process.getuid?.() !== 0 ? ', are you root?' : ''
+    throw new Failure(EXIT.config, ioFailure(`read "${path}"`, error).message + hint)
   }
   return parseYaml(source, path, shape, ...sections)
 }

@@ -41,6 +41,6 @@ test('banip refuses wrong usage with 64, bad values with 65, and changes nothing
 
 test('banip refuses who is not root with 77', async () => {
   const ended = await fw.nobody('banip', 'fail2ban-sshd', '203.0.113.6', '22', 'tcp')
-  const stderr = 'banip: Cannot change the firewall: not root\n'
+  const stderr = 'banip: Cannot change the firewall as an ordinary user: run it as root\n'
   assert.deepEqual(ended, { code: 77, stdout: '', stderr })
 })

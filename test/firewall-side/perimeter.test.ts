@@ -190,6 +190,6 @@ test('perimeter takes no arguments and refuses who is not root with 77', async (
   const ended = await run('setpriv', [...user, process.execPath, PERIMETER], { input })
   assert.deepEqual(
     [ended.code, ended.stderr],
-    [77, 'firewall: Cannot change the firewall: not root\n'],
+    [77, 'firewall: Cannot change the firewall as an ordinary user: run it as root\n'],
   )
 })

@@ -1,8 +1,18 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { resolve } from 'node:path'
 import { beforeEach, test } from 'node:test'
-import type { Ended } from '../../scripts/lib/run.ts'
+import { type Ended, run } from '../../scripts/lib/run.ts'
+import { temporaryFolder } from '../lib/folder.ts'
 import type { Seed } from '../lib/private-fail2ban.ts'
 import { parseMetrics } from '../lib/prometheus.ts'
 import { useServer } from '../lib/server.ts'
@@ -13,6 +23,7 @@ import { standInSsh } from '../lib/standin-ssh.ts'
 const ssh = standInSsh()
 const server = useServer(ssh, 'firewalls:\n  - host: stat1\n  - host: stat2\n')
 const { state } = server
+const plain = temporaryFolder('plain')
 const queue = `${state}/queue/firewall`
 /** When the bans of Fail2Ban end. */
 const END = Date.parse('2033-05-18T03:43:20Z') / 1000
@@ -250,6 +261,16 @@ test('f2b-status refuses what makes no sense with 64 and 65', async () => {
     await refused(65, ip)
     await refused(65, '--unban', ip)
   }
+})
+
+test('f2b-status asks a plain user who cannot read the settings whether he is root', async () => {
+  chmodSync(plain, 0o755)
+  writeFileSync(`${plain}/config.yaml`, 'owner: web1\n', { mode: 0o600 })
+  const user = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath]
+  const args = [resolve('dist/status.cjs'), '--config', `${plain}/config.yaml`]
+  const { code, stderr } = await run('setpriv', [...user, ...args])
+  const said = `Cannot read "${plain}/config.yaml": permission denied, are you root?`
+  assert.deepEqual([code, stderr], [78, `status: ${said}\n`])
 })
 
 test('f2b-status --nagios is a plug-in: one line with figures, and its code', async () => {
