@@ -6,7 +6,7 @@
 //
 // Exit codes: f2b-status --help
 import { parseAddress } from './lib/address.ts'
-import { main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
+import { explained, main, noWords, textOption, usageFailure, type Values } from './lib/command.ts'
 import { openProber } from './lib/delivery/control.ts'
 import { loadAll, openDelivery } from './lib/delivery/open.ts'
 import { replaceDurably } from './lib/durable.ts'
@@ -116,7 +116,7 @@ async function run(words: string[], values: Values): Promise<void> {
     await show(words, values)
   } catch (error) {
     // A plug-in has no other codes, and nobody reads its standard error.
-    tellNagios(nagiosLine('unknown', messageOf(error)))
+    tellNagios(nagiosLine('unknown', messageOf(explained(error))))
   }
 }
 

@@ -1,6 +1,6 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util'
 import manifest from '../../package.json' with { type: 'json' }
-import { codeOf, EXIT, EXIT_TABLE, Failure, messageOf } from './failure.ts'
+import { codeOf, EXIT, EXIT_TABLE, Failure, ioFailure, messageOf } from './failure.ts'
 import { quote } from './lease.ts'
 import { print } from './print.ts'
 
@@ -43,7 +43,8 @@ export async function main(command: Command): Promise<void> {
     if (help !== undefined) print(`${help.trim()}\n${COMMON_HELP}\n\n${EXIT_TABLE}\n`)
     else if (values.version) print(`${manifest.version}\n`)
     else await command.run(positionals, values)
-  } catch (error) {
+  } catch (thrown) {
+    const error = explained(thrown)
     process.exitCode = codeOf(error)
     for (const line of linesOf(error, verbose)) process.stderr.write(`${command.name}: ${line}\n`)
   }
@@ -68,6 +69,15 @@ export function unknownWord(what: string, word: string, known: readonly string[]
 /** For a command that takes no words, or no more. @throws Failure 64 if there is one */
 export function noWords([word]: string[]): void {
   if (word !== undefined) throw usageFailure(`One word too many ${quote(word)}`)
+}
+
+/** What the system refuses a plain user is no bug: root would have been let. */
+export function explained(error: unknown): unknown {
+  if (!(error instanceof Error) || process.getuid?.() === 0) return error
+  const { code, syscall, path } = (error.cause ?? error) as NodeJS.ErrnoException
+  if (code !== 'EACCES') return error
+  const known = error instanceof Failure ? error : ioFailure(`${syscall} "${path}"`, error)
+  return new Failure(known.code, `${known.message}, are you root?`)
 }
 
 /** The value of a text option. */

@@ -35,9 +35,8 @@ export function readYaml<S extends v.GenericSchema>(
   try {
     source = readFileSync(path, 'utf8')
   } catch (error) {
-    const denied = (error as NodeJS.ErrnoException).code === 'EACCES'
-    const hint = denied && process.getuid?.() !== 0 ? ', are you root?' : ''
-    throw new Failure(EXIT.config, ioFailure(`read "${path}"`, error).message + hint)
+    const { message } = ioFailure(`read "${path}"`, error)
+    throw new Failure(EXIT.config, message, { cause: error })
   }
   return parseYaml(source, path, shape, ...sections)
 }

@@ -11,6 +11,7 @@ import { main, noWords, textOption, unknownWord } from './scripts/lib/command.ts
 import { Failure } from './scripts/lib/failure.ts'
 const thrown = {
   bug: () => new TypeError('a\\nb'),
+  denied: () => Object.assign(new Error('EACCES: x'), { code: 'EACCES', syscall: 'mkdir', path: '/x' }),
   config: () => new Failure(78, 'x.yaml:1:1: one\\nx.yaml:2:1: \\x1b[31mtwo'),
   input: () => new Failure(65, 'Cannot read\\nthis \\x07'),
 }
@@ -102,6 +103,15 @@ test('main() calls a bug a bug, with 70, and shows where on --verbose', async ()
   const [code, , stderr] = await call('bug', '--verbose')
   assert.equal(code, 70)
   assert.match(stderr, /^try: TypeError: a\nb\n +at /)
+})
+
+test('main() asks a plain user, and him alone, whether he is root when the system refuses', async () => {
+  assert.equal((await call('denied'))[0], 70)
+  await run('chmod', ['-R', 'a+rX', folder])
+  const user = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath]
+  const { code, stderr } = await run('setpriv', [...user, `${folder}/try.cjs`, 'denied'])
+  const said = 'try: Cannot mkdir "/x": permission denied, are you root?\n'
+  assert.deepEqual([code, stderr], [75, said])
 })
 
 test('main() does not mind a reader that has gone', async () => {
