@@ -11,12 +11,15 @@ import { main, type Options, unknownWord, usageFailure, type Values } from './li
 import { EXIT, Failure } from './lib/failure.ts'
 import { quote } from './lib/lease.ts'
 import { lock } from './lib/lock.ts'
+import { setUpAppliance } from './lib/setup/appliance.ts'
 import { setUpFirewall } from './lib/setup/firewall.ts'
 import { FORTIGATE_HELP, FORTIGATE_OPTIONS, setUpFortigate } from './lib/setup/fortigate.ts'
+import { MIKROTIK, MIKROTIK_HELP, MIKROTIK_OPTIONS } from './lib/setup/mikrotik.ts'
 import { NET2BAN_HELP, NET2BAN_OPTIONS, setUpNet2ban } from './lib/setup/net2ban.ts'
+import { OPNSENSE, OPNSENSE_HELP, OPNSENSE_OPTIONS } from './lib/setup/opnsense.ts'
 import { type InstallTarget, installTarget } from './lib/setup/plan.ts'
 import { setUpServer } from './lib/setup/server.ts'
-import { SOPHOSXG_HELP, SOPHOSXG_OPTIONS, setupSophosxg } from './lib/setup/sophosxg.ts'
+import { SOPHOSXG, SOPHOSXG_HELP, SOPHOSXG_OPTIONS } from './lib/setup/sophosxg.ts'
 
 interface Side {
   /** The options that only this one has. */
@@ -49,7 +52,18 @@ const SIDES: Record<string, Side> = {
     },
     run: setUpServer,
   },
-  sophosxg: { options: SOPHOSXG_OPTIONS, run: setupSophosxg },
+  sophosxg: {
+    options: SOPHOSXG_OPTIONS,
+    run: (target, values) => setUpAppliance(SOPHOSXG, target, values),
+  },
+  mikrotik: {
+    options: MIKROTIK_OPTIONS,
+    run: (target, values) => setUpAppliance(MIKROTIK, target, values),
+  },
+  opnsense: {
+    options: OPNSENSE_OPTIONS,
+    run: (target, values) => setUpAppliance(OPNSENSE, target, values),
+  },
   fortigate: { options: FORTIGATE_OPTIONS, run: setUpFortigate },
   net2ban: {
     options: NET2BAN_OPTIONS,
@@ -76,6 +90,8 @@ void main({
   help: ofSide(`Usage: f2b-setup server   --owner NAME --firewall HOST [options]
        f2b-setup firewall --owner NAME --key-file FILE [options]
        f2b-setup sophosxg --address HOST[:PORT] --user NAME [options]
+       f2b-setup mikrotik --address HOST[:PORT] [options]
+       f2b-setup opnsense --address HOST[:PORT] --key-file FILE [options]
        f2b-setup fortigate --url URL [options]
        f2b-setup net2ban server|client [options]
 
@@ -123,6 +139,10 @@ f2b-setup firewall
   --remove-owner       take the key of --owner away, and nothing else
 
 ${SOPHOSXG_HELP}
+
+${MIKROTIK_HELP}
+
+${OPNSENSE_HELP}
 
 ${FORTIGATE_HELP}
 

@@ -73,7 +73,7 @@ test('TAB in bash offers verbs, options, their words and files', () => {
     ['f2b-firewall ban --b', '--bantime'],
     ['f2b-firewall ban --protocol ""', 'tcp udp icmp all'],
     ['f2b-firewall list --config README', 'README.md'],
-    ['f2b-setup ""', 'server firewall sophosxg fortigate net2ban'],
+    ['f2b-setup ""', 'server firewall sophosxg mikrotik opnsense fortigate net2ban'],
     ['f2b-setup net2ban c', 'client'],
     ['f2b-setup server --d', '--delivery --dry-run'],
     ['f2b-setup server --delivery ""', 'queued direct'],

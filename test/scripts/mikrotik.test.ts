@@ -197,6 +197,22 @@ router('a reboot is noticed by one call, and the next sync fills the list', asyn
   assert.deepEqual(await world.run('check'), OK)
 })
 
+router('a check that is cut off hides no reboot, and start stays after it', async (world) => {
+  const check = () => world.within((target, call) => target.check(call))
+  const cutOff = async () => {
+    world.sim.faults.lacks = 'read'
+    await assert.rejects(check(), /its group needs read/)
+    world.sim.faults.lacks = undefined
+  }
+  await cutOff()
+  world.sim.ahead += 3000
+  await assert.rejects(check(), LostGeneration)
+  await cutOff()
+  await world.within((target, call) => target.start(call))
+  world.sim.ahead += 3000
+  await check()
+})
+
 router('many changes are few calls, in the order in which they came', async (world) => {
   await sync(world, PRESENT)
   await world.within(async (target, call) => {

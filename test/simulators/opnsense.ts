@@ -12,8 +12,10 @@ import {
 } from './appliance.ts'
 
 export interface OpnsenseFaults extends Mishaps {
-  /** The key's user lacks the privilege. */
+  /** The key's user lacks the privilege for tables. */
   forbidden: boolean
+  /** Lacks "Firewall: Alias: Edit". */
+  noAliasEdit: boolean
   /** Says done, and does nothing. */
   pretend: boolean
   /** pf's own limit: what is more is lost without a word. */
@@ -27,6 +29,7 @@ export interface OpnsenseFaults extends Mishaps {
 const HEALTHY: OpnsenseFaults = {
   ...NO_MISHAPS,
   forbidden: false,
+  noAliasEdit: false,
   pretend: false,
   most: Number.POSITIVE_INFINITY,
   cutList: false,
@@ -48,6 +51,9 @@ export class OpnsenseSimulator extends ApplianceSimulator<OpnsenseFaults> {
     ['f2b_web1', new Set()],
     ['f2b_web2', new Set()],
   ])
+
+  /** Names of aliases that are defined and not in use yet. */
+  readonly #defined = new Set<string>()
 
   /** External tables are in no configuration. */
   reboot(): void {
@@ -76,16 +82,42 @@ export class OpnsenseSimulator extends ApplianceSimulator<OpnsenseFaults> {
       seconds: 0.01,
     })
     if (given !== `${this.key}:${this.secret}`) return fail(401, 'Authentication Failed')
-    const [, verb = '', name = ''] = /^\/api\/firewall\/alias_util\/(\w+)\/(\w+)$/.exec(path) ?? []
-    if (faults.forbidden) return fail(403, 'Forbidden')
+    const [, controller = '', verb = '', name = ''] =
+      /^\/api\/firewall\/(alias_util|alias)\/(\w+)(?:\/(\w+))?$/.exec(path) ?? []
+    const isForbidden = controller === 'alias' ? faults.noAliasEdit : faults.forbidden
+    if (isForbidden) return fail(403, 'Forbidden')
+    if (verb === 'aliases') {
+      return { status: 200, body: [...this.tables.keys()].sort(), seconds: 0.01 }
+    }
     const fields = readFields(headers['content-type'], body)
     if (!fields) return fail(400, 'Invalid JSON syntax')
+    if (controller === 'alias') return this.#define(method, verb, fields)
     const table = this.tables.get(name)
     if (verb === 'list')
       return this.#list(method === 'POST' ? fields : {}, table ?? new Set(), faults)
     if (verb === 'add' || verb === 'delete')
       return { ...this.#write(verb, method, fields, name, faults), status: 200 }
     return { status: 404, body: { errorMessage: 'Endpoint not found' }, seconds: 0.01 }
+  }
+
+  /** An alias is in the configuration first, and has a table once that is applied. */
+  #define(method: string, verb: string, fields: Record<string, unknown>): Answer {
+    const say = (body: object, wrote = true) => ({ status: 200, body, seconds: COST.write, wrote })
+    if (method !== 'POST') return say({ result: 'failed' }, false)
+    if (verb === 'reconfigure') {
+      for (const name of this.#defined) this.tables.set(name, this.tables.get(name) ?? new Set())
+      return say({ status: 'ok' })
+    }
+    const { name = '', type, enabled } = (fields.alias ?? {}) as Record<string, string>
+    const refuse = (key: string, why: string) =>
+      say({ result: 'failed', validations: { [`alias.${key}`]: why } }, false)
+    if (!/^[A-Za-z_]\w{0,31}$/.test(name)) return refuse('name', 'The name is not valid.')
+    if (this.tables.has(name) || this.#defined.has(name)) {
+      return refuse('name', 'An alias with this name already exists.')
+    }
+    if (type !== 'external' || enabled !== '1') return refuse('type', 'Not of use for a table.')
+    this.#defined.add(name)
+    return say({ result: 'saved', uuid: '6a1ecb5f-0000-4000-8000-000000000001' })
   }
 
   #list(fields: Record<string, unknown>, table: Set<string>, faults: OpnsenseFaults): Answer {

@@ -25,6 +25,9 @@ const LONGEST = 21_474_836
 /** Seconds that a timeout may be too short (clocks), and too long (the list takes that to arrive). */
 const SLACK = { short: 5, long: 60 }
 
+/** Seconds of a marker that only asks whether there is one. */
+const PROBE = 2
+
 /** How often changes are tried while others change the same entries. */
 const TRIES = 4
 
@@ -46,20 +49,23 @@ export function mikrotikTargets(list: Mikrotik[]): Target[] {
 function mikrotikTarget(settings: Mikrotik): Target {
   const router = new Router(settings)
 
-  /** True if the marker was missing: to add what is there is refused at once, without a search. */
-  async function mark(call: Call): Promise<boolean> {
-    const marker = markerOf(call.owner)
+  /** Adds the marker. @returns false if it is there: that is told at once, without a search */
+  async function mark(call: Call, seconds: number): Promise<boolean> {
+    const marker = { ...markerOf(call.owner), seconds }
     if (call.dryRun) return (await router.read(call, marker.address)).length === 0
     const [result] = await router.write(call, [marker])
     if (result instanceof Failure) throw result
     return result === 'done'
   }
 
-  /** Fails as long as no sync has filled a list that was emptied. */
+  /**
+   * Fails until a sync has filled a list that was emptied. Whatever becomes of us in between, no marker
+   * of an empty list stays: what this adds ends by itself.
+   */
   async function check(call: Call): Promise<void> {
-    if (!(await mark(call))) return
     const marker = markerOf(call.owner)
-    const [row] = await router.read(call, marker.address)
+    if (!(await mark(call, PROBE))) return
+    const [row] = call.dryRun ? [] : await router.read(call, marker.address)
     if (row) await router.write(call, [{ ...marker, verb: 'remove', row }])
     const why = 'its list was emptied, by a reboot perhaps: f2b-sync fills it'
     throw new LostGeneration(EXIT.temporary, why)
@@ -79,8 +85,13 @@ function mikrotikTarget(settings: Mikrotik): Target {
     close: () => router.close(),
 
     async start(call) {
-      if (call.dryRun) call.show(`add ${markerOf(call.owner).address}`)
-      else await mark(call)
+      const marker = markerOf(call.owner)
+      if (call.dryRun) return call.show(`add ${marker.address}`)
+      if (await mark(call, marker.seconds)) return
+      // It may be one that a check has added, which ends in a moment.
+      const write = entryFor(marker, (await router.read(call, marker.address))[0])
+      const [result] = write ? await router.write(call, [write]) : []
+      if (result instanceof Failure) throw result
     },
 
     async list(call) {

@@ -62,11 +62,8 @@ export class Table {
     const path = `/api/firewall/alias_util/${verb}/${this.#alias}`
     const reply = await this.#api.ask(call, 'POST', path, body)
     const { status } = reply
-    if (status === 401) throw new Failure(EXIT.refused, 'key refused (HTTP 401): check key_file')
-    if (status === 403) {
-      const privilege = '"Diagnostics: PF Table IP addresses"'
-      throw new Failure(EXIT.refused, `the key's user lacks the privilege ${privilege} (HTTP 403)`)
-    }
+    const refusal = refusalOf(status)
+    if (refusal) throw refusal
     const answered = `answered HTTP ${status}`
     if (status === 429 || status >= 500) throw new Failure(EXIT.temporary, answered)
     if (status === 200 && typeof reply.body === 'object' && reply.body !== null) {
@@ -74,4 +71,12 @@ export class Table {
     }
     throw new Failure(EXIT.unexpected, `${answered}: check url`)
   }
+}
+
+/** Why the key may not ask anything about tables. */
+export function refusalOf(status: number): Failure | undefined {
+  if (status === 401) return new Failure(EXIT.refused, 'key refused (HTTP 401): check key_file')
+  if (status !== 403) return undefined
+  const privilege = '"Diagnostics: PF Table IP addresses"'
+  return new Failure(EXIT.refused, `the key's user lacks the privilege ${privilege} (HTTP 403)`)
 }

@@ -29,6 +29,11 @@ export function opnsenseTargets(list: Opnsense[], owner: string): Target[] {
   throw new Failure(EXIT.config, 'Cannot find section "opnsense" in the configuration')
 }
 
+/** Each server has an alias of its own. */
+export function aliasOf({ alias }: Pick<Opnsense, 'alias'>, owner: string): string {
+  return alias ?? `f2b_${owner.replace(/\W/g, '_')}`.slice(0, 32)
+}
+
 /**
  * The table of one alias, which holds addresses and nothing about them. So each server has an alias of
  * its own, and a ledger of the leases: it is written before the table, so that whatever is in the table
@@ -36,7 +41,7 @@ export function opnsenseTargets(list: Opnsense[], owner: string): Target[] {
  * back. A reboot empties the table, and takes the sentinel with it, an address for documentation.
  */
 function opnsenseTarget(settings: Opnsense, owner: string): Target {
-  const alias = settings.alias ?? `f2b_${owner.replace(/\W/g, '_')}`.slice(0, 32)
+  const alias = aliasOf(settings, owner)
   const table = new Table(settings, alias)
   const [a = 0, b = 0] = new Uint16Array(createHash('sha256').update(owner).digest().buffer)
   const sentinel = parseAddress(`2001:db8:f2b:${a.toString(16)}:${b.toString(16)}::1`).text

@@ -16,12 +16,15 @@ export interface Settings {
   owner?: unknown
   state_dir?: unknown
   firewalls?: unknown
+  sophosxg?: unknown
+  mikrotik?: unknown
+  opnsense?: unknown
   fortigate?: unknown
   fail2ban?: unknown
 }
 
 /** The sections of the parts that have a setup of their own; all others are the server side's. */
-const PARTS = ['sophosxg', 'fortigate', 'net2ban']
+const PARTS = ['sophosxg', 'mikrotik', 'opnsense', 'fortigate', 'net2ban']
 
 /** @throws Failure 78 if it cannot be read */
 export function parsed(text: string, path: string): Document.Parsed {
