@@ -99,6 +99,21 @@ const FACTS = [
   /^ {2}✓ All of it for real: .*\d seconds in all\.$/,
 ]
 
+/** What differs in the stories of the simulated appliances. */
+const APPLIANCES = {
+  mikrotik: {
+    setUp: /logged in to 127\.0\.0\.1 as f2b, who may write the address list f2b/,
+    refused:
+      /fail2ban\.log: mikrotik: Cannot ban "203\.0\.113\.7" .* needs read, write and rest-api/,
+    last: /✓ 198\.51\.100\.9 was blocked for +3 s\n +✓ calls of the router +1\n/,
+  },
+  opnsense: {
+    setUp: /made the alias "f2b_web1"\n +the key for 127\.0\.0\.1 may read and change tables/,
+    refused: /fail2ban\.log: opnsense: Cannot ban "203\.0\.113\.7" .* lacks the privilege "Diagn/,
+    last: /✓ A real Fail2Ban and a simulated firewall\. \d+ seconds\.\n/,
+  },
+}
+
 describe('demo', () => {
   test('tells the whole story, plain and aligned in a pipe, and leaves nothing behind', async () => {
     const before = traces()
@@ -127,6 +142,33 @@ describe('demo', () => {
     await waitUntil('the end of all processes', () => !anyoneIn(namespaces))
     assert.deepEqual(traces(), before)
   })
+
+  for (const [name, { setUp, refused, last }] of Object.entries(APPLIANCES)) {
+    test(`blocks on ${name} with a real Fail2Ban, through restart, reboot and refusal`, async () => {
+      const { code, stdout, stderr } = await start(name).ended
+      assert.equal(code, 0, stdout + stderr)
+      assert.equal(stderr, '')
+      const facts = [
+        setUp,
+        /✓ from the log line to the block +[\d,]+ ms\n/,
+        / set sshd unbanip 203\.0\.113\.7\n +✓ blocked: 2001:db8::7, 203\.0\.113\.7\n/,
+        / set nginx unbanip 203\.0\.113\.7\n +✓ blocked: 2001:db8::7\n/,
+        /fail2ban-client stop\n +✓ blocked: 2001:db8::7, 203\.0\.113\.8\n/,
+        /fail2ban-client start\n +✓ blocked: 2001:db8::7, 203\.0\.113\.8\n/,
+        /✓ blocked: nobody\n.*check\n.* was emptied, by a reboot perhaps: f2b-sync fills it\n/,
+        /f2b-sync\n +added 2, extended 0, removed 0, unchanged 0\n/,
+        /f2b-sync\n +added 0, extended 0, removed 0, unchanged 2\n/,
+        refused,
+        last,
+      ]
+      let rest = stdout
+      for (const fact of facts) {
+        const found = fact.exec(rest)
+        assert.ok(found, `${fact} in\n${stdout}`)
+        rest = rest.slice(found.index + found[0].length)
+      }
+    })
+  }
 
   test('says where it was when it is interrupted, and cleans up', async () => {
     const { child, ended } = start()

@@ -1,90 +1,21 @@
 import assert from 'node:assert/strict'
-import { X509Certificate } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
-import { mikrotikTargets } from '../../scripts/lib/mikrotik/target.ts'
-import { opnsenseTargets } from '../../scripts/lib/opnsense/target.ts'
-import { type Ended, run } from '../../scripts/lib/run.ts'
-import { inWorld, type Kind, type World } from '../lib/appliance.ts'
-import type { ApplianceSimulator, Mishaps } from '../simulators/appliance.ts'
-import { MikrotikSimulator } from '../simulators/mikrotik.ts'
-import { OpnsenseSimulator } from '../simulators/opnsense.ts'
-
-const ROOT = join(import.meta.dirname, '../..')
-const SECRET = 'Ge&heim"1'
-const CONFIG = 'etc/fail2ban-perimeter/config.yaml'
+import { run } from '../../scripts/lib/run.ts'
+import {
+  CONFIG,
+  inSite,
+  MIKROTIK,
+  OPNSENSE,
+  SETUP,
+  type Simulator,
+  type Sort,
+  usable,
+} from '../lib/appliance-setup.ts'
 
 /** Setting up takes root. */
 const rooted = { skip: process.getuid?.() !== 0 && 'needs root' }
-
-/** A simulated appliance and a folder to install below. */
-interface Site<S> {
-  world: World<S>
-  prefix: string
-  /** Its certificate's fingerprint as openssl prints it. */
-  pin: string
-  setup(args: string): Promise<Ended>
-  /** A file of the installation. */
-  read(path: string): string
-}
-
-/** What a kind's setup must have beside what all have: its secret's option, its file and text. */
-interface Sort<S> extends Kind<S> {
-  login: [option: string, extension: string, text: string]
-  blocked(sim: S): string[]
-}
-
-const MIKROTIK: Sort<MikrotikSimulator> = {
-  section: 'mikrotik',
-  make: () => Object.assign(new MikrotikSimulator(), { pass: SECRET }),
-  settings: ({ user, pass }) => ({ user, pass }),
-  targets: ({ mikrotik }) => mikrotikTargets(mikrotik),
-  login: ['--pass-file', 'pass', `${SECRET}\n`],
-  blocked: (sim) => sim.blocked(),
-}
-
-const OPNSENSE: Sort<OpnsenseSimulator> = {
-  section: 'opnsense',
-  make: () => Object.assign(new OpnsenseSimulator(), { secret: SECRET }),
-  settings: ({ key, secret }) => ({ key: `key=${key}\nsecret=${secret}\n` }),
-  targets: ({ opnsense, owner }) => opnsenseTargets(opnsense, owner),
-  login: ['--key-file', 'key', `key=w86XNZob\nsecret=${SECRET}\n`],
-  blocked: (sim) => sim.blocked(),
-}
-
-type Simulator = ApplianceSimulator<Mishaps>
-
-async function inSite<S extends Simulator>(
-  sort: Sort<S>,
-  work: (site: Site<S>) => Promise<void>,
-): Promise<void> {
-  await inWorld(sort, async (world) => {
-    const prefix = join(world.dir, 'root')
-    mkdirSync(join(prefix, 'etc/fail2ban/action.d'), { recursive: true })
-    const [option, , text] = sort.login
-    const secret = join(world.dir, 'secret')
-    writeFileSync(secret, text, { mode: 0o600 })
-    const address = world.sim.url.replace('https://', '')
-    const fixed = [sort.section, '--address', address, option, secret, '--prefix', prefix]
-    const words = [join(ROOT, 'dist/setup.cjs'), ...fixed]
-    await work({
-      world,
-      prefix,
-      pin: new X509Certificate(readFileSync(world.sim.ca)).fingerprint256,
-      setup: (args) => run(process.execPath, [...words, ...args.split(' ')]),
-      read: (path) => readFileSync(join(prefix, path), 'utf8'),
-    })
-  })
-}
-
-/** The written configuration, with its files where they are now. */
-function usable<S extends Simulator>({ world, prefix, read }: Site<S>): string {
-  const file = join(world.dir, 'made.yaml')
-  const text = read(CONFIG).replaceAll(' /etc/', ` ${prefix}/etc/`)
-  writeFileSync(file, `${text}state_dir: ${world.dir}\n`)
-  return file
-}
 
 for (const sort of [MIKROTIK, OPNSENSE] as unknown as Sort<Simulator>[]) {
   const { section, login } = sort
@@ -119,12 +50,12 @@ for (const sort of [MIKROTIK, OPNSENSE] as unknown as Sort<Simulator>[]) {
           assert.deepEqual(await world.run('check', { config: made }), silent)
           const ban = await world.run('ban --ip 192.0.2.7 --bantime 60', { config: made })
           assert.deepEqual(ban, silent)
-          assert.deepEqual(sort.blocked(world.sim), ['192.0.2.7'])
+          assert.deepEqual(world.sim.blocked(), ['192.0.2.7'])
 
           const again = await setup(given)
           assert.match(again.stdout, /nothing to change/)
           assert.equal(read(CONFIG), config)
-          assert.deepEqual(sort.blocked(world.sim), ['192.0.2.7'])
+          assert.deepEqual(world.sim.blocked(), ['192.0.2.7'])
         })
       }
     },
@@ -150,7 +81,7 @@ for (const sort of [MIKROTIK, OPNSENSE] as unknown as Sort<Simulator>[]) {
       assert.equal((await setup(`--pin ${pin} --owner web1`)).code, 0)
       const words = (more: string) => {
         const line = `${section} --prefix ${prefix} --uninstall ${more}`.trim()
-        return run(process.execPath, [join(ROOT, 'dist/setup.cjs'), ...line.split(' ')])
+        return run(process.execPath, [SETUP, ...line.split(' ')])
       }
       const mark = world.sim.log.length
       const [secret, action] = [
