@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // Blocks on OPNsense firewalls: the table of an alias always equals what is banned. Vendor document:
-// "Use the API" and "Aliases" at docs.opnsense.org. Needs section `opnsense` in config.yaml, and on the
-// firewall an alias of type External for this server and a rule that blocks it.
+// "Use the API" and "Aliases" at docs.opnsense.org. Needs section `opnsense` in config.yaml
+// (f2b-setup opnsense writes it), and on the firewall an alias of type External for this server and a
+// rule that blocks it.
 //
 //   f2b-opnsense ban --ip 192.0.2.7 --name sshd --bantime 600
 //

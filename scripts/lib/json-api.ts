@@ -9,6 +9,8 @@ import { readWhole } from './whole.ts'
 export interface Appliance extends Connection {
   name: string
   url: string
+  user: string
+  pass: string
 }
 
 /** Its answer: the status and the body are the appliance's own, and mean what its facts say. */
@@ -29,13 +31,17 @@ const LONGEST_ANSWER = 64 << 20
  */
 export class JsonApi {
   readonly #appliance: Appliance
+  readonly #setup: string
   readonly #authorization: string
   readonly #pass: string
   #agent: Agent | undefined
   #connected = false
 
-  constructor(appliance: Appliance, user: string, pass: string) {
+  /** @param kind the word of `f2b-setup` for it */
+  constructor(kind: string, appliance: Appliance) {
+    const { user, pass } = appliance
     this.#appliance = appliance
+    this.#setup = `f2b-setup ${kind}`
     this.#authorization = `Basic ${Buffer.from(`${user}:${pass}`).toString('base64')}`
     this.#pass = pass
   }
@@ -107,7 +113,7 @@ export class JsonApi {
   /** Errors of the connection; none of their texts is passed on, only their codes. */
   #explain(error: unknown, late: boolean): Failure {
     const code = String((error as NodeJS.ErrnoException).code ?? (error as Error).name)
-    const distrust = distrustOf(code)
+    const distrust = distrustOf(code, this.#setup)
     if (distrust !== undefined) return new Failure(EXIT.refused, distrust)
     if (/^(EPROTO|ERR_SSL)/.test(code)) {
       return new Failure(EXIT.unexpected, `does not speak TLS (${code}): check url`)

@@ -74,17 +74,15 @@ export function noConnection(code: string): string {
  *
  * @param setup the command that stores the right one
  */
-export function distrustOf(code: string, setup?: string): string | undefined {
+export function distrustOf(code: string, setup: string): string | undefined {
   if (!TLS_TRUST.test(code)) return undefined
   if (code === 'PIN_MISMATCH') {
-    const remedy = setup ? `run ${setup} again` : 'set pin to the new fingerprint'
-    return `its certificate is not the pinned one, nothing was sent: if it was renewed, ${remedy}`
+    return `its certificate is not the pinned one, nothing was sent: if it was renewed, run ${setup} again`
   }
   if (/ALTNAME|HOSTNAME/.test(code)) {
-    const remedy = setup ? `${setup} stores a pin instead` : 'set pin instead'
-    return `its certificate is for another name (${code}), nothing was sent: ${remedy}`
+    return `its certificate is for another name (${code}), nothing was sent: ${setup} stores a pin instead`
   }
-  const remedy = setup ? `${setup} shows and stores it, or set ca or pin` : 'set ca or pin'
+  const remedy = `${setup} shows and stores it, or set ca or pin`
   return `its certificate is not trusted (${code}), nothing was sent: ${remedy}`
 }
 

@@ -390,7 +390,7 @@ router('an untrusted certificate is refused before anything is sent', async (wor
   assert.equal(code, 77)
   assert.match(
     stderr,
-    /its certificate is not the pinned one, nothing was sent: if it was renewed, set pin to the new fingerprint/,
+    /its certificate is not the pinned one, nothing was sent: if it was renewed, run f2b-setup mikrotik again/,
   )
   assert.equal(world.sim.log.length, 0)
 })

@@ -48,7 +48,7 @@ export class Router {
 
   constructor(settings: Mikrotik) {
     this.#settings = settings
-    this.#api = new JsonApi(settings, settings.user, settings.pass)
+    this.#api = new JsonApi('mikrotik', settings)
   }
 
   /** Both lists; a router without IPv6 has one. @throws Failure */

@@ -9,7 +9,7 @@ export class Table {
   readonly #alias: string
 
   constructor(settings: Opnsense, alias: string) {
-    this.#api = new JsonApi(settings, settings.user, settings.pass)
+    this.#api = new JsonApi('opnsense', settings)
     this.#alias = alias
   }
 

@@ -148,7 +148,12 @@ async function readWish<S extends Settings>(
 ): Promise<Wish<S>> {
   const url = await readUrl(kind, values)
   const known = knownOf(kind, target, url, values)
-  if (kind.before && known.at < 0) say(await kind.before(url, values))
+  if (kind.before && known.at < 0) {
+    say(await kind.before(url, values))
+    const asks = textOption(values, 'pin') === undefined && textOption(values, 'ca') === undefined
+    if (asks && process.stdin.isTTY && !target.dryRun)
+      await ask('Press Enter when that is done. ', '')
+  }
   const title = textOption(values, 'title') ?? hostOf(url)
   const place = `${CONFIG_DIR}/${kind.name}-${title}`
   const { ca, pin } = await readTrust(kind, target, url, `${place}.pem`, values)

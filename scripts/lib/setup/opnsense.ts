@@ -66,7 +66,7 @@ export const OPNSENSE: Kind<Opnsense> = {
 
 /** Whether there is such a table, which is made if the key may. @throws Failure */
 async function hasAlias(settings: Opnsense, alias: string, call: Call): Promise<boolean> {
-  const api = new JsonApi(settings, settings.user, settings.pass)
+  const api = new JsonApi('opnsense', settings)
   const isThere = async () => {
     const { status, body } = await api.ask(call, 'GET', '/api/firewall/alias_util/aliases')
     const refusal = refusalOf(status)
