@@ -20,9 +20,8 @@
 import { mkdirSync } from 'node:fs'
 import { parseAddress } from './lib/address.ts'
 import { EXIT, Failure } from './lib/failure.ts'
-import { later, now } from './lib/lease.ts'
-import { Ledger, type Line, RELEASED } from './lib/ledger.ts'
-import { lock } from './lib/lock.ts'
+import { now } from './lib/lease.ts'
+import { type Ledger, type Line, RELEASED, withLedger } from './lib/ledger.ts'
 import { type Call, type Change, describeChange, type Target } from './lib/target.ts'
 import { loadSection, runSibling } from './lib/verbs.ts'
 
@@ -44,11 +43,8 @@ const dummy: Target = {
 
   // Only what is this owner's, and of the jail that is asked for.
   async list(call) {
-    const lines = await withFile(call, (ledger) => [...ledger.living(now())])
-    const own = lines.filter(({ owner, jail }) => {
-      return owner === call.owner && (call.jail ?? jail) === jail
-    })
-    return own.map((line) => ({ ...line, address: parseAddress(line.address) }))
+    const lines = await withFile(call, (ledger) => ledger.own(call.owner, call.jail, now()))
+    return lines.map((line) => ({ ...line, address: parseAddress(line.address) }))
   },
 
   // A command makes one change, f2b-deliver up to 1000. A ban never cuts a longer one. Where the target
@@ -58,7 +54,7 @@ const dummy: Target = {
     await withFile(call, (ledger) => {
       for (const change of changes) {
         call.show(describeChange(call, change))
-        ledger.put(lineOf(change, call.owner, ledger))
+        ledger.enter(change, call.owner)
       }
     })
     return changes.map(() => undefined)
@@ -81,30 +77,11 @@ const dummy: Target = {
 
 /** What a device would keep for us: one process at a time reads and writes it. */
 async function withFile<T>(call: Call, work: (ledger: Ledger) => T): Promise<T> {
-  const { state_dir } = call.config
-  const ledger = new Ledger(`${state_dir}/dummy.leases`)
-  const read = (): T => {
-    ledger.refresh()
-    return work(ledger)
-  }
-  if (call.dryRun) return read()
-  mkdirSync(state_dir, { recursive: true, mode: 0o755 })
-  const release = await lock(`${state_dir}/dummy.lock`, 15, call.signal)
-  try {
-    const result = read()
-    ledger.commit()
-    return result
-  } finally {
-    release()
-  }
-}
-
-function lineOf(change: Change, owner: string, ledger: Ledger): Line {
-  const { address, jail } = change.verb === 'ban' ? change.lease : change
-  const line = { address: address.text, jail, owner }
-  if (change.verb === 'unban') return { ...line, expires: RELEASED }
-  const known = ledger.held(address.text).find((row) => row.jail === jail && row.owner === owner)
-  return { ...line, expires: later(known?.expires ?? RELEASED, change.lease.expires) }
+  const { config, signal, dryRun } = call
+  const { state_dir } = config
+  if (!dryRun) mkdirSync(state_dir, { recursive: true, mode: 0o755 })
+  const how = { lock: `${state_dir}/dummy.lock`, seconds: 15, signal, dryRun }
+  return await withLedger(`${state_dir}/dummy.leases`, work, how)
 }
 
 function changeOf(line: Line): Change {

@@ -1,7 +1,8 @@
 import { canonicalAddress } from './address.ts'
-import { alive } from './lease.ts'
+import { alive, later } from './lease.ts'
 import { LedgerFile } from './ledger-file.ts'
 import { lock } from './lock.ts'
+import { type Change, subjectOf } from './target.ts'
 
 /** What a line says about one address. */
 export interface Row {
@@ -149,6 +150,13 @@ export class Ledger {
     }
   }
 
+  /** What an owner holds at a moment, in one jail or in all. */
+  own(owner: string, jail: string | undefined, at: number): Line[] {
+    return [...this.living(at)].filter((line) => {
+      return line.owner === owner && (jail === undefined || line.jail === jail)
+    })
+  }
+
   /** Every line that has ended, given-back ones included. */
   *ended(at: number): Generator<Line> {
     for (const [address, rows] of this.#parse()) {
@@ -172,6 +180,17 @@ export class Ledger {
     if (this.#all && !known) this.#all.set(line.address, rows)
   }
 
+  /** Notes a change of an owner's; a ban never cuts a longer one. @returns what it comes to */
+  enter(change: Change, owner: string): Line {
+    const { address, jail } = subjectOf(change)
+    const known = this.held(address.text).find((row) => row.jail === jail && row.owner === owner)
+    const expires =
+      change.verb === 'ban' ? later(known?.expires ?? RELEASED, change.lease.expires) : RELEASED
+    const line = { address: address.text, jail, owner, expires }
+    this.put(line)
+    return line
+  }
+
   /**
    * What turns the leases of an owner that are in force at a moment into exactly the wanted ones.
    *
@@ -179,9 +198,7 @@ export class Ledger {
    */
   diff(owner: string, jail: string | undefined, wanted: readonly Line[], at: number): Difference {
     const result: Difference = { changes: [], added: 0, extended: 0, removed: 0, unchanged: 0 }
-    const own = [...this.living(at)].filter((line) => {
-      return line.owner === owner && (jail === undefined || line.jail === jail)
-    })
+    const own = this.own(owner, jail, at)
     const owned = (line: Line): Line => (line.owner === owner ? line : { ...line, owner })
     if (own.length === 0) return { ...result, changes: wanted.map(owned), added: wanted.length }
     const keep = new Set(wanted.map((line) => `${line.address} ${line.jail}`))

@@ -129,6 +129,17 @@ export class LostGeneration extends Failure {}
  */
 export class NewSession extends Failure {}
 
+/** The entries of a section. @throws Failure 78 if there is none */
+export function entriesOf<T>(section: string, list: readonly T[]): readonly T[] {
+  if (list.length > 0) return list
+  throw new Failure(EXIT.config, `Cannot find section "${section}" in the configuration`)
+}
+
+/** What a change is about. */
+export function subjectOf(change: Change): Pick<Lease, 'address' | 'jail'> {
+  return change.verb === 'ban' ? change.lease : change
+}
+
 /** Makes one change. @throws Failure why it was not made */
 export async function changeOne(
   target: Pick<Target, 'change'>,

@@ -1,4 +1,4 @@
-import { type Family, parseAddress } from '../address.ts'
+import { type Address, type Family, parseAddress } from '../address.ts'
 import { EXIT, Failure } from '../failure.ts'
 import { JsonApi, type Method, type Reply } from '../json-api.ts'
 import type { Mikrotik } from '../settings/mikrotik.ts'
@@ -6,7 +6,6 @@ import { type Call, Refusal } from '../target.ts'
 
 /** An entry of the address list. */
 export interface Row {
-  family: Family
   /** Holds for this run only, and may be gone a moment later. */
   id: string
   address: string
@@ -16,16 +15,13 @@ export interface Row {
   disabled: boolean
 }
 
-/** What to do with one entry: one that is there is changed only if its comment is still the same. */
+/** What to do: one that is there is changed, or goes, only if its comment is still the same. */
 export type Write =
-  | Addition
-  | (Omit<Addition, 'verb'> & { verb: 'set'; row: Row })
-  | { verb: 'remove'; family: Family; address: string; row: Row }
+  | { address: Address; row?: Row | undefined; wanted: Wanted }
+  | { address: Address; row: Row; wanted?: undefined }
 
-export interface Addition {
-  verb: 'add'
-  family: Family
-  address: string
+/** What an entry of ours says. */
+export interface Wanted {
   seconds: number
   comment: string
 }
@@ -73,7 +69,7 @@ export class Router {
     if (problem) throw problem
     if (!Array.isArray(reply.body))
       throw new Failure(EXIT.unexpected, 'answered no list: check url')
-    return reply.body.map((entry) => readRow(family, entry))
+    return reply.body.map(readRow)
   }
 
   /**
@@ -84,8 +80,8 @@ export class Router {
    * @throws Failure about the router
    */
   async write(call: Call, writes: readonly Write[], attempt = 0): Promise<Written[]> {
-    const isAlone = ({ verb }: Write) =>
-      !this.#hasScripts || attempt > 2 || (verb === 'add' && (attempt > 0 || writes.length <= FEW))
+    const isAlone = ({ row }: Write) =>
+      !this.#hasScripts || attempt > 2 || (!row && (attempt > 0 || writes.length <= FEW))
     const results: Written[] = []
     while (results.length < writes.length) {
       const rest = writes.slice(results.length, results.length + CHUNK)
@@ -103,15 +99,14 @@ export class Router {
   }
 
   async #one(call: Call, write: Write): Promise<Written> {
-    const menu = `/rest${MENU[write.family]}`
-    if (write.verb === 'remove') return await this.#send(call, 'DELETE', `${menu}/${write.row.id}`)
-    const { address, comment } = write
-    const body = { timeout: `${write.seconds}s`, comment }
-    if (write.verb === 'add') {
-      const list = this.#list(write.family)
-      return await this.#send(call, 'PUT', menu, { list, address, ...body })
-    }
-    return await this.#send(call, 'PATCH', `${menu}/${write.row.id}`, { ...body, disabled: 'no' })
+    const { address, row, wanted } = write
+    const { family, text } = address
+    const menu = `/rest${MENU[family]}`
+    if (!wanted) return await this.#send(call, 'DELETE', `${menu}/${row.id}`)
+    const body = { timeout: `${wanted.seconds}s`, comment: wanted.comment }
+    if (row)
+      return await this.#send(call, 'PATCH', `${menu}/${row.id}`, { ...body, disabled: 'no' })
+    return await this.#send(call, 'PUT', menu, { list: this.#list(family), address: text, ...body })
   }
 
   async #send(call: Call, method: Method, path: string, body?: object): Promise<Written> {
@@ -147,17 +142,13 @@ export class Router {
   }
 
   /** Addresses, and comments of ours, hold nothing that would have to be quoted. */
-  #command(write: Write): string {
-    const menu = MENU[write.family]
-    if (write.verb === 'add') {
-      const where = `list=${this.#list(write.family)} address=${write.address}`
-      return `${menu}/add ${where} timeout=${write.seconds}s comment="${write.comment}"`
-    }
-    const { id, comment } = write.row
-    const change =
-      write.verb === 'remove'
-        ? `${menu}/remove ${id}`
-        : `${menu}/set ${id} timeout=${write.seconds}s comment="${write.comment}" disabled=no`
+  #command({ address, row, wanted }: Write): string {
+    const menu = MENU[address.family]
+    const says = wanted && `timeout=${wanted.seconds}s comment="${wanted.comment}"`
+    if (!row)
+      return `${menu}/add list=${this.#list(address.family)} address=${address.text} ${says}`
+    const { id, comment } = row
+    const change = says ? `${menu}/set ${id} ${says} disabled=no` : `${menu}/remove ${id}`
     return `:if ([${menu}/get ${id} comment]="${comment}") do={${change}} else={:error "changed"}`
   }
 
@@ -192,13 +183,12 @@ function isMissing({ message }: Failure): boolean {
   return /no such command/.test(message)
 }
 
-function readRow(family: Family, entry: Record<string, unknown>): Row {
+function readRow(entry: Record<string, unknown>): Row {
   const { '.id': id, address, timeout, comment, disabled } = entry
   if (typeof id !== 'string' || typeof address !== 'string') {
     throw new Failure(EXIT.unexpected, 'answered entries without id or address')
   }
   return {
-    family,
     id,
     address: readAddress(address),
     seconds: timeout === undefined ? undefined : readDuration(String(timeout)),

@@ -9,12 +9,14 @@ import {
   type Counts,
   countsOf,
   describeChange,
+  entriesOf,
   LostGeneration,
   type Outcome,
   Refusal,
+  subjectOf,
   type Target,
 } from '../target.ts'
-import { type Addition, Router, type Row, type Write } from './client.ts'
+import { Router, type Row, type Wanted, type Write } from './client.ts'
 
 /** A lease as an entry's comment tells it: `f2b sshd/web1/1790000000 nginx/web2/0`. */
 type Holder = Pick<Lease, 'jail' | 'owner' | 'expires'>
@@ -36,8 +38,7 @@ const FEW = 10
 
 /** The routers in the configuration. @throws Failure 78 if there is none */
 export function mikrotikTargets(list: Mikrotik[]): Target[] {
-  if (list.length > 0) return list.map(mikrotikTarget)
-  throw new Failure(EXIT.config, 'Cannot find section "mikrotik" in the configuration')
+  return entriesOf('mikrotik', list).map(mikrotikTarget)
 }
 
 /**
@@ -51,9 +52,9 @@ function mikrotikTarget(settings: Mikrotik): Target {
 
   /** Adds the marker. @returns false if it is there: that is told at once, without a search */
   async function mark(call: Call, seconds: number): Promise<boolean> {
-    const marker = { ...markerOf(call.owner), seconds }
-    if (call.dryRun) return (await router.read(call, marker.address)).length === 0
-    const [result] = await router.write(call, [marker])
+    const { address, wanted } = markerOf(call.owner)
+    if (call.dryRun) return (await router.read(call, address.text)).length === 0
+    const [result] = await router.write(call, [{ address, wanted: { ...wanted, seconds } }])
     if (result instanceof Failure) throw result
     return result === 'done'
   }
@@ -63,18 +64,18 @@ function mikrotikTarget(settings: Mikrotik): Target {
    * of an empty list stays: what this adds ends by itself.
    */
   async function check(call: Call): Promise<void> {
-    const marker = markerOf(call.owner)
+    const { address } = markerOf(call.owner)
     if (!(await mark(call, PROBE))) return
-    const [row] = call.dryRun ? [] : await router.read(call, marker.address)
-    if (row) await router.write(call, [{ ...marker, verb: 'remove', row }])
+    const [row] = call.dryRun ? [] : await router.read(call, address.text)
+    if (row) await router.write(call, [{ address, row }])
     const why = 'its list was emptied, by a reboot perhaps: f2b-sync fills it'
     throw new LostGeneration(EXIT.temporary, why)
   }
 
-  async function find(call: Call, addresses: Address[]): Promise<Map<string, Row>> {
+  async function find(call: Call, addresses: string[]): Promise<Map<string, Row>> {
     const rows: Row[] = []
     if (addresses.length > FEW) rows.push(...(await router.readAll(call)))
-    else for (const { text } of addresses) rows.push(...(await router.read(call, text)))
+    else for (const text of addresses) rows.push(...(await router.read(call, text)))
     return new Map(rows.map((row) => [row.address, row]))
   }
 
@@ -85,11 +86,12 @@ function mikrotikTarget(settings: Mikrotik): Target {
     close: () => router.close(),
 
     async start(call) {
-      const marker = markerOf(call.owner)
-      if (call.dryRun) return call.show(`add ${marker.address}`)
-      if (await mark(call, marker.seconds)) return
+      const { address, wanted } = markerOf(call.owner)
+      if (call.dryRun) return call.show(`add ${address.text}`)
+      if (await mark(call, LONGEST)) return
       // It may be one that a check has added, which ends in a moment.
-      const write = entryFor(marker, (await router.read(call, marker.address))[0])
+      const [row] = await router.read(call, address.text)
+      const write = entryFor(address, wanted, row)
       const [result] = write ? await router.write(call, [write]) : []
       if (result instanceof Failure) throw result
     },
@@ -102,38 +104,32 @@ function mikrotikTarget(settings: Mikrotik): Target {
     async change(call, changes) {
       const open = new Map<string, Change[]>()
       for (const change of changes) {
-        const { text } = addressOf(change)
+        const { text } = subjectOf(change).address
         open.set(text, [...(open.get(text) ?? []), change])
         if (call.dryRun) call.show(describeChange(call, change))
       }
       const made = new Map<string, Outcome>()
       for (let attempt = 0; !call.dryRun && made.size < open.size; attempt++) {
         if (attempt > TRIES) throw new Failure(EXIT.temporary, 'others change the same entries')
-        const isBlind = attempt === 0
         const left = [...open].filter(
-          ([text, own]) => !made.has(text) && (!isBlind || isLoneBan(own)),
+          ([text, own]) => !made.has(text) && (attempt > 0 || isLoneBan(own)),
         )
-        const rows = await find(
-          call,
-          isBlind ? [] : left.flatMap(([, [own]]) => (own ? addressOf(own) : [])),
-        )
+        const rows = await find(call, attempt > 0 ? left.map(([text]) => text) : [])
         const writes: Write[] = []
         for (const [text, own] of left) {
-          const address = addressOf(own[0] as Change)
-          const write = writeFor(address, rows.get(text), (held) =>
-            own.reduce(changed(call.owner), held),
-          )
+          const { address } = subjectOf(own[0] as Change)
+          const hold = (held: Holder[]) => own.reduce(changed(call.owner), held)
+          const write = writeFor(address, rows.get(text), hold)
           if (write && !(write instanceof Failure)) writes.push(write)
           else made.set(text, write)
         }
-        for (const [i, result] of (
-          await router.write(call, writes, Math.max(0, attempt - 1))
-        ).entries()) {
-          if (result !== 'again')
-            made.set(writes[i]?.address ?? '', result === 'done' ? undefined : result)
+        const results = await router.write(call, writes, Math.max(0, attempt - 1))
+        for (const [i, { address }] of writes.entries()) {
+          const result = results[i]
+          if (result !== 'again') made.set(address.text, result === 'done' ? undefined : result)
         }
       }
-      return changes.map((change) => made.get(addressOf(change).text))
+      return changes.map((change) => made.get(subjectOf(change).address.text))
     },
 
     /** What was written may not be there: it is over when the list, read again, lacks nothing. */
@@ -147,7 +143,8 @@ function mikrotikTarget(settings: Mikrotik): Target {
         const known = new Map(rows.map((row) => [row.address, row]))
         const had = rows.flatMap((row) => leasesOf(row, call))
         const held = byAddress(had)
-        const writes = [entryFor(marker, known.get(marker.address)) ?? []].flat()
+        const { address: at, wanted: mine } = marker
+        const writes = [entryFor(at, mine, known.get(at.text)) ?? []].flat()
         for (const text of new Set([...wanted.keys(), ...held.keys()])) {
           const own = wanted.get(text) ?? []
           const [{ address }] = [...own, ...(held.get(text) ?? [])] as [Lease]
@@ -161,13 +158,14 @@ function mikrotikTarget(settings: Mikrotik): Target {
           else if (row && !holdersOf(row)) had.push(...own)
         }
         counts ??= countsOf(had, [...wanted.values()].flat())
-        for (const { verb, address } of call.dryRun ? writes : []) call.show(`${verb} ${address}`)
+        for (const write of call.dryRun ? writes : []) call.show(describeWrite(write))
         if (call.dryRun || writes.length === 0) {
           const lacks = [...refused].flatMap((text) => wanted.get(text) ?? []).length
           return { ...counts, added: counts.added - lacks, refused: lacks }
         }
-        for (const [i, result] of (await router.write(call, writes, pass)).entries()) {
-          if (result instanceof Failure) refused.add(writes[i]?.address ?? '')
+        const results = await router.write(call, writes, pass)
+        for (const [i, { address }] of writes.entries()) {
+          if (results[i] instanceof Failure) refused.add(address.text)
         }
       }
       throw new Failure(EXIT.unexpected, 'does not have what it was told, though it said so')
@@ -175,11 +173,11 @@ function mikrotikTarget(settings: Mikrotik): Target {
   }
 }
 
-const BY_HAND = 'its list has that address from somebody else, and not for as long'
-
-function addressOf(change: Change): Address {
-  return change.verb === 'ban' ? change.lease.address : change.address
+function describeWrite({ address, row, wanted }: Write): string {
+  return `${wanted ? (row ? 'set' : 'add') : 'remove'} ${address.text}`
 }
+
+const BY_HAND = 'its list has that address from somebody else, and not for as long'
 
 function isLoneBan([change, ...more]: Change[]): boolean {
   return change?.verb === 'ban' && more.length === 0
@@ -218,7 +216,7 @@ function leasesOf(row: Row, call: Call): Lease[] {
 /** Makes one change of an owner among those who hold an entry; a ban never cuts. */
 function changed(owner: string) {
   return (holders: Holder[], change: Change): Holder[] => {
-    const { jail } = change.verb === 'ban' ? change.lease : change
+    const { jail } = subjectOf(change)
     const held = holders.find((holder) => holder.jail === jail && holder.owner === owner)
     const others = holders.filter((holder) => holder !== held)
     if (change.verb === 'unban') return others
@@ -241,31 +239,30 @@ function writeFor(
   const holders = edit(held ?? []).filter(({ expires }) => alive(expires, now()))
   const end = holders.map(({ expires }) => expires).reduce(later, 1)
   const seconds = end === 0 ? LONGEST : Math.min(LONGEST, end - now() + 1)
-  const { family, text } = address
   if (row && !held) {
     const { seconds: left = LONGEST, disabled } = row
     const covers = holders.length === 0 || (!disabled && left >= seconds - 1)
     return covers ? undefined : new Refusal(EXIT.refused, BY_HAND)
   }
-  if (holders.length === 0) return row && { verb: 'remove', family, address: text, row }
+  if (holders.length === 0) return row && { address, row }
   const words = holders.map(({ jail, owner, expires }) => `${jail}/${owner}/${expires}`).sort()
   const comment = `f2b ${words.join(' ')}`
-  return entryFor({ verb: 'add', family, address: text, seconds, comment }, row)
+  return entryFor(address, { seconds, comment }, row)
 }
 
 /** What makes an entry the wanted one; undefined if it is. */
-function entryFor(wanted: Addition, row: Row | undefined): Write | undefined {
-  if (!row) return wanted
+function entryFor(address: Address, wanted: Wanted, row: Row | undefined): Write | undefined {
+  if (!row) return { address, wanted }
   const { seconds, comment } = wanted
   const left = row.seconds ?? Number.POSITIVE_INFINITY
   const least = seconds === LONGEST ? LONGEST / 2 : seconds - SLACK.short
   const isRight = left >= least && left <= seconds + SLACK.long && !row.disabled
-  return isRight && row.comment === comment ? undefined : { ...wanted, verb: 'set', row }
+  return isRight && row.comment === comment ? undefined : { address, row, wanted }
 }
 
 /** Each server has one of its own, in the network that means "this network" and is never banned. */
-function markerOf(owner: string): Addition {
+function markerOf(owner: string): { address: Address; wanted: Wanted } {
   const [a, b, c] = createHash('sha256').update(owner).digest()
-  const comment = `f2b-marker ${owner}`
-  return { verb: 'add', family: 'inet4', address: `0.${a}.${b}.${c}`, seconds: LONGEST, comment }
+  const address = parseAddress(`0.${a}.${b}.${c}`)
+  return { address, wanted: { seconds: LONGEST, comment: `f2b-marker ${owner}` } }
 }

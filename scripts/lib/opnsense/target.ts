@@ -2,17 +2,18 @@ import { createHash } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { parseAddress } from '../address.ts'
 import { EXIT, Failure, ioFailure } from '../failure.ts'
-import { alive, type Lease, later, now } from '../lease.ts'
-import { type Ledger, type Line, RELEASED, withLedger } from '../ledger.ts'
+import { alive, type Lease, now } from '../lease.ts'
+import { type Ledger, withLedger } from '../ledger.ts'
 import type { Opnsense } from '../settings/opnsense.ts'
 import {
   type Call,
-  type Change,
   countsOf,
   describeChange,
+  entriesOf,
   LostGeneration,
   type Outcome,
   Refusal,
+  subjectOf,
   type Target,
 } from '../target.ts'
 import { Table } from './client.ts'
@@ -25,8 +26,7 @@ const PATIENCE = { batch: 12_000, sync: 540_000 }
 
 /** The firewalls in the configuration. @throws Failure 78 if there is none */
 export function opnsenseTargets(list: Opnsense[], owner: string): Target[] {
-  if (list.length > 0) return list.map((settings) => opnsenseTarget(settings, owner))
-  throw new Failure(EXIT.config, 'Cannot find section "opnsense" in the configuration')
+  return entriesOf('opnsense', list).map((settings) => opnsenseTarget(settings, owner))
 }
 
 /** Each server has an alias of its own. */
@@ -109,17 +109,16 @@ function opnsenseTarget(settings: Opnsense, owner: string): Target {
       return await withTable(settings.name, call, async (ledger) => {
         const wanted = new Map<string, boolean>()
         for (const change of changes) {
-          const line = lineOf(change, owner, ledger)
-          ledger.put(line)
-          const isIn = ledger.held(line.address).some(({ expires }) => alive(expires, now()))
+          const { address } = ledger.enter(change, owner)
+          const isIn = ledger.held(address).some(({ expires }) => alive(expires, now()))
           // What another jail holds is not asked for again to be let go.
-          if (change.verb === 'unban' && isIn) wanted.delete(line.address)
-          else wanted.set(line.address, isIn)
+          if (change.verb === 'unban' && isIn) wanted.delete(address)
+          else wanted.set(address, isIn)
         }
         ledger.commit()
         const tried = await write(call, wanted, PATIENCE.batch)
         const outcomes = changes.map((change) => {
-          const { text } = change.verb === 'ban' ? change.lease.address : change.address
+          const { text } = subjectOf(change).address
           return wanted.has(text) && !tried.has(text) ? LATER : tried.get(text)
         })
         const at = outcomes.indexOf(LATER)
@@ -172,19 +171,9 @@ function onlyRefusal(error: unknown): Refusal {
   throw error
 }
 
-function leasesOf(ledger: Ledger, call: Call): Lease[] {
-  const own = [...ledger.living(now())].filter(({ owner, jail }) => {
-    return owner === call.owner && (call.jail ?? jail) === jail
-  })
+function leasesOf(ledger: Ledger, { owner, jail }: Call): Lease[] {
+  const own = ledger.own(owner, jail, now())
   return own.map((line) => ({ ...line, address: parseAddress(line.address) }))
-}
-
-function lineOf(change: Change, owner: string, ledger: Ledger): Line {
-  const { address, jail } = change.verb === 'ban' ? change.lease : change
-  const line = { address: address.text, jail, owner }
-  if (change.verb === 'unban') return { ...line, expires: RELEASED }
-  const known = ledger.held(address.text).find((row) => row.jail === jail && row.owner === owner)
-  return { ...line, expires: later(known?.expires ?? RELEASED, change.lease.expires) }
 }
 
 /** One process at a time changes the table: the ledger is what it should be. */

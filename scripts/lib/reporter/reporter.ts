@@ -12,6 +12,7 @@ import {
   describeChange,
   type Outcome,
   Refusal,
+  subjectOf,
 } from '../target.ts'
 import { Book } from './book.ts'
 import { type Answer, type Ask, send } from './http.ts'
@@ -286,7 +287,7 @@ function tooManyCalls(wait: number): Failure {
 }
 
 function isReported(call: Call, change: Change): boolean {
-  const { address } = change.verb === 'ban' ? change.lease : change
+  const { address } = subjectOf(change)
   if (isPublic(address)) return true
   if (change.verb === 'ban') call.say(`${address.text} is not public: not reported`)
   return false

@@ -97,6 +97,20 @@ export const applianceUrl = v.pipe(
   v.transform((text) => text.replace(/\/$/, '')),
 )
 
+/** A section with one map or a list of maps, each of another name; becomes a list. */
+export function oneOrMore<S extends v.GenericSchema<unknown, { name: string }>>(entry: S) {
+  return v.pipe(
+    v.union([
+      v.array(entry),
+      v.pipe(
+        entry,
+        v.transform((one) => [one]),
+      ),
+    ]),
+    v.check((list) => new Set(list.map((t) => t.name)).size === list.length, 'has a name twice'),
+  )
+}
+
 /** The keys of every appliance that is asked over https with user and password. */
 export const appliance = {
   name: targetName,

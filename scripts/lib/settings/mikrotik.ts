@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { appliance, hostOf, path } from './common.ts'
+import { appliance, hostOf, oneOrMore, path } from './common.ts'
 
 /** A list as a rule names it; it travels in scripts, so nothing that would need quoting there. */
 const listName = v.pipe(
@@ -40,10 +40,6 @@ const router = v.pipe(
 )
 
 /** Section `mikrotik`: routers with RouterOS 7.1 or later; one map or a list of maps. */
-export const mikrotik = v.pipe(
-  v.union([v.array(router), router]),
-  v.transform((given) => (Array.isArray(given) ? given : [given])),
-  v.check((list) => new Set(list.map((t) => t.name)).size === list.length, 'has a name twice'),
-)
+export const mikrotik = oneOrMore(router)
 
 export type Mikrotik = v.InferOutput<typeof router>

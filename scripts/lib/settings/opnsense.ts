@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { appliance, hostOf, path } from './common.ts'
+import { appliance, hostOf, oneOrMore, path } from './common.ts'
 
 /** As the web console hands it out: a file of two lines, `key=...` and `secret=...`. */
 const key = v.pipe(
@@ -30,10 +30,6 @@ const firewall = v.pipe(
 )
 
 /** Section `opnsense`: OPNsense firewalls; one map or a list of maps. */
-export const opnsense = v.pipe(
-  v.union([v.array(firewall), firewall]),
-  v.transform((given) => (Array.isArray(given) ? given : [given])),
-  v.check((list) => new Set(list.map((t) => t.name)).size === list.length, 'has a name twice'),
-)
+export const opnsense = oneOrMore(firewall)
 
 export type Opnsense = v.InferOutput<typeof firewall>

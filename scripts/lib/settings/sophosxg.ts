@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { duration, hostOf, path, pin, targetName } from './common.ts'
+import { duration, hostOf, oneOrMore, path, pin, targetName } from './common.ts'
 
 /** The path of the XML API on every box; the original accepts no other either. */
 const API = /^https:\/\/[^\s/?#@]+(:\d{1,5})?\/webconsole\/APIController$/
@@ -70,10 +70,6 @@ const target = v.pipe(
 )
 
 /** Section `sophosxg`: Sophos firewalls and their XML API; one map or a list of maps. */
-export const sophosxg = v.pipe(
-  v.union([v.array(target), target]),
-  v.transform((given) => (Array.isArray(given) ? given : [given])),
-  v.check((list) => new Set(list.map((t) => t.name)).size === list.length, 'has a name twice'),
-)
+export const sophosxg = oneOrMore(target)
 
 export type SophosXg = v.InferOutput<typeof target>

@@ -1,7 +1,7 @@
-import { codeOf, EXIT, Failure } from '../failure.ts'
+import { codeOf, EXIT } from '../failure.ts'
 import type { Lease } from '../lease.ts'
 import type { SophosXg } from '../settings/sophosxg.ts'
-import { type Call, type Change, oneByOne, type Target } from '../target.ts'
+import { type Call, type Change, entriesOf, oneByOne, type Target } from '../target.ts'
 import { type Box, findHosts } from './box.ts'
 import { withClient } from './client.ts'
 import { converge } from './converge.ts'
@@ -16,8 +16,7 @@ const FEW = 8
 
 /** The firewalls in the configuration. @throws Failure 78 if there is none */
 export function sophosTargets(list: SophosXg[]): Target[] {
-  if (list.length > 0) return list.map(sophosTarget)
-  throw new Failure(EXIT.config, 'Cannot find section "sophosxg" in the configuration')
+  return entriesOf('sophosxg', list).map(sophosTarget)
 }
 
 /** One Sophos firewall as a target: the verbs, whichever mode it works in. */
