@@ -4,7 +4,12 @@ import { after, before, describe, test } from 'node:test'
 import { $ } from 'zx'
 import type { Suite } from '../lib/bases.ts'
 import { type Booted, type BootedPerimeter, bootPerimeter } from '../lib/booted.ts'
-import { bringFortigate, bringSophos, bringThreatJammer } from '../lib/counterparts.ts'
+import {
+  bringAppliance,
+  bringFortigate,
+  bringSophos,
+  bringThreatJammer,
+} from '../lib/counterparts.ts'
 import { temporaryFolder } from '../lib/folder.ts'
 import { blocksOf, linesOf } from '../lib/readme.ts'
 import { canConnect } from '../lib/traffic.ts'
@@ -22,6 +27,8 @@ const [, INSTALL_NODE = ''] = linesOf(NODE)
 
 const [QUEUED = ''] = blocksOf('Never wait for the firewall: queued delivery', 1)
 const [SOPHOS = '', SOPHOS_TEST = ''] = blocksOf('Block on a Sophos firewall', 2)
+const [MIKROTIK = ''] = blocksOf('Block on a MikroTik router', 1)
+const [OPNSENSE = ''] = blocksOf('Block on an OPNsense firewall', 1)
 const [FORTIGATE = ''] = blocksOf('Block on a FortiGate', 1)
 const [KEY_FILE = '', REPORTING_JAIL = ''] = blocksOf(
   'Report bans to Threat Jammer or AbuseIPDB',
@@ -112,6 +119,31 @@ export function tellReadme(suite: Suite): void {
       await says(server, LIST, /^192\.168\.13\.37 sshd \d{10} web1$/m)
       await server.sh(UNBAN)
       await says(server, LIST, /^(?![\s\S]*192\.168\.13\.37)/)
+    })
+
+    test('a MikroTik router blocks', async () => {
+      const { server, firewall } = lab
+      const end = await bringAppliance(firewall, 'mikrotik')
+      const answers = { 'Press Enter': '', 'yes/no': 'yes', 'password:': 'secret' }
+      const said = await typing(server, MIKROTIK.trim(), answers)
+      assert.match(said, /^ {2}\/user add name=f2b group=f2b address=198\.51\.100\.11 password=/m)
+      assert.match(
+        said,
+        /^logged in to 198\.51\.100\.1 as f2b, who may write the address list f2b\r$/m,
+      )
+      await blocksAlone(server, 'mikrotik')
+      await end()
+    })
+
+    test('an OPNsense firewall blocks', async () => {
+      const { server, firewall } = lab
+      const end = await bringAppliance(firewall, 'opnsense')
+      const file = OPNSENSE.trim().split(' ').at(-1) ?? ''
+      await server.sh(`umask 077; cat >${file}`, { input: 'key=w86XNZob\nsecret=secret\n' })
+      const said = await typing(server, OPNSENSE.trim(), { 'yes/no': 'yes' })
+      assert.match(said, /^the key for 198\.51\.100\.1 may read and change tables\r$/m)
+      await blocksAlone(server, 'opnsense')
+      await end()
     })
 
     test('a FortiGate has its own failed logins banned', async () => {
@@ -270,6 +302,18 @@ export async function says(
   await waitUntil(command, look, { timeout: 90_000, every }).catch((error: Error) => {
     throw new Error(`${error.message}, which said:\n${said}`)
   })
+}
+
+/** What has been set up just now blocks and frees, and can be taken away again. */
+async function blocksAlone(server: Booted, name: string): Promise<void> {
+  await jails(server, `[DEFAULT]\nbanaction = ${name}-perimeter\n[sshd]\n`)
+  await server.sh('fail2ban-client set sshd banip 192.168.13.37')
+  await says(server, `f2b-${name} list`, /^192\.168\.13\.37 sshd \d{10} web1$/m)
+  await server.sh('fail2ban-client set sshd unbanip 192.168.13.37')
+  await says(server, `f2b-${name} list`, /^(?![\s\S]*192\.168\.13\.37)/)
+  await jails(server, `${JAIL}[sshd]\n`)
+  await server.sh(`f2b-setup ${name} --uninstall --purge`)
+  assert.doesNotMatch(await server.sh('cat /etc/fail2ban-perimeter/config.yaml'), new RegExp(name))
 }
 
 /** Fail2Ban with these lines in jail.local, the last of which are of section sshd. */

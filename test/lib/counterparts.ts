@@ -9,6 +9,14 @@ import type { Booted } from './booted.ts'
 const SOPHOS = `import { SophosSimulator } from './simulators/sophosxg.ts'
 await new SophosSimulator({ pass: process.argv[2] }).listen(4444, '198.51.100.1')`
 
+/** Those with a JSON API at 198.51.100.1, one at a time. */
+const APPLIANCES = {
+  mikrotik: `import { MikrotikSimulator } from './simulators/mikrotik.ts'
+await new MikrotikSimulator().listen(443, '198.51.100.1')`,
+  opnsense: `import { OpnsenseSimulator } from './simulators/opnsense.ts'
+await new OpnsenseSimulator().listen(443, '198.51.100.1')`,
+}
+
 /** Threat Jammer; it writes where it is as lines of section \`threatjammer\`. */
 const THREAT_JAMMER = `import { writeFileSync } from 'node:fs'
 import { startThreatJammer } from './simulators/threatjammer.ts'
@@ -27,12 +35,28 @@ if (remip) {
 }`
 
 export async function bringSophos(machine: Booted, pass: string): Promise<void> {
+  await certify(machine)
+  await bring(machine, 'sophos', SOPHOS)
+  await machine.sh(`systemd-run -q --unit=sophos node /root/simulators/sophos.mjs ${pass}`)
+}
+
+/** @returns what ends it */
+export async function bringAppliance(
+  machine: Booted,
+  name: keyof typeof APPLIANCES,
+): Promise<() => Promise<unknown>> {
+  await certify(machine)
+  await bring(machine, name, APPLIANCES[name])
+  await machine.sh(`systemd-run -q --unit=${name} node /root/simulators/${name}.mjs`)
+  return () => machine.sh(`systemctl stop ${name}`)
+}
+
+/** What a simulator of an appliance shows. */
+async function certify(machine: Booted): Promise<void> {
   for (const name of ['box.key', 'box.pem']) {
     const input = readFileSync(`test/fixtures/sophosxg/${name}`, 'utf8')
     await machine.sh(`mkdir -p fixtures/sophosxg; cat >fixtures/sophosxg/${name}`, { input })
   }
-  await bring(machine, 'sophos', SOPHOS)
-  await machine.sh(`systemd-run -q --unit=sophos node /root/simulators/sophos.mjs ${pass}`)
 }
 
 /** @returns the lines of the section that lead to it */

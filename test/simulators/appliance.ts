@@ -115,8 +115,8 @@ export abstract class ApplianceSimulator<Faults extends Mishaps> {
     return this.log.slice(from).filter(({ wrote }) => wrote)
   }
 
-  async listen(): Promise<this> {
-    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve))
+  async listen(port = 0, address = '127.0.0.1'): Promise<this> {
+    await new Promise<void>((resolve) => this.#server.listen(port, address, resolve))
     return this
   }
 

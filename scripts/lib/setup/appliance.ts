@@ -1,15 +1,15 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import * as v from 'valibot'
 import { parseDocument, stringify } from 'yaml'
-import { type Options, textOption, usageFailure, type Values } from '../command.ts'
+import { type Options, textOption, type Values } from '../command.ts'
 import { codeOf, EXIT, Failure, messageOf } from '../failure.ts'
 import { checkOwner, quote } from '../lease.ts'
 import { hostOf } from '../settings/common.ts'
 import { type Call, LostGeneration, type Target } from '../target.ts'
 import { makeCall } from '../verbs.ts'
-import { fetchCertificate, type Shown } from './certificate.ts'
+import { readTrust } from './certificate.ts'
 import { realignDelivery } from './delivery.ts'
 import { actionFiles, restartCommand } from './fail2ban.ts'
 import { refuseIfUsed } from './in-use.ts'
@@ -102,15 +102,16 @@ export async function setUpAppliance<S extends Settings>(
   target: InstallTarget,
   values: Values,
 ): Promise<void> {
-  const actions = actionFiles(target, [kind.action])
   if (target.uninstall) {
+    const actions = actionFiles(target, [kind.action])
     await refuseIfUsed(target, [kind.action], actions)
     await install([...uninstalled(kind, target, values), ...actions], target)
     return realignDelivery(target)
   }
   const wish = await readWish(kind, target, values)
   const left = await tryOut(kind, target, wish)
-  await install([...partsOf(kind, target, wish), ...actions], target)
+  const parts = partsOf(kind, target, wish)
+  await install([...parts, ...actionFiles(target, [kind.action])], target)
   await realignDelivery(target)
   advise(kind, left)
 }
@@ -156,7 +157,7 @@ async function readWish<S extends Settings>(
   }
   const title = textOption(values, 'title') ?? hostOf(url)
   const place = `${CONFIG_DIR}/${kind.name}-${title}`
-  const { ca, pin } = await readTrust(kind, target, url, `${place}.pem`, values)
+  const { ca, pin } = await readTrust(kind.seen, target, url, `${place}.pem`, values)
   const { user, secret } = await kind.login(values)
   const secretPath = `${place}.${kind.secret}`
   const entry = {
@@ -194,60 +195,13 @@ function knownOf(
   values: Values,
 ) {
   const settings = readSettings(target)
-  const section = settings?.[kind.name] as Entry | Entry[] | undefined
-  const entries = section === undefined ? [] : [section].flat()
+  const entries = [(settings?.[kind.name] ?? []) as Entry | Entry[]].flat()
   const own = hostname().split('.')[0] ?? ''
   const owner = settings ? (settings.owner ?? own) : (textOption(values, 'owner') ?? own)
   const at = entries.findIndex((one) => {
     return URL.canParse(String(one.url)) && new URL(String(one.url)).href === new URL(url).href
   })
   return { entries, at, owner: checkOwner(String(owner)) }
-}
-
-/** How the appliance is recognised from now on: as this machine does, by its authority, or by itself. */
-async function readTrust(
-  kind: Pick<Kind<never>, 'seen'>,
-  target: InstallTarget,
-  url: string,
-  path: string,
-  values: Values,
-) {
-  const [caFile, pin] = [textOption(values, 'ca'), textOption(values, 'pin')]
-  if (caFile !== undefined && pin !== undefined) throw usageFailure('--ca or --pin, not both')
-  const text = caFile === undefined ? undefined : textOf(caFile)
-  if (caFile !== undefined && text === undefined) {
-    throw new Failure(EXIT.input, `Cannot find ${quote(caFile)}`)
-  }
-  const shown = await fetchCertificate(url, text === undefined ? undefined : Buffer.from(text))
-  show(shown)
-  if (caFile !== undefined && text !== undefined) {
-    return { ca: { from: resolve(caFile), path, text }, pin: undefined }
-  }
-  if (pin === undefined && shown.trusted) return { ca: undefined, pin: undefined }
-  return { ca: undefined, pin: await confirm(kind.seen, shown, pin, target) }
-}
-
-function show(shown: Shown): void {
-  say(`certificate of ${shown.subject}, issued by ${shown.issuer}, valid until ${shown.validTo}`)
-  say(`  SHA-256 ${shown.fingerprint}${shown.trusted ? ' (trusted)' : ''}`)
-}
-
-/** @returns the fingerprint, once a person has said that it is the right one */
-async function confirm(
-  seen: string,
-  shown: Shown,
-  pin: string | undefined,
-  target: InstallTarget,
-): Promise<string> {
-  const bare = (text: string): string => text.replaceAll(':', '').toUpperCase()
-  if (pin !== undefined) {
-    if (bare(pin) === bare(shown.fingerprint)) return shown.fingerprint
-    throw new Failure(EXIT.refused, 'Nothing was changed: the certificate is not the one of --pin')
-  }
-  if (target.dryRun) return shown.fingerprint
-  const question = `Is this what ${seen}? [yes/no] `
-  if ((await ask(question, '--pin or --ca')).trim() === 'yes') return shown.fingerprint
-  throw new Failure(EXIT.refused, 'Nothing was changed: the certificate was not confirmed')
 }
 
 /** Before anything is written here. */
