@@ -37,7 +37,7 @@ if (remip) {
 export async function bringSophos(machine: Booted, pass: string): Promise<void> {
   await certify(machine)
   await bring(machine, 'sophos', SOPHOS)
-  await machine.sh(`systemd-run -q --unit=sophos node /root/simulators/sophos.mjs ${pass}`)
+  await serve(machine, 'sophos', 4444, pass)
 }
 
 /** @returns what ends it */
@@ -47,8 +47,14 @@ export async function bringAppliance(
 ): Promise<() => Promise<unknown>> {
   await certify(machine)
   await bring(machine, name, APPLIANCES[name])
-  await machine.sh(`systemd-run -q --unit=${name} node /root/simulators/${name}.mjs`)
+  await serve(machine, name, 443)
   return () => machine.sh(`systemctl stop ${name}`)
+}
+
+/** Starts a simulator, and waits until it can be reached. */
+async function serve(machine: Booted, name: string, port: number, word = ''): Promise<void> {
+  await machine.sh(`systemd-run -q --unit=${name} node /root/simulators/${name}.mjs ${word}
+until ss -Hltn | grep -q ':${port} '; do sleep 0.1; done`)
 }
 
 /** What a simulator of an appliance shows. */
