@@ -39,7 +39,7 @@ export async function benchOwners(): Promise<Row[]> {
     const open = await sums(firewall)
     await sleep(SECONDS * 1000)
     const later = await sums(firewall)
-    const alive = Number(await firewall.sh("pgrep -xc perimeter || true"))
+    const alive = Number(await firewall.sh('pgrep -xc perimeter || true'))
     if (alive < OWNERS) throw new Error(`only ${alive} of ${OWNERS} sessions are open`)
     const each = (kB: number) => kB / 1024 / OWNERS
     const pss = each(open.pss - before.pss)

@@ -87,7 +87,15 @@ test('f2b-setup shows the help of one side alone, by either way of asking', asyn
   }
   const [, whole = ''] = await help('--help')
   assert.deepEqual(await help('help'), [0, whole, ''])
-  for (const side of ['server', 'firewall', 'sophosxg', 'fortigate', 'net2ban']) {
+  for (const side of [
+    'server',
+    'firewall',
+    'sophosxg',
+    'mikrotik',
+    'opnsense',
+    'fortigate',
+    'net2ban',
+  ]) {
     const [code, text, stderr] = await help('help', side)
     assert.deepEqual(await help(side, '--help'), [code, text, stderr])
     assert.deepEqual([code, stderr], [0, ''])

@@ -73,11 +73,14 @@ export const APPLIANCE_OPTIONS: Options = {
 
 /** What `--help` says about the options after address and login. */
 export function applianceHelp(device: string): string {
-  return `  --pin FINGERPRINT    the SHA-256 fingerprint that the certificate must have; without it, and
-                       without --ca, it is shown and you are asked whether it is the right one
-  --ca FILE            the certificate of the authority that signed the ${device}'s
+  return `  --pin FINGERPRINT    the SHA-256 fingerprint that the certificate must have;
+                       without it, and without --ca, it is shown and you are
+                       asked whether it is the right one
+  --ca FILE            the certificate of the authority that signed the
+                       ${device}'s
   --title NAME         what messages call the ${device}; default its address
-  --owner NAME         this server's name, if there is no config.yaml yet; default its host name`
+  --owner NAME         this server's name, if there is no config.yaml yet;
+                       default its host name`
 }
 
 /** An entry of a section and the files that it names. */

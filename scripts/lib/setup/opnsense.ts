@@ -17,9 +17,11 @@ export const OPNSENSE_OPTIONS: Options = {
 
 export const OPNSENSE_HELP = `f2b-setup opnsense
   --address HOST[:PORT] the firewall's web console; port 443 if left out
-  --key-file FILE      the API key as the web console hands it out; asked for if left out
+  --key-file FILE      the API key as the web console hands it out; asked for
+                       if left out
 ${applianceHelp('firewall')}
-  --alias NAME         the alias for this server alone; default f2b_ and the server's name`
+  --alias NAME         the alias for this server alone; default f2b_ and the
+                       server's name`
 
 /** `f2b-setup opnsense`: makes the alias, if the key may. */
 export const OPNSENSE: Kind<Opnsense> = {
