@@ -44,7 +44,8 @@ test('f2b-setup refuses bad input with one line and the right code, and changes 
   const bad = written('bad.pub', 'ssh-ed25519 AAAA web1\n')
   const cases: [number, RegExp, string[]][] = [
     [64, /Nothing to set up given/, []],
-    [64, /Unknown side "pfsense" \(one of firewall, server, /, ['pfsense']],
+    [64, /Unknown side "juniper" \(one of firewall, server, /, ['juniper']],
+    [64, /Unknown side "mikrotk", did you mean "mikrotik"\?/, ['mikrotk']],
     [64, /Unknown side "frewall", did you mean "firewall"\?: see --help/, ['frewall']],
     [64, /Unknown option '--owne', did you mean "--owner"\?/, ['firewall', '--owne', 'web1']],
     [64, /One word too many "now"/, ['firewall', 'now']],
