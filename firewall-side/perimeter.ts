@@ -8,6 +8,7 @@
 import { readSync, writeSync } from 'node:fs'
 import { parseAddress } from '../scripts/lib/address.ts'
 import { main, noWords } from '../scripts/lib/command.ts'
+import { stampOf } from '../scripts/lib/durable.ts'
 import { EXIT, Failure } from '../scripts/lib/failure.ts'
 import { checkOwner, quote } from '../scripts/lib/lease.ts'
 import { print } from '../scripts/lib/print.ts'
@@ -71,13 +72,19 @@ async function runSingle(perimeter: Perimeter, request: Request): Promise<void> 
   if (answer.lines.length > 0) await write(`${answer.lines.join('\n')}\n`)
 }
 
-/** Answers whatever arrives, in as few transactions as may be, until the input ends. */
+/**
+ * Answers whatever arrives, in as few transactions as may be, until the input ends, or an upgrade has
+ * replaced this program: two versions at a time would undo each other's work, each minute.
+ */
 async function runSession(first: Opened, caller: Caller, begun: string): Promise<void> {
+  const [, program = ''] = process.argv
+  const version = stampOf(program)
   let opened = first
   const reader = new Reader(opened.config.max_leases)
   // One byte, one character: nothing that arrives can be malformed before it is looked at.
   const input = process.stdin.setEncoding('latin1')[Symbol.asyncIterator]()
   for (let chunk: string | undefined = begun; chunk !== undefined; ) {
+    if (stampOf(program) !== version) return
     for (const requests of turnsOf(reader.feed(chunk))) {
       opened = await upToDate(opened, caller)
       const answers = await opened.perimeter.perform(requests)

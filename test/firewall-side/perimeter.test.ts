@@ -47,6 +47,24 @@ test('perimeter answers a session for as long as it lasts, and ends with its inp
   ])
 })
 
+test('perimeter ends a session when an upgrade has replaced it, and what it was told then waits for the next', async () => {
+  const copy = '/root/perimeter.cjs'
+  await fw.box.run('cp', [PERIMETER, copy])
+  const child = fw.box.start(process.execPath, [copy])
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  child.stdin.write('owner web3 192.0.2.12\nfirewall\nban fail2ban-x 203.0.113.30 22 tcp\n')
+  assert.equal((await lines.next()).value, 'ok')
+  await fw.box.run('cp', ['--remove-destination', PERIMETER, copy])
+  child.stdin.write('ban fail2ban-x 203.0.113.31 22 tcp\n')
+  const gone = once(child, 'exit')
+  assert.ok((await lines.next()).done, 'no answer')
+  assert.deepEqual(await gone, [0, null])
+  const blocks = await fw.blocks()
+  assert.ok(blocks.includes('fail2ban-x 203.0.113.30'))
+  assert.ok(!blocks.includes('fail2ban-x 203.0.113.31'))
+  assert.equal(await fw.say('flush', 'web3'), '')
+})
+
 test('perimeter tells a server whether another bans an address, but not which and in which jail', async () => {
   const ban = 'banip fail2ban-private 198.51.100.0/24 22 tcp 4000000000'
   assert.equal((await fw.ask(ban, 'web1')).code, 0)
