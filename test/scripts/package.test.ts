@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import manifest from '../../package.json' with { type: 'json' }
 import { temporaryFolder } from '../lib/folder.ts'
 
 // `npm run package`: test/booted/packages.test.ts installs what it makes.
@@ -32,6 +33,21 @@ test('lintian finds nothing that is not explained', () => {
     const args = ['--allow-root', '--fail-on', 'error,warning,info', `${folder}/${deb}`]
     const { status, stdout, stderr } = spawnSync('lintian', args, { encoding: 'utf8' })
     assert.equal(status, 0, `${deb}: ${stdout}${stderr}`)
+  }
+})
+
+test('every command is there and tells the version', () => {
+  const [, deb = ''] = debs
+  const target = temporaryFolder('unpacked')
+  execFileSync('dpkg-deb', ['-x', `${folder}/${deb}`, target])
+  const commands = readdirSync(`${target}/usr/bin`)
+  const others = Object.keys(manifest.bin).filter((name) => !commands.includes(name))
+  assert.deepEqual(others, ['f2b-setup'], 'which update-alternatives links')
+  const setup = 'usr/lib/fail2ban-perimeter/dist/setup.cjs'
+  for (const path of [setup, ...commands.map((name) => `usr/bin/${name}`)]) {
+    const options = { cwd: target, encoding: 'utf8' } as const
+    const said = execFileSync(process.execPath, [path, '--version'], options)
+    assert.equal(said, `${manifest.version}\n`, path)
   }
 })
 

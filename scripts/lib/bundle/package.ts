@@ -192,7 +192,9 @@ function completion(tree: Tree, commands: string[]): void {
 const commands = Object.keys(manifest.bin)
 
 build('fail2ban-perimeter', (tree) => {
-  for (const [command, program] of Object.entries(manifest.bin)) {
+  for (const [command, launcher] of Object.entries(manifest.bin)) {
+    // The launcher is for a Node.js that is too old, which the package does not let in.
+    const program = `dist/${basename(launcher)}`
     tree.copy(program, `${LIB}/${program}`, 0o755)
     // Which of the two packages brings f2b-setup is for update-alternatives.
     if (command === 'f2b-setup') page(tree, `${command}.1`, `${LIB}/dist`)
