@@ -98,6 +98,10 @@ describe('packages on trixie', { skip: process.env.F2B_NO_BOOTED === '1' }, () =
     assert.notEqual(code, 0)
     assert.match(stdout + stderr, /jail "sshd" bans with iptables-remote: take it out of/)
     await jails(server, '[sshd]\n')
+    // As if it were stopped in the middle of its work.
+    const sync = 'fail2ban-perimeter-sync'
+    const ended = `systemctl start --no-block ${sync}; systemctl kill -s KILL ${sync}; sleep 0.05`
+    await server.sh(`until systemctl -q is-failed ${sync}; do ${ended}; done 2>/dev/null`)
     await server.sh(`apt-get remove -y ${SERVER}`)
     await server.sh('test -e /etc/fail2ban-perimeter/config.yaml && systemctl restart fail2ban')
     await says(server, 'fail2ban-client status sshd', /sshd/)

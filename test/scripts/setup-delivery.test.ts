@@ -395,7 +395,7 @@ esac
   )
   const told = async () => {
     const text = await server.sh('cat /run/systemctl; : >/run/systemctl')
-    return text.split('\n').filter((line) => line && !/^(daemon-reload|show )/.test(line))
+    return text.split('\n').filter((line) => line && !/^(daemon-reload|reset-failed |show )/.test(line))
   }
   const [deliver, timer] = [
     'fail2ban-perimeter-deliver.socket fail2ban-perimeter-deliver.service',

@@ -251,7 +251,10 @@ export function unit(target: InstallTarget, name: string, text: string): Resourc
     ...one,
     async undo() {
       one.undo()
-      if (target.live) await $`systemctl daemon-reload`
+      if (!target.live) return
+      await $`systemctl daemon-reload`
+      // What was stopped in the middle of its work counts as failed, also when its file is gone.
+      await tried`systemctl reset-failed ${name}`
     },
   }
 }
