@@ -395,7 +395,9 @@ esac
   )
   const told = async () => {
     const text = await server.sh('cat /run/systemctl; : >/run/systemctl')
-    return text.split('\n').filter((line) => line && !/^(daemon-reload|reset-failed |show )/.test(line))
+    return text
+      .split('\n')
+      .filter((line) => line && !/^(daemon-reload|reset-failed |show )/.test(line))
   }
   const [deliver, timer] = [
     'fail2ban-perimeter-deliver.socket fail2ban-perimeter-deliver.service',
@@ -425,7 +427,12 @@ esac
 
 test('--uninstall --purge leaves nothing of ours', async () => {
   await server.sh('f2b-setup server --systemd yes --delivery queued')
+  // As actionstart begins one: it waits for Fail2Ban, which is not there.
+  const waiting = await server.spawn(['sh', '-c', 'echo begun; exec f2b-sync --wait'])
+  const isThere = async () => (await server.exec(['pgrep', '-f', '[s]ync.cjs --wait'])).code === 0
+  await waitUntil('f2b-sync', isThere)
   await server.sh('f2b-setup server --uninstall')
+  await waiting.ended()
   assert.equal((await server.exec(['getent', 'passwd', 'fail2ban-perimeter'])).code, 2)
   await server.sh('rm /etc/fail2ban/action.d/sophosxg.local; f2b-setup server --uninstall --purge')
   const ours = "-path '*perimeter*' -o -name '*.local' -path '*/action.d/*'"

@@ -214,6 +214,13 @@ async function stopDelivery(target: InstallTarget): Promise<void> {
   await endProcesses((one) => one.uid === uid || one.args[1] === PROGRAM)
 }
 
+/** Ends an f2b-sync that still waits for Fail2Ban: it would make the state directory anew. */
+export async function endWaitingSyncs(): Promise<void> {
+  await endProcesses(({ args: [, program = '', option] }) => {
+    return option === '--wait' && /(^|\/)(f2b-sync|sync\.cjs)$/.test(program)
+  })
+}
+
 /** What was queued before: nothing would take it on. */
 async function deliverRest({ prefix }: InstallTarget): Promise<void> {
   if (prefix) return

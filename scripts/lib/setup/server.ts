@@ -12,7 +12,14 @@ import { KINDS } from '../siblings.ts'
 import { missingActions } from '../status/jail-actions.ts'
 import { ACCOUNT } from './access.ts'
 import { $, tried } from './commands.ts'
-import { adviseDelivery, deliveryParts, hostsOf, KEY, planDelivery } from './delivery.ts'
+import {
+  adviseDelivery,
+  deliveryParts,
+  endWaitingSyncs,
+  hostsOf,
+  KEY,
+  planDelivery,
+} from './delivery.ts'
 import { fail2banFiles, restartCommand } from './fail2ban.ts'
 import { refuseIfUsed } from './in-use.ts'
 import {
@@ -67,6 +74,7 @@ async function uninstall(target: InstallTarget): Promise<void> {
   const files = fail2banFiles(target)
   const actions = files.flatMap(({ name }) => /action\.d\/(.+)\.conf$/.exec(name)?.[1] ?? [])
   await refuseIfUsed(target, actions, files)
+  if (!target.prefix && !target.dryRun) await endWaitingSyncs()
   const options = { delivery: 'queued', systemd: true, isNew: false }
   const delivery = await planDelivery(target, settingsIfReadable(target), options)
   const parts = [
