@@ -43,6 +43,7 @@ pidfile = ${at('pid')}\ndbfile = None\ndbpurgeage = 1d\ndbmaxmatches = 1\nallowi
     {
       name: 'Fail2Ban',
       code: 78,
+      severity: 'critical',
       text: 'jail "sshd" runs without ours: its bans go nowhere: restart Fail2Ban (a reload is not enough)',
     },
   ])
